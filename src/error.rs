@@ -1,0 +1,403 @@
+//! What can go wrong, and what the caller then knows.
+//!
+//! Invariants:
+//! 1. Every error says which path, what was being done, and, through [`Error::hint`], the way out where there is one.
+//! 2. Every error has an [`Outcome`]: the output is unchanged, or the outcome is unknown until recovery has run. An error after
+//!    the new generation is durable is not an error of the commit (see [`crate::Committed::warnings`]).
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::path::{RelPath, Shown};
+
+/// The result of everything that can fail here.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What is known of the output after an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// The output is the generation that it was.
+    Unchanged,
+    /// The output is the old or the new generation, or between them until the next txfs command has recovered it.
+    Unknown,
+}
+
+/// How an error is to be treated; one kind for each exit code of the command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// An operation failed; the output is unchanged. Exit code 1.
+    Failed,
+    /// What was asked for makes no sense. Exit code 2.
+    Usage,
+    /// Another process holds a lock. Exit code 3.
+    Busy,
+    /// The output is not what the transaction assumed. Exit code 4.
+    Conflict,
+    /// A guard or a check refused. Exit code 5.
+    Refused,
+    /// The state directory is damaged, or not to be trusted. Exit code 6.
+    Corrupt,
+    /// The outcome is unknown until recovery has run. Exit code 7.
+    Unknown,
+}
+
+/// Any failure of txfs.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A system call failed.
+    #[error("cannot {action} {}: {}", Shown(path), Reason(source))]
+    Io {
+        /// What was being done, as in "cannot …".
+        action: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// The operating system's answer.
+        source: io::Error,
+    },
+    /// The request itself cannot be carried out.
+    #[error("{}: {what}", Shown(path))]
+    Usage {
+        /// What the request was about.
+        path: PathBuf,
+        /// What is wrong with it, and the way out.
+        what: String,
+    },
+    /// The file system lacks something that safety needs.
+    #[error("{}: {what}", Shown(path))]
+    Unsupported {
+        /// Where it is missing.
+        path: PathBuf,
+        /// What is missing, and why it is needed.
+        what: String,
+    },
+    /// Another process holds the lock.
+    #[error("{} is held by another txfs process{}", Shown(path), waited_for(waited))]
+    Busy {
+        /// The lock file.
+        path: PathBuf,
+        /// How long was waited for it.
+        waited: Duration,
+    },
+    /// Another transaction was committed since this one began (G10).
+    #[error("{}: generation {current} was committed since this transaction began on generation {base}", Shown(output))]
+    BaseMoved {
+        /// The output.
+        output: PathBuf,
+        /// The generation that the transaction began on.
+        base: u64,
+        /// The generation that is current now.
+        current: u64,
+    },
+    /// Conflicts, guards or checks stand against the commit; every one is listed.
+    #[error("{}: {}", Shown(output), Problems(problems))]
+    Refused {
+        /// The output.
+        output: PathBuf,
+        /// Why; never empty.
+        problems: Vec<Problem>,
+    },
+    /// A file of the state directory is damaged or contradicts the others.
+    #[error("{} cannot be used: {what}", Shown(path))]
+    Corrupt {
+        /// The damaged file.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// The state directory may have been written by somebody else (G9).
+    #[error("{} is not trusted: {what}", Shown(path))]
+    Untrusted {
+        /// The state directory, or a file in it.
+        path: PathBuf,
+        /// Why it is not trusted.
+        what: String,
+    },
+    /// Recovery found entries that are neither as before the commit nor as after it (G7). Nothing was touched.
+    #[error("{}: {} neither as before the interrupted commit of generation {generation} nor as after it: {paths}", Shown(output), if paths.total == 1 { "an entry is" } else { "entries are" })]
+    Unrecognized {
+        /// The output.
+        output: PathBuf,
+        /// The generation whose commit was interrupted.
+        generation: u64,
+        /// The entries.
+        paths: Paths,
+    },
+    /// An operation failed while the commit was being applied; everything was undone (G8).
+    #[error("{source}; rolled back, the output is unchanged")]
+    RolledBack {
+        /// The failure that made the commit roll back.
+        source: Box<Error>,
+    },
+    /// A barrier or the undoing itself failed: only recovery can tell whether the commit happened.
+    #[error("{source}; whether the commit happened is unknown")]
+    OutcomeUnknown {
+        /// The failure.
+        source: Box<Error>,
+        /// The output.
+        output: PathBuf,
+    },
+}
+
+impl Error {
+    /// Names the failed system call and the path; for `map_err`.
+    pub(crate) fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Error {
+        let path = path.into();
+        move |source| Error::Io { action, path, source }
+    }
+
+    pub(crate) fn corrupt(path: impl Into<PathBuf>, what: impl fmt::Display) -> Error {
+        Error::Corrupt { path: path.into(), what: what.to_string() }
+    }
+
+    /// How this error is to be treated.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Error::Io { .. } | Error::Unsupported { .. } | Error::RolledBack { .. } => ErrorKind::Failed,
+            Error::Usage { .. } => ErrorKind::Usage,
+            Error::Busy { .. } => ErrorKind::Busy,
+            Error::BaseMoved { .. } => ErrorKind::Conflict,
+            Error::Refused { problems, .. } if problems.iter().any(Problem::is_conflict) => ErrorKind::Conflict,
+            Error::Refused { .. } => ErrorKind::Refused,
+            Error::Corrupt { .. } | Error::Untrusted { .. } | Error::Unrecognized { .. } => ErrorKind::Corrupt,
+            Error::OutcomeUnknown { .. } => ErrorKind::Unknown,
+        }
+    }
+
+    /// What is known of the output.
+    pub fn outcome(&self) -> Outcome {
+        match self {
+            Error::OutcomeUnknown { .. } | Error::Unrecognized { .. } => Outcome::Unknown,
+            _ => Outcome::Unchanged,
+        }
+    }
+
+    /// The way out, where there is one.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Error::Busy { .. } => Some("try again later, or wait longer with --lock-timeout".into()),
+            Error::BaseMoved { .. } => {
+                Some("begin a new transaction and build again; this stage is kept until `txfs abort`".into())
+            }
+            Error::Refused { problems, .. } => {
+                let mut hints: Vec<_> = problems.iter().filter_map(Problem::hint).collect();
+                hints.dedup();
+                (!hints.is_empty()).then(|| hints.join("; "))
+            }
+            Error::Corrupt { .. } => {
+                Some("nothing was touched; look with `txfs journal` and `txfs status`, then restore or move away the file".into())
+            }
+            Error::Unrecognized { .. } => Some(
+                "nothing was touched; put these entries back as they were, or run `txfs recover --skip-unknown` to leave them as they are and finish the rest".into(),
+            ),
+            Error::OutcomeUnknown { output, .. } => {
+                Some(format!("run `txfs recover {}` once the cause is mended", Shown(output)))
+            }
+            Error::RolledBack { source } => source.hint(),
+            Error::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
+                Some("free some space and try again".into())
+            }
+            _ => None,
+        }
+    }
+}
+
+/// One reason why a commit is refused before anything changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Problem {
+    /// Entries that txfs did not publish are where new ones are to go (G6).
+    Foreign(Paths),
+    /// Foreign directories are where files are to go, or hold what would have to go; nothing allows that.
+    ForeignDirectory(Paths),
+    /// Published entries were changed behind txfs' back.
+    Drift(Paths),
+    /// The stage has no file in it.
+    EmptyStage,
+    /// The new generation is drastically smaller than the current one.
+    Shrunken {
+        /// Files that would be removed.
+        removed: u64,
+        /// Files that would be added.
+        added: u64,
+        /// Files of the current generation.
+        files: u64,
+        /// The limit that is exceeded, in percent.
+        limit: u8,
+    },
+    /// Paths that are one and the same where case is not distinguished.
+    CaseCollision(Paths),
+    /// Entries of the stage that are neither file, directory nor symbolic link.
+    UnsupportedKind(Paths),
+    /// Entries of the stage with the name of txfs' own state directory.
+    ReservedName(Paths),
+    /// A file system without `RENAME_EXCHANGE` cannot change a directory into something else without a gap.
+    NeedsExchange(Paths),
+    /// A check of the user's failed.
+    Check {
+        /// The check as the user gave it.
+        check: String,
+        /// How it failed.
+        result: String,
+    },
+}
+
+impl Problem {
+    /// Whether the output, rather than the stage, is what stands against the commit.
+    pub fn is_conflict(&self) -> bool {
+        matches!(self, Problem::Foreign(_) | Problem::ForeignDirectory(_) | Problem::Drift(_))
+    }
+
+    /// The paths that it is about, if any.
+    pub fn paths(&self) -> Option<&Paths> {
+        match self {
+            Problem::Foreign(paths)
+            | Problem::ForeignDirectory(paths)
+            | Problem::Drift(paths)
+            | Problem::CaseCollision(paths)
+            | Problem::UnsupportedKind(paths)
+            | Problem::ReservedName(paths)
+            | Problem::NeedsExchange(paths) => Some(paths),
+            Problem::EmptyStage | Problem::Shrunken { .. } | Problem::Check { .. } => None,
+        }
+    }
+
+    /// A short name for programs.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Problem::Foreign(_) => "foreign",
+            Problem::ForeignDirectory(_) => "foreign-directory",
+            Problem::Drift(_) => "drift",
+            Problem::EmptyStage => "empty-stage",
+            Problem::Shrunken { .. } => "shrunken",
+            Problem::CaseCollision(_) => "case-collision",
+            Problem::UnsupportedKind(_) => "unsupported-kind",
+            Problem::ReservedName(_) => "reserved-name",
+            Problem::NeedsExchange(_) => "needs-exchange",
+            Problem::Check { .. } => "check",
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        Some(match self {
+            Problem::Foreign(_) => {
+                "move them away, or take them over with --adopt (they are kept as the previous generation)".into()
+            }
+            Problem::ForeignDirectory(_) => "move what txfs did not publish out of the way".into(),
+            Problem::Drift(_) => {
+                "keep the changes by copying them elsewhere, then publish over them with --allow-drift".into()
+            }
+            Problem::EmptyStage => "if nothing is to be published, say --allow-empty".into(),
+            Problem::Shrunken { .. } => "if so much is to go, say --max-removed 100".into(),
+            Problem::CaseCollision(_) => "rename one of each, or say --allow-case-collisions".into(),
+            Problem::UnsupportedKind(_) => {
+                "remove them from the stage: only files, directories and symlinks are published".into()
+            }
+            Problem::ReservedName(_) => "rename them: `.txfs` is the name of txfs' own state directory".into(),
+            Problem::NeedsExchange(_) => {
+                "give them new names, or move the output to ext4, xfs, btrfs, tmpfs or overlayfs".into()
+            }
+            Problem::Check { .. } => return None,
+        })
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Problem::Foreign(paths) => write!(f, "entries that txfs did not publish are in the way: {paths}"),
+            Problem::ForeignDirectory(paths) => write!(f, "directories with foreign content are in the way: {paths}"),
+            Problem::Drift(paths) => write!(f, "published entries were changed by somebody else: {paths}"),
+            Problem::EmptyStage => write!(f, "the stage has no file in it"),
+            Problem::Shrunken { removed, added, files, limit } => write!(
+                f,
+                "{removed} of {files} published files would go and only {added} come: a loss of more than {limit} %"
+            ),
+            Problem::CaseCollision(paths) => write!(f, "paths differ only by case: {paths}"),
+            Problem::UnsupportedKind(paths) => write!(f, "neither file, directory nor symlink: {paths}"),
+            Problem::ReservedName(paths) => write!(f, "reserved names in the stage: {paths}"),
+            Problem::NeedsExchange(paths) => {
+                write!(
+                    f,
+                    "this file system has no RENAME_EXCHANGE, so a directory cannot take another kind's place: {paths}"
+                )
+            }
+            Problem::Check { check, result } => write!(f, "check `{check}` {result}"),
+        }
+    }
+}
+
+/// The first few of some paths, and how many there are.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Paths {
+    /// The first of them, in order of the tree.
+    pub first: Vec<RelPath>,
+    /// How many there are.
+    pub total: u64,
+}
+
+impl Paths {
+    const SHOWN: usize = 5;
+
+    /// Counts `path`, and keeps it if it is among the first.
+    pub(crate) fn push(&mut self, path: RelPath) {
+        if self.first.len() < Self::SHOWN {
+            self.first.push(path);
+        }
+        self.total += 1;
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.total == 0
+    }
+}
+
+impl FromIterator<RelPath> for Paths {
+    fn from_iter<I: IntoIterator<Item = RelPath>>(paths: I) -> Self {
+        let mut collected = Paths::default();
+        paths.into_iter().for_each(|path| collected.push(path));
+        collected
+    }
+}
+
+impl fmt::Display for Paths {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, path) in self.first.iter().enumerate() {
+            write!(f, "{}{path}", if i == 0 { "" } else { ", " })?;
+        }
+        match self.total - self.first.len() as u64 {
+            0 => Ok(()),
+            more => write!(f, " and {more} more"),
+        }
+    }
+}
+
+struct Problems<'a>(&'a [Problem]);
+
+impl fmt::Display for Problems<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, problem) in self.0.iter().enumerate() {
+            write!(f, "{}{problem}", if i == 0 { "" } else { "; " })?;
+        }
+        Ok(())
+    }
+}
+
+/// The operating system's words without the number that Rust adds.
+struct Reason<'a>(&'a io::Error);
+
+impl fmt::Display for Reason<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = self.0.to_string();
+        f.write_str(text.split(" (os error").next().unwrap_or(&text))
+    }
+}
+
+fn waited_for(waited: &Duration) -> String {
+    if waited.is_zero() { String::new() } else { format!(" (waited {:.1} s)", waited.as_secs_f32()) }
+}

@@ -1,0 +1,323 @@
+//! [`Fs`] on Linux, over nix, fs2 and xattr.
+//!
+//! Descent uses `openat2` with `RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV`; where a kernel before 5.6 or a
+//! seccomp filter lacks it, one `openat(O_NOFOLLOW)` a component, with the device compared at each step.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use nix::errno::Errno;
+use nix::fcntl::{self, AtFlags, OFlag, OpenHow, RenameFlags, ResolveFlag};
+use nix::sys::stat::{self, FileStat, Mode, SFlag};
+use nix::sys::time::TimeSpec;
+use nix::unistd::{self, UnlinkatFlags};
+use xattr::FileExt as _;
+
+use super::{Fs, Kind, Listed, RenameMode, Stat, Timestamp};
+use crate::path::RelPath;
+
+/// Longest path handed to the kernel at once: below `PATH_MAX` (4096 with the NUL) by a margin.
+const PIECE_MAX: usize = 4000;
+
+const DIR_FLAGS: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
+
+/// The rename flags that this file system is to be treated as not having; for tests of the fallbacks.
+#[derive(Debug, Clone, Copy, Default)]
+#[doc(hidden)]
+pub struct Without {
+    /// Pretend that `RENAME_EXCHANGE` is not supported.
+    pub exchange: bool,
+    /// Pretend that `RENAME_NOREPLACE` is not supported.
+    pub no_replace: bool,
+    /// Pretend that hard links are not supported.
+    pub links: bool,
+    /// Pretend that `openat2` is not there.
+    pub openat2: bool,
+}
+
+/// The Linux kernel.
+#[derive(Debug, Clone, Default)]
+pub struct LinuxFs {
+    without: Without,
+    no_openat2: Arc<AtomicBool>,
+}
+
+impl LinuxFs {
+    /// The kernel as it is.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The kernel with some of its features denied, to exercise what txfs does on file systems that lack them.
+    #[doc(hidden)]
+    pub fn without(without: Without) -> Self {
+        Self { without, no_openat2: Arc::new(AtomicBool::new(without.openat2)) }
+    }
+
+    fn open_piece(&self, at: &OwnedFd, piece: &[u8]) -> io::Result<OwnedFd> {
+        if !self.no_openat2.load(Ordering::Relaxed) {
+            let how = OpenHow::new().flags(DIR_FLAGS).resolve(
+                ResolveFlag::RESOLVE_BENEATH
+                    | ResolveFlag::RESOLVE_NO_SYMLINKS
+                    | ResolveFlag::RESOLVE_NO_MAGICLINKS
+                    | ResolveFlag::RESOLVE_NO_XDEV,
+            );
+            match fcntl::openat2(at, piece, how) {
+                Err(Errno::ENOSYS | Errno::EPERM) => self.no_openat2.store(true, Ordering::Relaxed),
+                result => return Ok(result?),
+            }
+        }
+        self.open_by_component(at, piece)
+    }
+
+    fn open_by_component(&self, at: &OwnedFd, piece: &[u8]) -> io::Result<OwnedFd> {
+        let mut dir = at.try_clone()?;
+        let mut device = stat::fstat(&dir)?.st_dev;
+        for name in piece.split(|&b| b == b'/') {
+            dir = fcntl::openat(&dir, name, DIR_FLAGS, Mode::empty())?;
+            let found = stat::fstat(&dir)?.st_dev;
+            if found != device {
+                return Err(Errno::EXDEV.into());
+            }
+            device = found;
+        }
+        Ok(dir)
+    }
+}
+
+impl Fs for LinuxFs {
+    type Dir = OwnedFd;
+    type File = File;
+
+    fn open_anchor(&self, path: &Path) -> io::Result<OwnedFd> {
+        Ok(fcntl::open(path, OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?)
+    }
+
+    fn resolve(&self, path: &Path) -> io::Result<PathBuf> {
+        std::fs::canonicalize(path)
+    }
+
+    fn read_anchor_link(&self, path: &Path) -> io::Result<PathBuf> {
+        std::fs::read_link(path)
+    }
+
+    fn open_dir(&self, at: &OwnedFd, path: &RelPath) -> io::Result<OwnedFd> {
+        if path.is_root() {
+            return self.open_piece(at, b".");
+        }
+        let mut rest = path.as_bytes();
+        let mut dir: Option<OwnedFd> = None;
+        while rest.len() > PIECE_MAX {
+            let slash = rest[..PIECE_MAX].iter().rposition(|&b| b == b'/').ok_or(Errno::ENAMETOOLONG)?;
+            dir = Some(self.open_piece(dir.as_ref().unwrap_or(at), &rest[..slash])?);
+            rest = &rest[slash + 1..];
+        }
+        self.open_piece(dir.as_ref().unwrap_or(at), rest)
+    }
+
+    fn open_file(&self, at: &OwnedFd, name: &[u8]) -> io::Result<File> {
+        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+        let file = fcntl::openat(at, name, flags, Mode::empty())?;
+        if SFlag::from_bits_truncate(stat::fstat(&file)?.st_mode & SFlag::S_IFMT.bits()) != SFlag::S_IFREG {
+            return Err(Errno::EINVAL.into());
+        }
+        Ok(file.into())
+    }
+
+    fn open_write(&self, at: &OwnedFd, name: &[u8]) -> io::Result<File> {
+        let flags = OFlag::O_RDWR | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+        Ok(fcntl::openat(at, name, flags, Mode::empty())?.into())
+    }
+
+    fn create_file(&self, at: &OwnedFd, name: &[u8], mode: u32) -> io::Result<File> {
+        let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        Ok(fcntl::openat(at, name, flags, Mode::from_bits_truncate(mode))?.into())
+    }
+
+    fn stat(&self, at: &OwnedFd, name: &[u8]) -> io::Result<Stat> {
+        Ok(convert(&stat::fstatat(at, name, AtFlags::AT_SYMLINK_NOFOLLOW)?))
+    }
+
+    fn stat_dir(&self, dir: &OwnedFd) -> io::Result<Stat> {
+        Ok(convert(&stat::fstat(dir)?))
+    }
+
+    fn stat_file(&self, file: &File) -> io::Result<Stat> {
+        Ok(convert(&stat::fstat(file)?))
+    }
+
+    fn list(&self, dir: &OwnedFd) -> io::Result<Vec<Listed>> {
+        // A descriptor of its own: readdir moves the offset that `dir` and its clones share.
+        let mut stream = nix::dir::Dir::openat(dir, ".", DIR_FLAGS, Mode::empty())?;
+        let mut listed = Vec::new();
+        for entry in stream.iter() {
+            let entry = entry?;
+            let name = entry.file_name().to_bytes();
+            if name != b"." && name != b".." {
+                let kind = match entry.file_type() {
+                    Some(nix::dir::Type::File) => Some(Kind::File),
+                    Some(nix::dir::Type::Directory) => Some(Kind::Directory),
+                    Some(nix::dir::Type::Symlink) => Some(Kind::Symlink),
+                    _ => None,
+                };
+                listed.push(Listed { name: name.into(), kind });
+            }
+        }
+        Ok(listed)
+    }
+
+    fn read_link(&self, at: &OwnedFd, name: &[u8]) -> io::Result<Vec<u8>> {
+        Ok(OsString::into_vec(fcntl::readlinkat(at, name)?))
+    }
+
+    fn read(&self, file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
+        file.read(buffer)
+    }
+
+    fn write(&self, file: &mut File, bytes: &[u8]) -> io::Result<usize> {
+        file.write(bytes)
+    }
+
+    fn copy_content(&self, from: &mut File, to: &mut File) -> io::Result<()> {
+        // `io::copy` uses copy_file_range, which shares blocks on file systems that can.
+        io::copy(from, to).map(drop)
+    }
+
+    fn copy_attributes(&self, from: &File, to: &File) -> io::Result<()> {
+        let names = match from.list_xattr() {
+            Err(error) if error.raw_os_error() == Some(Errno::EOPNOTSUPP as i32) => return Ok(()),
+            names => names?,
+        };
+        for name in names {
+            let Some(value) = from.get_xattr(&name)? else { continue };
+            match to.set_xattr(&name, &value) {
+                // `trusted.*` and `security.*` belong to the administrator: what this user may not set is left out.
+                Err(error)
+                    if matches!(error.raw_os_error().map(Errno::from_raw), Some(Errno::EPERM | Errno::EOPNOTSUPP)) => {}
+                result => result?,
+            }
+        }
+        Ok(())
+    }
+
+    fn set_mode(&self, file: &File, mode: u32) -> io::Result<()> {
+        Ok(stat::fchmod(file, Mode::from_bits_truncate(mode))?)
+    }
+
+    fn set_dir_mode(&self, dir: &OwnedFd, mode: u32) -> io::Result<()> {
+        Ok(stat::fchmod(dir, Mode::from_bits_truncate(mode))?)
+    }
+
+    fn set_mtime(&self, file: &File, mtime: Timestamp) -> io::Result<()> {
+        let mtime = TimeSpec::new(mtime.seconds, mtime.nanos.into());
+        Ok(stat::futimens(file, &TimeSpec::UTIME_OMIT, &mtime)?)
+    }
+
+    fn make_dir(&self, at: &OwnedFd, name: &[u8], mode: u32) -> io::Result<()> {
+        Ok(stat::mkdirat(at, name, Mode::from_bits_truncate(mode))?)
+    }
+
+    fn make_symlink(&self, at: &OwnedFd, name: &[u8], target: &[u8]) -> io::Result<()> {
+        Ok(unistd::symlinkat(target, at, name)?)
+    }
+
+    fn link(&self, from: &OwnedFd, name: &[u8], to: &OwnedFd, new_name: &[u8]) -> io::Result<()> {
+        if self.without.links {
+            return Err(Errno::EPERM.into());
+        }
+        Ok(unistd::linkat(from, name, to, new_name, AtFlags::empty())?)
+    }
+
+    fn rename(&self, from: &OwnedFd, name: &[u8], to: &OwnedFd, new_name: &[u8], mode: RenameMode) -> io::Result<()> {
+        let flags = match mode {
+            RenameMode::Replace => RenameFlags::empty(),
+            RenameMode::NoReplace if self.without.no_replace => return Err(Errno::EINVAL.into()),
+            RenameMode::NoReplace => RenameFlags::RENAME_NOREPLACE,
+            RenameMode::Exchange if self.without.exchange => return Err(Errno::EINVAL.into()),
+            RenameMode::Exchange => RenameFlags::RENAME_EXCHANGE,
+        };
+        if mode == RenameMode::Replace {
+            return Ok(fcntl::renameat(from, name, to, new_name)?);
+        }
+        Ok(fcntl::renameat2(from, name, to, new_name, flags)?)
+    }
+
+    fn remove_file(&self, at: &OwnedFd, name: &[u8]) -> io::Result<()> {
+        Ok(unistd::unlinkat(at, name, UnlinkatFlags::NoRemoveDir)?)
+    }
+
+    fn remove_dir(&self, at: &OwnedFd, name: &[u8]) -> io::Result<()> {
+        Ok(unistd::unlinkat(at, name, UnlinkatFlags::RemoveDir)?)
+    }
+
+    fn sync_file(&self, file: &File) -> io::Result<()> {
+        Ok(unistd::fsync(file)?)
+    }
+
+    fn sync_dir(&self, dir: &OwnedFd) -> io::Result<()> {
+        Ok(unistd::fsync(dir)?)
+    }
+
+    fn sync_fs(&self, dir: &OwnedFd) -> io::Result<()> {
+        Ok(unistd::syncfs(dir.as_fd())?)
+    }
+
+    fn try_lock(&self, file: &File) -> io::Result<bool> {
+        // In full: on current Rust the method call resolves to the standard library's own.
+        match fs2::FileExt::try_lock_exclusive(file) {
+            Ok(()) => Ok(true),
+            Err(error) if error.raw_os_error() == fs2::lock_contended_error().raw_os_error() => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn user(&self) -> u32 {
+        unistd::geteuid().as_raw()
+    }
+
+    fn now(&self) -> Timestamp {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+        Timestamp { seconds: since.as_secs() as i64, nanos: since.subsec_nanos() }
+    }
+
+    fn unique(&self) -> io::Result<u64> {
+        let mut bytes = [0; 8];
+        File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+        Ok(u64::from_le_bytes(bytes))
+    }
+
+    fn parallelism(&self) -> usize {
+        std::thread::available_parallelism().map_or(1, |n| n.get().min(8))
+    }
+
+    fn pause(&self, duration: Duration) {
+        std::thread::sleep(duration);
+    }
+}
+
+fn convert(stat: &FileStat) -> Stat {
+    let kind = match SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) {
+        SFlag::S_IFREG => Some(Kind::File),
+        SFlag::S_IFDIR => Some(Kind::Directory),
+        SFlag::S_IFLNK => Some(Kind::Symlink),
+        _ => None,
+    };
+    #[allow(clippy::unnecessary_cast, reason = "the widths of these fields differ between architectures")]
+    Stat {
+        kind,
+        mode: stat.st_mode & 0o7777,
+        uid: stat.st_uid,
+        nlink: stat.st_nlink as u64,
+        dev: stat.st_dev as u64,
+        ino: stat.st_ino as u64,
+        size: stat.st_size as u64,
+        mtime: Timestamp { seconds: stat.st_mtime, nanos: stat.st_mtime_nsec as u32 },
+    }
+}

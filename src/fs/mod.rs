@@ -1,0 +1,190 @@
+//! The only door to the operating system: trait [`Fs`], one method a system call.
+//!
+//! The engine is generic over [`Fs`]. [`linux`] is the real one; a simulator can implement the same trait and run the real
+//! commit and the real recovery on storage that forgets, tears and fails.
+//!
+//! Invariants:
+//! 1. Every method that names an entry takes an open directory and ONE name, or a [`RelPath`] that is resolved beneath an
+//!    open directory without following a symbolic link and without crossing a mount (G9). Only the anchors
+//!    ([`Fs::open_anchor`], [`Fs::resolve`]) take a path of the user's.
+//! 2. Nothing here retries, caches or interprets: an error is the kernel's answer.
+//! 3. Every descriptor is close-on-exec, so that a lock dies with its process and not with a child of it.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::path::RelPath;
+
+pub mod linux;
+pub mod tree;
+
+pub use linux::LinuxFs;
+
+/// The kinds of entries that txfs publishes. The order of the variants is part of the disk format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Kind {
+    /// A regular file.
+    File,
+    /// A directory.
+    Directory,
+    /// A symbolic link, published as it is and never followed.
+    Symlink,
+}
+
+impl Kind {
+    /// The word for it in messages.
+    pub fn word(self) -> &'static str {
+        match self {
+            Kind::File => "file",
+            Kind::Directory => "directory",
+            Kind::Symlink => "symlink",
+        }
+    }
+}
+
+/// A point in time of a file system: seconds and nanoseconds since 1970.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize)]
+pub struct Timestamp {
+    /// Seconds, negative before 1970.
+    pub seconds: i64,
+    /// Nanoseconds, below one thousand million.
+    pub nanos: u32,
+}
+
+/// What `lstat` says of an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stat {
+    /// `None` for anything that is neither file, directory nor symbolic link.
+    pub kind: Option<Kind>,
+    /// Permission bits with set-uid, set-gid and sticky: `st_mode & 07777`.
+    pub mode: u32,
+    /// The owner.
+    pub uid: u32,
+    /// The number of hard links.
+    pub nlink: u64,
+    /// The device. Never stored: device numbers do not survive a reboot.
+    pub dev: u64,
+    /// The inode number.
+    pub ino: u64,
+    /// Size in bytes.
+    pub size: u64,
+    /// Time of the last change of the content.
+    pub mtime: Timestamp,
+}
+
+impl Stat {
+    /// Whether the entry is a directory.
+    pub fn is_dir(&self) -> bool {
+        self.kind == Some(Kind::Directory)
+    }
+}
+
+/// How a rename treats what is in the way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum RenameMode {
+    /// Plain `rename(2)`: an entry in the way is replaced.
+    Replace,
+    /// `RENAME_NOREPLACE`: an entry in the way is an error.
+    NoReplace,
+    /// `RENAME_EXCHANGE`: both names change places in one instant.
+    Exchange,
+}
+
+/// An entry of a directory, as `readdir` gives it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// One component.
+    pub name: Box<[u8]>,
+    /// `None` when the file system does not say, or the kind is none that txfs publishes.
+    pub kind: Option<Kind>,
+}
+
+/// Every system call that the engine makes. See the module's invariants.
+///
+/// Errors are the operating system's; callers add the path and what they were doing.
+#[allow(missing_docs, reason = "each is the system call of its name; what is particular is said where it is")]
+pub trait Fs: Clone + Send + Sync {
+    /// An open directory.
+    type Dir: Send + Sync;
+    /// An open regular file.
+    type File: Send;
+
+    /// Opens a directory by a path of the user's, following links as the shell would.
+    fn open_anchor(&self, path: &Path) -> io::Result<Self::Dir>;
+    /// The canonical absolute path; every component has to exist.
+    fn resolve(&self, path: &Path) -> io::Result<PathBuf>;
+    /// Reads a symbolic link at a path of the user's; `InvalidInput` where there is none.
+    fn read_anchor_link(&self, path: &Path) -> io::Result<PathBuf>;
+
+    /// Opens the directory at `path` beneath `at`: no symbolic link is followed (ELOOP or ENOTDIR), no mount crossed (EXDEV).
+    fn open_dir(&self, at: &Self::Dir, path: &RelPath) -> io::Result<Self::Dir>;
+    /// Opens a regular file for reading, without following a link and without blocking on a FIFO.
+    fn open_file(&self, at: &Self::Dir, name: &[u8]) -> io::Result<Self::File>;
+    /// Opens an existing regular file for writing in place, without following a link.
+    fn open_write(&self, at: &Self::Dir, name: &[u8]) -> io::Result<Self::File>;
+    /// Creates a file that did not exist, for reading and writing; `mode` is subject to the umask.
+    fn create_file(&self, at: &Self::Dir, name: &[u8], mode: u32) -> io::Result<Self::File>;
+
+    fn stat(&self, at: &Self::Dir, name: &[u8]) -> io::Result<Stat>;
+    fn stat_dir(&self, dir: &Self::Dir) -> io::Result<Stat>;
+    fn stat_file(&self, file: &Self::File) -> io::Result<Stat>;
+    /// Every entry but `.` and `..`, in no particular order.
+    fn list(&self, dir: &Self::Dir) -> io::Result<Vec<Listed>>;
+    fn read_link(&self, at: &Self::Dir, name: &[u8]) -> io::Result<Vec<u8>>;
+
+    fn read(&self, file: &mut Self::File, buffer: &mut [u8]) -> io::Result<usize>;
+    fn write(&self, file: &mut Self::File, bytes: &[u8]) -> io::Result<usize>;
+    /// Copies all of `from`, from its current position, to `to`; shares blocks where the file system can.
+    fn copy_content(&self, from: &mut Self::File, to: &mut Self::File) -> io::Result<()>;
+    /// Copies extended attributes (ACLs among them) as far as this user may set them.
+    fn copy_attributes(&self, from: &Self::File, to: &Self::File) -> io::Result<()>;
+    fn set_mode(&self, file: &Self::File, mode: u32) -> io::Result<()>;
+    fn set_dir_mode(&self, dir: &Self::Dir, mode: u32) -> io::Result<()>;
+    fn set_mtime(&self, file: &Self::File, mtime: Timestamp) -> io::Result<()>;
+
+    fn make_dir(&self, at: &Self::Dir, name: &[u8], mode: u32) -> io::Result<()>;
+    fn make_symlink(&self, at: &Self::Dir, name: &[u8], target: &[u8]) -> io::Result<()>;
+    /// Makes a second name for the entry itself: a symbolic link is not followed.
+    fn link(&self, from: &Self::Dir, name: &[u8], to: &Self::Dir, new_name: &[u8]) -> io::Result<()>;
+    fn rename(
+        &self,
+        from: &Self::Dir,
+        name: &[u8],
+        to: &Self::Dir,
+        new_name: &[u8],
+        mode: RenameMode,
+    ) -> io::Result<()>;
+    fn remove_file(&self, at: &Self::Dir, name: &[u8]) -> io::Result<()>;
+    fn remove_dir(&self, at: &Self::Dir, name: &[u8]) -> io::Result<()>;
+
+    /// `fsync` of a file: its content and size are on the medium when this returns.
+    fn sync_file(&self, file: &Self::File) -> io::Result<()>;
+    /// `fsync` of a directory: the names in it are on the medium when this returns.
+    fn sync_dir(&self, dir: &Self::Dir) -> io::Result<()>;
+    /// `syncfs`: everything written to the file system of `dir` before the call is on the medium when this returns.
+    fn sync_fs(&self, dir: &Self::Dir) -> io::Result<()>;
+
+    /// Takes the exclusive advisory lock without waiting; `false` when another open file description holds one.
+    fn try_lock(&self, file: &Self::File) -> io::Result<bool>;
+
+    /// The effective user.
+    fn user(&self) -> u32;
+    fn now(&self) -> Timestamp;
+    /// A number that no other transaction has.
+    fn unique(&self) -> io::Result<u64>;
+    /// How many threads may digest at a time.
+    fn parallelism(&self) -> usize;
+    /// Waits before a lock is tried again.
+    fn pause(&self, duration: std::time::Duration);
+}
+
+/// `Ok(None)` where there is no such entry.
+pub(crate) fn found<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,217 @@
+//! A tree of directories below one open root: the handful of steps that every part of the engine takes in it.
+//!
+//! Invariants:
+//! 1. Descent is iterative and by path, so depth is bounded by memory, not by the stack or by open descriptors.
+//! 2. Removal names entries by the directory that holds them and follows nothing; it stops at a mount (G9).
+//!
+//! A crash inside [`Tree::remove_below`] leaves a smaller tree; whoever removes it next finishes.
+
+use std::cell::RefCell;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::{Fs, Kind, Stat, found};
+use crate::error::{Error, Result};
+use crate::path::RelPath;
+
+/// An open root directory and where the user knows it.
+pub(crate) struct Tree<F: Fs> {
+    pub(crate) fs: F,
+    root: Arc<F::Dir>,
+    at: PathBuf,
+    /// The directory used last: operations come sorted, so most name their neighbour's.
+    last: RefCell<Option<(RelPath, Arc<F::Dir>)>>,
+}
+
+impl<F: Fs> Clone for Tree<F> {
+    fn clone(&self) -> Self {
+        Self { fs: self.fs.clone(), root: self.root.clone(), at: self.at.clone(), last: RefCell::default() }
+    }
+}
+
+/// An entry met on a walk.
+#[derive(Debug, Clone)]
+pub(crate) struct Walked {
+    pub(crate) path: RelPath,
+    pub(crate) stat: Stat,
+}
+
+impl<F: Fs> Tree<F> {
+    pub(crate) fn new(fs: &F, root: F::Dir, at: impl Into<PathBuf>) -> Self {
+        Self { fs: fs.clone(), root: Arc::new(root), at: at.into(), last: RefCell::default() }
+    }
+
+    /// Opens a directory of the user's.
+    pub(crate) fn open(fs: &F, at: &Path) -> Result<Self> {
+        let root = fs.open_anchor(at).map_err(Error::io("open the directory", at))?;
+        Ok(Self::new(fs, root, at))
+    }
+
+    /// The tree below one of the directories of this one.
+    pub(crate) fn below(&self, path: &RelPath) -> Result<Self> {
+        let root = self.fs.open_dir(&self.root, path).map_err(self.io("open the directory", path))?;
+        Ok(Self::new(&self.fs, root, path.under(&self.at)))
+    }
+
+    /// As [`Tree::below`], `None` where there is no such directory.
+    pub(crate) fn find_below(&self, path: &RelPath) -> Result<Option<Self>> {
+        let root = found(self.fs.open_dir(&self.root, path)).map_err(self.io("open the directory", path))?;
+        Ok(root.map(|root| Self::new(&self.fs, root, path.under(&self.at))))
+    }
+
+    pub(crate) fn root(&self) -> &F::Dir {
+        &self.root
+    }
+
+    /// The root as the user knows it.
+    pub(crate) fn at(&self) -> &Path {
+        &self.at
+    }
+
+    pub(crate) fn io(&self, action: &'static str, path: &RelPath) -> impl FnOnce(io::Error) -> Error {
+        Error::io(action, path.under(&self.at))
+    }
+
+    /// The open directory at `path`.
+    pub(crate) fn dir(&self, path: &RelPath) -> io::Result<Arc<F::Dir>> {
+        if path.is_root() {
+            return Ok(self.root.clone());
+        }
+        if let Some((last, dir)) = &*self.last.borrow()
+            && last == path
+        {
+            return Ok(dir.clone());
+        }
+        let dir = Arc::new(self.fs.open_dir(&self.root, path)?);
+        *self.last.borrow_mut() = Some((path.clone(), dir.clone()));
+        Ok(dir)
+    }
+
+    /// The open directory that holds the entry at `path`.
+    pub(crate) fn parent(&self, path: &RelPath) -> io::Result<Arc<F::Dir>> {
+        self.dir(&path.parent())
+    }
+
+    /// Forgets the directory used last, after it may have changed places.
+    pub(crate) fn forget(&self) {
+        *self.last.borrow_mut() = None;
+    }
+
+    /// What is at `path`; `None` when nothing is, also when a directory on the way is missing or is none.
+    pub(crate) fn stat(&self, path: &RelPath) -> Result<Option<Stat>> {
+        if path.is_root() {
+            return self.fs.stat_dir(&self.root).map(Some).map_err(self.io("read the attributes of", path));
+        }
+        let stat = self.parent(path).and_then(|dir| self.fs.stat(&dir, path.name()));
+        match stat {
+            Ok(stat) => Ok(Some(stat)),
+            Err(error) if is_absent(&error) => Ok(None),
+            Err(error) => Err(self.io("read the attributes of", path)(error)),
+        }
+    }
+
+    /// Every entry below `start` in order of the tree, `start` itself left out. `enter` says whether to go below a directory.
+    pub(crate) fn walk(
+        &self,
+        start: &RelPath,
+        mut enter: impl FnMut(&Walked) -> bool,
+        mut visit: impl FnMut(Walked) -> Result<()>,
+    ) -> Result<()> {
+        let mut pending = self.children(start)?;
+        while let Some(entry) = pending.pop() {
+            if entry.stat.is_dir() && enter(&entry) {
+                let path = entry.path.clone();
+                visit(entry)?;
+                pending.append(&mut self.children(&path)?);
+            } else {
+                visit(entry)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The entries of one directory, last first.
+    fn children(&self, path: &RelPath) -> Result<Vec<Walked>> {
+        let dir = self.dir(path).map_err(self.io("open the directory", path))?;
+        let listed = self.fs.list(&dir).map_err(self.io("list the directory", path))?;
+        let mut children = Vec::with_capacity(listed.len());
+        for entry in listed {
+            let path = path.join(&entry.name).map_err(|error| Error::corrupt(path.under(&self.at), error))?;
+            let stat = found(self.fs.stat(&dir, path.name())).map_err(self.io("read the attributes of", &path))?;
+            // An entry that went away between the two calls is as if it had gone before.
+            if let Some(stat) = stat {
+                children.push(Walked { path, stat });
+            }
+        }
+        children.sort_unstable_by(|a, b| b.path.cmp(&a.path));
+        Ok(children)
+    }
+
+    /// Removes the entry at `path` and everything below it; nothing there is no error.
+    pub(crate) fn remove(&self, path: &RelPath) -> Result<()> {
+        match self.stat(path)? {
+            None => Ok(()),
+            Some(stat) if stat.is_dir() => {
+                self.remove_below(path)?;
+                self.remove_entry(path, Kind::Directory)
+            }
+            Some(_) => self.remove_entry(path, Kind::File),
+        }
+    }
+
+    /// Empties the directory at `path`.
+    pub(crate) fn remove_below(&self, path: &RelPath) -> Result<()> {
+        self.make_writable(path)?;
+        let mut entries = Vec::new();
+        let mut failed = None;
+        let enter = |entry: &Walked| match self.make_writable(&entry.path) {
+            Ok(()) => true,
+            Err(error) => {
+                failed.get_or_insert(error);
+                false
+            }
+        };
+        let note = |entry: Walked| {
+            entries.push((entry.path, entry.stat.kind));
+            Ok(())
+        };
+        self.walk(path, enter, note)?;
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        entries.iter().rev().try_for_each(|(path, kind)| self.remove_entry(path, kind.unwrap_or(Kind::File)))
+    }
+
+    /// Removes one entry, an empty directory where `kind` says so; nothing there is no error.
+    pub(crate) fn remove_entry(&self, path: &RelPath, kind: Kind) -> Result<()> {
+        let result = self.parent(path).and_then(|dir| match kind {
+            Kind::Directory => self.fs.remove_dir(&dir, path.name()),
+            Kind::File | Kind::Symlink => self.fs.remove_file(&dir, path.name()),
+        });
+        match result {
+            Err(error) if !is_absent(&error) => Err(self.io("remove", path)(error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Gives the owner full access to a directory, without which nothing in it can be removed.
+    pub(crate) fn make_writable(&self, path: &RelPath) -> Result<()> {
+        let Some(stat) = self.stat(path)? else { return Ok(()) };
+        if stat.mode & 0o700 == 0o700 {
+            return Ok(());
+        }
+        self.set_dir_mode(path, stat.mode | 0o700)
+    }
+
+    /// Sets the mode of a directory, also of one that cannot be opened yet.
+    pub(crate) fn set_dir_mode(&self, path: &RelPath, mode: u32) -> Result<()> {
+        let result = self.dir(path).and_then(|dir| self.fs.set_dir_mode(&dir, mode));
+        result.map_err(self.io("change the mode of", path))
+    }
+}
+
+/// Whether the error says that nothing is at the path.
+fn is_absent(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
