@@ -133,6 +133,12 @@ pub enum Error {
         /// The failure that made the commit roll back.
         source: Box<Error>,
     },
+    /// The stage could not be made durable, and Linux forgets such an error once it has told it: the stage was discarded (P3).
+    #[error("{source}; the stage was discarded, the output is unchanged")]
+    StageLost {
+        /// The failure.
+        source: Box<Error>,
+    },
     /// A barrier or the undoing itself failed: only recovery can tell whether the commit happened.
     #[error("{source}; whether the commit happened is unknown")]
     OutcomeUnknown {
@@ -157,7 +163,9 @@ impl Error {
     /// How this error is to be treated.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Error::Io { .. } | Error::Unsupported { .. } | Error::RolledBack { .. } => ErrorKind::Failed,
+            Error::Io { .. } | Error::Unsupported { .. } | Error::RolledBack { .. } | Error::StageLost { .. } => {
+                ErrorKind::Failed
+            }
             Error::Usage { .. } => ErrorKind::Usage,
             Error::Busy { .. } => ErrorKind::Busy,
             Error::BaseMoved { .. } => ErrorKind::Conflict,
@@ -198,6 +206,7 @@ impl Error {
                 Some(format!("run `txfs recover {}` once the cause is mended", Shown(output)))
             }
             Error::RolledBack { source } => source.hint(),
+            Error::StageLost { .. } => Some("begin a new transaction and build again".into()),
             Error::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
                 Some("free some space and try again".into())
             }
@@ -212,7 +221,8 @@ impl Error {
 pub enum Problem {
     /// Entries that txfs did not publish are where new ones are to go (G6).
     Foreign(Paths),
-    /// Foreign directories are where files are to go, or hold what would have to go; nothing allows that.
+    /// Foreign directories or special files are in the way, or foreign entries in a directory that would have to go; nothing
+    /// allows that.
     ForeignDirectory(Paths),
     /// Published entries were changed behind txfs' back.
     Drift(Paths),
@@ -310,7 +320,7 @@ impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Problem::Foreign(paths) => write!(f, "entries that txfs did not publish are in the way: {paths}"),
-            Problem::ForeignDirectory(paths) => write!(f, "directories with foreign content are in the way: {paths}"),
+            Problem::ForeignDirectory(paths) => write!(f, "what txfs did not publish is in the way: {paths}"),
             Problem::Drift(paths) => write!(f, "published entries were changed by somebody else: {paths}"),
             Problem::EmptyStage => write!(f, "the stage has no file in it"),
             Problem::Shrunken { removed, added, files, limit } => write!(

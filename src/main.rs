@@ -1,1 +1,2 @@
+//! The `txfs` command.
 fn main() {}

@@ -287,6 +287,10 @@ impl Fs for LinuxFs {
         Timestamp { seconds: since.as_secs() as i64, nanos: since.subsec_nanos() }
     }
 
+    fn boot(&self) -> io::Result<String> {
+        Ok(std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
+    }
+
     fn unique(&self) -> io::Result<u64> {
         let mut bytes = [0; 8];
         File::open("/dev/urandom")?.read_exact(&mut bytes)?;

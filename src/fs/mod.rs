@@ -18,7 +18,8 @@ use serde::{Deserialize, Serialize};
 use crate::path::RelPath;
 
 pub mod linux;
-pub mod tree;
+pub(crate) mod stream;
+pub(crate) mod tree;
 
 pub use linux::LinuxFs;
 
@@ -172,6 +173,8 @@ pub trait Fs: Clone + Send + Sync {
     /// The effective user.
     fn user(&self) -> u32;
     fn now(&self) -> Timestamp;
+    /// Names the current boot of the machine: what was not made durable in another boot may be lost.
+    fn boot(&self) -> io::Result<String>;
     /// A number that no other transaction has.
     fn unique(&self) -> io::Result<u64>;
     /// How many threads may digest at a time.
@@ -187,4 +190,10 @@ pub(crate) fn found<T>(result: io::Result<T>) -> io::Result<Option<T>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// Whether something other than a directory, a symbolic link among it, was where a directory had to be.
+pub(crate) fn is_not_directory(error: &io::Error) -> bool {
+    let link = nix::errno::Errno::ELOOP as i32;
+    error.kind() == io::ErrorKind::NotADirectory || error.raw_os_error() == Some(link)
 }

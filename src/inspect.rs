@@ -1,0 +1,103 @@
+//! Looking at a store without changing it: journals, readable also where they are damaged, and an audit of the output.
+
+use std::io::Read;
+use std::path::PathBuf;
+
+use crate::error::Result;
+use crate::fs::{Fs, Kind};
+use crate::journal::reader;
+use crate::journal::record::Record;
+use crate::path::RelPath;
+use crate::settle;
+use crate::stage;
+use crate::store::{Store, name, open_trusted, state_path};
+
+/// What could be read of a journal.
+#[derive(Debug)]
+pub struct JournalDump {
+    /// Every record up to the damage, with the offset of its frame in bytes.
+    pub records: Vec<(u64, Record)>,
+    /// Why it is no commit, and where; `None` for a valid journal.
+    pub damage: Option<String>,
+}
+
+impl JournalDump {
+    /// Reads a journal from any bytes.
+    pub fn read(input: impl Read) -> Self {
+        let reader::Dump { records, damage } = reader::dump(input);
+        Self { records, damage: damage.map(|damage| damage.to_string()) }
+    }
+}
+
+/// How an owned entry differs from what was published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum FindingKind {
+    /// Nothing is there.
+    Missing,
+    /// It is another kind of entry.
+    Kind,
+    /// Its mode is another.
+    Mode,
+    /// Its content is another.
+    Content,
+}
+
+/// An owned entry that is not as it was published.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// Which.
+    pub path: RelPath,
+    /// How it differs.
+    pub kind: FindingKind,
+}
+
+impl<F: Fs> Store<F> {
+    /// Every journal of the store: the one of an unfinished commit, in whatever state it is, and the settled ones of the
+    /// generations whose displaced entries are still kept.
+    ///
+    /// # Errors
+    /// The state directory cannot be read, or is not trusted.
+    pub fn journals(&self) -> Result<Vec<(PathBuf, JournalDump)>> {
+        let mut paths: Vec<RelPath> =
+            [name::JOURNAL, name::JOURNAL_UNDO, name::JOURNAL_NEW].into_iter().map(state_path).collect();
+        paths.extend(settle::numbers(self, name::PREVIOUS)?.into_iter().map(settle::settled_path));
+        let mut dumps = Vec::new();
+        for path in paths {
+            if let Some(stream) = open_trusted(&self.state, &path)? {
+                let input = std::io::BufReader::with_capacity(64 << 10, stream);
+                dumps.push((path.under(self.state.at()), JournalDump::read(input)));
+            }
+        }
+        Ok(dumps)
+    }
+
+    /// Reads everything that is published and holds it against the manifest.
+    ///
+    /// # Errors
+    /// The manifest or the output cannot be read.
+    pub fn verify(&self) -> Result<Vec<Finding>> {
+        let head = self.head()?;
+        let entries = self.base_entries(head.as_ref())?;
+        let Some(tree) = self.output.open()? else {
+            let missing = |entry: crate::Entry| Finding { path: entry.path, kind: FindingKind::Missing };
+            return Ok(entries.into_iter().map(missing).collect());
+        };
+        let mut findings = Vec::new();
+        for entry in entries {
+            let object = &entry.object;
+            let kind = match tree.stat(&entry.path)? {
+                None => Some(FindingKind::Missing),
+                Some(stat) if stat.kind != Some(object.kind) => Some(FindingKind::Kind),
+                Some(stat) if stat.mode != object.mode => Some(FindingKind::Mode),
+                Some(stat) if object.kind == Kind::File && stat.size != object.size => Some(FindingKind::Content),
+                Some(stat) => {
+                    let live = stage::object(&tree, &entry.path, object.kind, &stat)?;
+                    (live.digest != object.digest).then_some(FindingKind::Content)
+                }
+            };
+            findings.extend(kind.map(|kind| Finding { path: entry.path, kind }));
+        }
+        Ok(findings)
+    }
+}

@@ -1,0 +1,258 @@
+//! Reads a journal from any bytes: never panics, never takes anything but a whole, consistent journal for a commit.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+
+use super::format::JOURNAL;
+use super::record::{Begin, Operation, Record};
+use crate::frame::{Damage, FrameReader};
+use crate::manifest::{Digest, decode};
+use crate::path::RelPath;
+
+/// A valid journal: a commit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Journal {
+    pub(crate) begin: Begin,
+    pub(crate) operations: Vec<Operation>,
+}
+
+/// Everything that could be read of a journal, valid or not.
+#[derive(Debug)]
+pub(crate) struct Dump {
+    /// Every record up to the damage, with the offset of its frame.
+    pub(crate) records: Vec<(u64, Record)>,
+    /// Why reading stopped before a valid end; `None` for a journal that is a commit.
+    pub(crate) damage: Option<Damage>,
+}
+
+/// Reads as much as there is.
+pub(crate) fn dump(input: impl Read) -> Dump {
+    let mut records = Vec::new();
+    let damage = read_records(input, &mut records).err();
+    Dump { records, damage }
+}
+
+fn read_records(input: impl Read, records: &mut Vec<(u64, Record)>) -> Result<(), Damage> {
+    let mut reader = FrameReader::new(input, JOURNAL)?;
+    loop {
+        let offset = reader.offset();
+        let digest = Digest(reader.digest());
+        let Some(payload) = reader.next_frame()? else { return Err(Damage::Torn { offset }) };
+        let record: Record = decode(&payload).map_err(|what| Damage::corrupt(offset, what))?;
+        check_position(&record, records.len(), digest).map_err(|what| Damage::corrupt(offset, what))?;
+        let last = matches!(record, Record::Commit { .. });
+        records.push((offset, record));
+        if last {
+            break;
+        }
+    }
+    let offset = reader.offset();
+    match reader.next_frame() {
+        Ok(None) => check_operations(records).map_err(|(at, what)| Damage::corrupt(at, what)),
+        Err(Damage::Io(error)) => Err(error.into()),
+        _ => Err(Damage::corrupt(offset, "bytes after the commit record")),
+    }
+}
+
+fn check_position(record: &Record, before: usize, digest: Digest) -> Result<(), &'static str> {
+    match record {
+        Record::Begin(begin) if before == 0 => check_begin(begin),
+        Record::Begin(_) => Err("a second begin record"),
+        _ if before == 0 => Err("a first record that is not a begin record"),
+        Record::Operation { output: 0, .. } => Ok(()),
+        Record::Operation { .. } => Err("an operation on an output that there is not"),
+        Record::Commit { operations, .. } if *operations != before as u64 - 1 => {
+            Err("a commit record that counts other operations")
+        }
+        Record::Commit { digest: expected, .. } if *expected != digest => Err("a commit record of another journal"),
+        Record::Commit { .. } => Ok(()),
+    }
+}
+
+fn check_begin(begin: &Begin) -> Result<(), &'static str> {
+    if begin.base.checked_add(1) == Some(begin.head.info.generation) {
+        Ok(())
+    } else {
+        Err("a generation that does not follow its base")
+    }
+}
+
+/// No two operations move the same entry, and none works below an entry that another moves.
+fn check_operations(records: &[(u64, Record)]) -> Result<(), (u64, &'static str)> {
+    let mut moved: BTreeMap<&RelPath, u64> = BTreeMap::new();
+    let operations = || {
+        records.iter().filter_map(|(offset, record)| match record {
+            Record::Operation { operation, .. } => Some((*offset, operation)),
+            _ => None,
+        })
+    };
+    for (offset, operation) in operations() {
+        check_modes(operation).map_err(|what| (offset, what))?;
+        let moves = !matches!(operation, Operation::SetMode { .. });
+        let movable = !operation.path().is_root() || matches!(operation, Operation::Add { .. });
+        if moves && !movable {
+            return Err((offset, "an operation that moves the output itself"));
+        }
+        if moves && moved.insert(operation.path(), offset).is_some() {
+            return Err((offset, "two operations on one entry"));
+        }
+    }
+    // In order of the tree everything below a path follows it directly.
+    let whole: Vec<&RelPath> = operations()
+        .filter(|(_, operation)| {
+            matches!(operation, Operation::Add { .. } | Operation::Replace { .. } | Operation::Remove { .. })
+        })
+        .map(|(_, operation)| operation.path())
+        .collect();
+    for path in whole {
+        let below = moved.range::<&RelPath, _>((std::ops::Bound::Excluded(path), std::ops::Bound::Unbounded)).next();
+        if let Some((below, offset)) = below
+            && below.is_below(path)
+        {
+            return Err((*offset, "an operation below an entry that another moves"));
+        }
+    }
+    Ok(())
+}
+
+fn check_modes(operation: &Operation) -> Result<(), &'static str> {
+    let valid = match operation {
+        Operation::SetMode { from, to, .. } => from | to,
+        Operation::RemoveDirectory { mode, .. } => *mode,
+        Operation::Add { new, .. } => new.mode,
+        Operation::Replace { old, new, .. } => old.mode | new.mode,
+        Operation::Remove { old, .. } => old.mode,
+    };
+    if valid & !0o7777 == 0 { Ok(()) } else { Err("a mode that no entry can have") }
+}
+
+/// What could be read of a journal that is no commit.
+#[derive(Debug)]
+pub(crate) struct Partial {
+    pub(crate) damage: Damage,
+    pub(crate) begin: Option<Begin>,
+    pub(crate) operations: Vec<Operation>,
+}
+
+/// Reads a journal that is to be acted upon.
+///
+/// # Errors
+/// What could be read before the damage.
+pub(crate) fn read(input: impl Read) -> Result<Journal, Box<Partial>> {
+    let Dump { records, damage } = dump(input);
+    let mut begin = None;
+    let mut operations = Vec::new();
+    for (_, record) in records {
+        match record {
+            Record::Begin(record) => begin = Some(*record),
+            Record::Operation { operation, .. } => operations.push(operation),
+            Record::Commit { .. } => {}
+        }
+    }
+    match (damage, begin) {
+        (None, Some(begin)) => Ok(Journal { begin, operations }),
+        (damage, begin) => {
+            let damage = damage.unwrap_or(Damage::Torn { offset: 0 });
+            Err(Box::new(Partial { damage, begin, operations }))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fs::{Kind, Timestamp};
+    use crate::journal::record::TransactionId;
+    use crate::journal::writer::write;
+    use crate::manifest::{Head, Info, Object, Totals};
+
+    fn object(kind: Kind) -> Object {
+        Object { kind, mode: 0o644, size: 1, digest: Digest::of(b"x"), ino: 5, mtime: Timestamp::default() }
+    }
+
+    fn begin() -> Begin {
+        let info = Info { generation: 4, committed: Timestamp::default(), message: None };
+        let head = Head { info, manifest: Digest::of(b"m"), totals: Totals::default() };
+        Begin { transaction: TransactionId(1), base: 3, base_manifest: Digest::of(b"b"), head }
+    }
+
+    fn add(path: &str) -> Operation {
+        Operation::Add { path: RelPath::new(path).unwrap(), new: object(Kind::File) }
+    }
+
+    fn remove(path: &str) -> Operation {
+        Operation::Remove { path: RelPath::new(path).unwrap(), old: object(Kind::Directory) }
+    }
+
+    fn journal(operations: &[Operation]) -> Vec<u8> {
+        write(Vec::new(), begin(), operations).unwrap()
+    }
+
+    fn damage(bytes: &[u8]) -> Damage {
+        read(bytes).unwrap_err().damage
+    }
+
+    #[test]
+    fn a_journal_reads_back() {
+        let operations = [add("a"), remove("b")];
+        let expected = Journal { begin: begin(), operations: operations.to_vec() };
+        assert_eq!(read(&journal(&operations)[..]).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_journal_cut_at_any_byte_is_torn_and_never_a_commit() {
+        let whole = journal(&[add("a"), remove("b")]);
+        for cut in 0..whole.len() {
+            assert!(matches!(damage(&whole[..cut]), Damage::Torn { .. }), "cut at {cut}: {}", damage(&whole[..cut]));
+        }
+    }
+
+    #[test]
+    fn a_journal_with_any_bit_flipped_is_never_a_commit() {
+        let whole = journal(&[add("a"), remove("b")]);
+        for bit in 0..whole.len() * 8 {
+            let mut flipped = whole.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert!(read(&flipped[..]).is_err(), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn a_zeroed_tail_is_torn() {
+        let mut bytes = journal(&[add("a")]);
+        let half = bytes.len() / 2;
+        bytes[half..].fill(0);
+        assert!(matches!(damage(&bytes), Damage::Torn { .. }));
+    }
+
+    #[test]
+    fn bytes_after_the_commit_record_are_corruption() {
+        let mut bytes = journal(&[add("a")]);
+        bytes.push(0);
+        assert!(matches!(damage(&bytes), Damage::Corrupt { .. }));
+    }
+
+    #[test]
+    fn frames_of_another_journal_are_not_taken_for_this_one() {
+        let (one, other) = (journal(&[add("a")]), journal(&[add("b")]));
+        let mut mixed = one.clone();
+        let difference = one.iter().zip(&other).position(|(a, b)| a != b).unwrap();
+        let end_of_operation = one.len() - (crate::frame::FRAME_HEAD + 1 + 1 + 32);
+        mixed[difference - 20..end_of_operation].copy_from_slice(&other[difference - 20..end_of_operation]);
+        assert!(matches!(damage(&mixed), Damage::Corrupt { .. }));
+    }
+
+    #[test]
+    fn overlapping_and_repeated_operations_are_refused() {
+        for operations in [vec![add("a"), add("a")], vec![remove("a"), add("a/b")], vec![add("a/b"), remove("a")]] {
+            assert!(matches!(damage(&journal(&operations)), Damage::Corrupt { .. }), "{operations:?}");
+        }
+        assert!(read(&journal(&[remove("a"), add("a.b"), add("ab")])[..]).is_ok());
+    }
+
+    #[test]
+    fn moving_the_output_itself_is_refused() {
+        let operation = Operation::Remove { path: RelPath::root(), old: object(Kind::Directory) };
+        assert!(matches!(damage(&journal(&[operation])), Damage::Corrupt { .. }));
+    }
+}

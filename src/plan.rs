@@ -1,0 +1,627 @@
+//! The plan: the pure difference between what is published and what is staged, as a list of operations.
+//!
+//! The planner changes nothing and knows no file system: it sees the output through [`Live`]. Stages filled in memory, by a
+//! tool, or as a change to the current generation all go through it.
+//!
+//! Invariants:
+//! 1. An operation names only paths that are owned, new, or that the user allowed to be taken over (G6).
+//! 2. What is published already is not touched (G5): identity first, the digest where identity disagrees.
+//! 3. Order (G4): modes that have to be opened, additions, replacements with entry documents last, removals from the bottom
+//!    up, final modes.
+//! 4. No operation works below an entry that another one moves: a new or stale directory moves as one.
+//! 5. Everything that stands against the commit is collected, so that the user sees it all at once.
+
+use std::collections::{BTreeMap, HashMap};
+
+use crate::error::{Paths, Problem, Result};
+use crate::fs::tree::Walked;
+use crate::fs::{Kind, Stat};
+use crate::journal::record::Operation;
+use crate::manifest::{Entry, Object};
+use crate::path::RelPath;
+
+/// What the planner asks about the output as it is now.
+pub(crate) trait Live {
+    /// What is at `path`; `None` when nothing is.
+    fn stat(&self, path: &RelPath) -> Result<Option<Stat>>;
+    /// The same with its digest.
+    fn object(&self, path: &RelPath, kind: Kind, stat: &Stat) -> Result<Object>;
+    /// Everything below the directory `path`.
+    fn below(&self, path: &RelPath) -> Result<Vec<Walked>>;
+    /// Whether the output is there at all.
+    fn exists(&self) -> bool;
+}
+
+/// What the stage stands for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Scope<'a> {
+    /// The whole new generation: what is not staged is stale.
+    Whole,
+    /// A change to the current generation: only the named paths, and what is below them, go.
+    Change { removals: &'a [RelPath] },
+}
+
+/// What the user allows, and what the file system can do.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rules {
+    /// Take over foreign files and links that are in the way.
+    pub(crate) adopt: bool,
+    /// Publish over drift.
+    pub(crate) drift: bool,
+    /// Publish paths that differ only by case.
+    pub(crate) case_collisions: bool,
+    /// Publish nothing.
+    pub(crate) empty: bool,
+    /// Percentage of files that may go without others coming.
+    pub(crate) max_removed: u8,
+    /// Whether directories can change places with other kinds (`RENAME_EXCHANGE`).
+    pub(crate) exchange: bool,
+    /// Take stale directories apart instead of moving them: an overlayfs cannot rename those of its lower layers.
+    pub(crate) piecewise: bool,
+}
+
+/// How a path changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum ChangeKind {
+    /// It was not published before.
+    Added,
+    /// Its content changes.
+    Modified,
+    /// Only its mode changes.
+    Mode,
+    /// It becomes another kind of entry.
+    Kind,
+    /// It is not published any more.
+    Removed,
+}
+
+impl ChangeKind {
+    /// One letter, as version control systems write it.
+    pub fn letter(self) -> char {
+        match self {
+            ChangeKind::Added => 'A',
+            ChangeKind::Modified => 'M',
+            ChangeKind::Mode => 'm',
+            ChangeKind::Kind => 'T',
+            ChangeKind::Removed => 'D',
+        }
+    }
+}
+
+/// A path that the commit changes for those who read the output.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// How.
+    pub kind: ChangeKind,
+    /// Which.
+    pub path: RelPath,
+    /// What it is afterwards, or was when it is removed.
+    pub entry: Kind,
+}
+
+/// How many paths change, and how many do not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Summary {
+    /// Paths that appear.
+    pub added: u64,
+    /// Paths whose content, kind or mode changes.
+    pub changed: u64,
+    /// Paths that go.
+    pub removed: u64,
+    /// Paths that are published already as they are staged, and are not touched.
+    pub unchanged: u64,
+}
+
+/// The plan of a commit. Nothing has been changed yet.
+#[derive(Debug, Clone, Default)]
+#[must_use = "a plan changes nothing until it is committed"]
+pub struct Plan {
+    /// Every path that changes, in order of the tree.
+    pub changes: Vec<Change>,
+    /// Everything that stands against the commit; empty when it can go ahead.
+    pub problems: Vec<Problem>,
+    /// How many paths change.
+    pub summary: Summary,
+    /// Published paths that somebody else removed, and that the commit puts back.
+    pub restored: Paths,
+    pub(crate) operations: Vec<Operation>,
+    /// What the new generation publishes.
+    pub(crate) manifest: Vec<Entry>,
+    /// Staged directories that need another mode to be moved or emptied.
+    pub(crate) stage_modes: Vec<(RelPath, u32)>,
+    /// Whether the manifest differs from the current one in more than identities.
+    pub(crate) owns_others: bool,
+}
+
+impl Plan {
+    /// Whether committing it would change nothing: neither the output nor what is owned in it.
+    pub fn is_empty(&self) -> bool {
+        self.operations.is_empty() && !self.owns_others
+    }
+
+    /// How many journaled operations it takes.
+    pub fn operations(&self) -> u64 {
+        self.operations.len() as u64
+    }
+}
+
+/// Computes the plan. `stage` is the root of the stage, which becomes the output where there is none yet.
+pub(crate) fn plan(
+    base: &[Entry],
+    stage: Object,
+    staged: Vec<Entry>,
+    scope: Scope<'_>,
+    rules: Rules,
+    live: &impl Live,
+) -> Result<Plan> {
+    let mut planner = Planner::new(base, scope, rules, live);
+    planner.guard_stage(&staged);
+    planner.merge(stage, staged)?;
+    planner.guard_size();
+    planner.guard_case();
+    planner.finish()
+}
+
+struct Planner<'a, L: Live> {
+    base: &'a [Entry],
+    scope: Scope<'a>,
+    rules: Rules,
+    live: &'a L,
+    plan: Plan,
+    adds: Vec<Operation>,
+    replaces: Vec<Operation>,
+    removes: Vec<Operation>,
+    /// Directories of the output whose mode is to change: from, to.
+    modes: BTreeMap<RelPath, (u32, u32)>,
+    /// Directories of the output that are moved away and need write permission for it, with their modes.
+    unlock: Vec<(RelPath, u32)>,
+    /// The staged directory that moves as one: what is staged below it goes along.
+    moved: Option<RelPath>,
+    /// The entry of the output that moves away as one: what is owned below it goes along.
+    gone: Option<RelPath>,
+    foreign: Paths,
+    immovable: Paths,
+    drift: Paths,
+    needs_exchange: Paths,
+    files_added: u64,
+    files_removed: u64,
+}
+
+impl<'a, L: Live> Planner<'a, L> {
+    fn new(base: &'a [Entry], scope: Scope<'a>, rules: Rules, live: &'a L) -> Self {
+        Self {
+            base,
+            scope,
+            rules,
+            live,
+            plan: Plan::default(),
+            adds: Vec::new(),
+            replaces: Vec::new(),
+            removes: Vec::new(),
+            modes: BTreeMap::new(),
+            unlock: Vec::new(),
+            moved: None,
+            gone: None,
+            foreign: Paths::default(),
+            immovable: Paths::default(),
+            drift: Paths::default(),
+            needs_exchange: Paths::default(),
+            files_added: 0,
+            files_removed: 0,
+        }
+    }
+
+    /// Walks both inventories side by side, in order of the tree.
+    fn merge(&mut self, stage: Object, staged: Vec<Entry>) -> Result<()> {
+        if !self.live.exists() {
+            self.add_root(stage);
+        }
+        let base = self.base;
+        let mut owned = base.iter().peekable();
+        for entry in staged {
+            while let Some(stale) = owned.next_if(|owned| owned.path < entry.path) {
+                self.not_staged(stale)?;
+            }
+            let before = owned.next_if(|owned| owned.path == entry.path);
+            self.staged(entry, before)?;
+        }
+        owned.try_for_each(|stale| self.not_staged(stale))
+    }
+
+    /// The output is not there: the whole stage becomes the output in one rename.
+    fn add_root(&mut self, stage: Object) {
+        let root = Entry { path: RelPath::root(), object: stage };
+        if !self.base.is_empty() {
+            self.plan.restored.push(root.path.clone());
+        }
+        self.open_staged(&root, true);
+        self.adds.push(Operation::Add { path: RelPath::root(), new: stage });
+        self.moved = Some(root.path);
+    }
+
+    fn staged(&mut self, entry: Entry, before: Option<&Entry>) -> Result<()> {
+        if below(&self.moved, &entry.path) {
+            self.publish(entry, before);
+            return Ok(());
+        }
+        let Some(stat) = self.live.stat(&entry.path)? else { return Ok(self.add(entry, before)) };
+        if entry.object.kind == Kind::Directory && stat.is_dir() {
+            self.merge_directory(entry, before, &stat);
+            return Ok(());
+        }
+        self.take_place(entry, before, &stat)
+    }
+
+    /// Nothing is where the entry goes.
+    fn add(&mut self, entry: Entry, before: Option<&Entry>) {
+        if before.is_some() {
+            self.plan.restored.push(entry.path.clone());
+        }
+        self.adds.push(Operation::Add { path: entry.path.clone(), new: entry.object });
+        self.move_in(entry, before);
+    }
+
+    /// Notes an entry that an operation moves from the stage into the output.
+    fn move_in(&mut self, entry: Entry, before: Option<&Entry>) {
+        if entry.object.kind == Kind::Directory {
+            self.moved = Some(entry.path.clone());
+            self.open_staged(&entry, true);
+        }
+        self.publish(entry, before);
+    }
+
+    /// A staged directory that its owner may not write to can neither be moved nor emptied: its mode is set at the end.
+    fn open_staged(&mut self, entry: &Entry, moves: bool) {
+        let mode = entry.object.mode;
+        if mode & 0o700 != 0o700 {
+            self.plan.stage_modes.push((entry.path.clone(), mode | 0o700));
+            if moves {
+                self.modes.insert(entry.path.clone(), (mode | 0o700, mode));
+            }
+        }
+    }
+
+    /// A directory is where the directory goes: it stays, with its own inode, and what is foreign in it.
+    fn merge_directory(&mut self, mut entry: Entry, before: Option<&Entry>, stat: &Stat) {
+        self.open_staged(&entry, false);
+        if matches!(self.scope, Scope::Change { .. }) {
+            // The stage of a change has directories only to hold what changes.
+            entry.object.mode = before.map_or(stat.mode, |before| before.object.mode);
+        }
+        let wanted = entry.object.mode;
+        let allowed = match before.map(|before| &before.object) {
+            Some(object) if object.kind == Kind::Directory => {
+                object.mode == stat.mode || self.rules.drift || problem(&mut self.drift, &entry.path)
+            }
+            _ => self.rules.adopt || stat.mode == wanted || problem(&mut self.foreign, &entry.path),
+        };
+        if allowed && stat.mode != wanted {
+            self.modes.insert(entry.path.clone(), (stat.mode, wanted));
+        }
+        entry.object.ino = stat.ino;
+        self.publish(entry, before);
+    }
+
+    /// Something is where the entry goes, and not both are directories.
+    fn take_place(&mut self, entry: Entry, before: Option<&Entry>, stat: &Stat) -> Result<()> {
+        let published = match before {
+            Some(before) => self.as_published(before, stat)?,
+            None => None,
+        };
+        match (published, stat.kind) {
+            (Some(old), _) if old.publishes_same(&entry.object) => self.keep(entry, before, old),
+            (Some(old), Some(Kind::Directory)) => return self.replace_directory(entry, before, old, stat),
+            (Some(old), _) => self.replace(entry, before, old),
+            (None, None | Some(Kind::Directory)) => {
+                self.immovable.push(entry.path.clone());
+                self.skip(entry);
+            }
+            (None, Some(kind)) => {
+                let old = self.live.object(&entry.path, kind, stat)?;
+                let same = old.publishes_same(&entry.object);
+                let allowed = match before {
+                    Some(_) => same || self.rules.drift || problem(&mut self.drift, &entry.path),
+                    None => self.rules.adopt || problem(&mut self.foreign, &entry.path),
+                };
+                match (allowed, same) {
+                    (false, _) => self.skip(entry),
+                    (true, true) => self.keep(entry, before, old),
+                    (true, false) => self.replace(entry, before, old),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn keep(&mut self, mut entry: Entry, before: Option<&Entry>, live: Object) {
+        entry.object = live;
+        self.publish(entry, before);
+    }
+
+    fn replace(&mut self, entry: Entry, before: Option<&Entry>, old: Object) {
+        if entry.object.kind == Kind::Directory && !self.rules.exchange {
+            self.needs_exchange.push(entry.path.clone());
+        }
+        self.replaces.push(Operation::Replace { path: entry.path.clone(), old, new: entry.object });
+        self.move_in(entry, before);
+    }
+
+    /// A file or a link takes the place of an owned directory, which moves away with everything that is owned in it.
+    fn replace_directory(&mut self, entry: Entry, before: Option<&Entry>, old: Object, stat: &Stat) -> Result<()> {
+        let contents = self.contents(&entry.path)?;
+        for path in contents.foreign {
+            self.immovable.push(path);
+        }
+        self.note_drift(contents.drifted);
+        if !self.rules.exchange {
+            self.needs_exchange.push(entry.path.clone());
+        }
+        self.unlock_directory(&entry.path, stat);
+        self.gone = Some(entry.path.clone());
+        self.replaces.push(Operation::Replace { path: entry.path.clone(), old, new: entry.object });
+        self.move_in(entry, before);
+        Ok(())
+    }
+
+    /// The entry cannot be published; the reason has been noted. What is below it is not looked at.
+    fn skip(&mut self, entry: Entry) {
+        if entry.object.kind == Kind::Directory {
+            self.moved = Some(entry.path.clone());
+        }
+        self.plan.manifest.push(entry);
+    }
+
+    /// An owned entry that the stage does not have.
+    fn not_staged(&mut self, before: &Entry) -> Result<()> {
+        if below(&self.gone, &before.path) {
+            self.stale(before);
+            return Ok(());
+        }
+        if let Scope::Change { removals } = self.scope
+            && !removals.iter().any(|removal| *removal == before.path || before.path.is_below(removal))
+        {
+            self.plan.manifest.push(before.clone());
+            self.plan.summary.unchanged += 1;
+            return Ok(());
+        }
+        let Some(stat) = self.live.stat(&before.path)? else {
+            self.stale(before);
+            return Ok(());
+        };
+        match (self.as_published(before, &stat)?, stat.kind) {
+            (Some(_), Some(Kind::Directory)) => return self.remove_directory(before, &stat),
+            (Some(old), _) => self.removes.push(Operation::Remove { path: before.path.clone(), old }),
+            // What took a published entry's place, and is no file or link, stays: it is foreign from now on.
+            (None, None | Some(Kind::Directory)) => self.note_drift(vec![before.path.clone()]),
+            (None, Some(kind)) if self.rules.drift => {
+                let old = self.live.object(&before.path, kind, &stat)?;
+                self.removes.push(Operation::Remove { path: before.path.clone(), old });
+            }
+            (None, Some(_)) => self.drift.push(before.path.clone()),
+        }
+        self.stale(before);
+        Ok(())
+    }
+
+    /// A stale directory moves away as one, unless something foreign lives in it: then it stays, and is foreign itself.
+    fn remove_directory(&mut self, before: &Entry, stat: &Stat) -> Result<()> {
+        let contents = self.contents(&before.path)?;
+        if contents.foreign.is_empty() {
+            if self.rules.piecewise {
+                self.removes.push(Operation::RemoveDirectory { path: before.path.clone(), mode: stat.mode });
+            } else {
+                self.note_drift(contents.drifted);
+                self.unlock_directory(&before.path, stat);
+                let old = Object { ino: stat.ino, mode: stat.mode, ..before.object };
+                self.removes.push(Operation::Remove { path: before.path.clone(), old });
+                self.gone = Some(before.path.clone());
+            }
+        }
+        self.stale(before);
+        Ok(())
+    }
+
+    fn unlock_directory(&mut self, path: &RelPath, stat: &Stat) {
+        if stat.mode & 0o700 != 0o700 {
+            self.unlock.push((path.clone(), stat.mode));
+        }
+    }
+
+    fn note_drift(&mut self, drifted: Vec<RelPath>) {
+        if !self.rules.drift {
+            drifted.into_iter().for_each(|path| self.drift.push(path));
+        }
+    }
+
+    /// What is in a directory of the output, held against the manifest.
+    fn contents(&self, path: &RelPath) -> Result<Contents> {
+        let mut contents = Contents::default();
+        for Walked { path, stat } in self.live.below(path)? {
+            match self.base.binary_search_by(|entry| entry.path.cmp(&path)) {
+                Err(_) => contents.foreign.push(path),
+                Ok(i) => {
+                    if self.as_published(&self.base[i], &stat)?.is_none() {
+                        contents.drifted.push(path);
+                    }
+                }
+            }
+        }
+        Ok(contents)
+    }
+
+    /// The object at an owned path, if it is what was published there.
+    fn as_published(&self, before: &Entry, stat: &Stat) -> Result<Option<Object>> {
+        let object = &before.object;
+        if Some(object.kind) != stat.kind || (object.mode != stat.mode && object.kind != Kind::Directory) {
+            return Ok(None);
+        }
+        if object.kind == Kind::Directory {
+            return Ok(Some(Object { ino: stat.ino, ..*object }));
+        }
+        if object.is(stat) {
+            return Ok(Some(*object));
+        }
+        if object.size != stat.size {
+            return Ok(None);
+        }
+        let live = self.live.object(&before.path, object.kind, stat)?;
+        Ok(live.publishes_same(object).then_some(live))
+    }
+
+    /// Puts an entry into the new manifest and notes what it changes for readers.
+    fn publish(&mut self, entry: Entry, before: Option<&Entry>) {
+        let (old, new) = (before.map(|before| &before.object), &entry.object);
+        let kind = match old {
+            None => Some(ChangeKind::Added),
+            Some(old) if old.kind != new.kind => Some(ChangeKind::Kind),
+            Some(old) if !old.same_content(new) => Some(ChangeKind::Modified),
+            Some(old) if old.mode != new.mode => Some(ChangeKind::Mode),
+            Some(_) => None,
+        };
+        match kind {
+            None => self.plan.summary.unchanged += 1,
+            Some(ChangeKind::Added) => self.plan.summary.added += 1,
+            Some(_) => self.plan.summary.changed += 1,
+        }
+        if before.is_none() && new.kind != Kind::Directory {
+            self.files_added += 1;
+        }
+        if let Some(kind) = kind {
+            self.plan.changes.push(Change { kind, path: entry.path.clone(), entry: new.kind });
+        }
+        self.plan.manifest.push(entry);
+    }
+
+    fn stale(&mut self, before: &Entry) {
+        self.plan.summary.removed += 1;
+        self.files_removed += u64::from(before.object.kind != Kind::Directory);
+        let (path, entry) = (before.path.clone(), before.object.kind);
+        self.plan.changes.push(Change { kind: ChangeKind::Removed, path, entry });
+    }
+
+    fn guard_stage(&mut self, staged: &[Entry]) {
+        let no_file = staged.iter().all(|entry| entry.object.kind == Kind::Directory);
+        if no_file && !self.rules.empty && matches!(self.scope, Scope::Whole) {
+            self.plan.problems.push(Problem::EmptyStage);
+        }
+    }
+
+    /// A build that wrote next to nothing and said it succeeded would take the site down.
+    fn guard_size(&mut self) {
+        let files = self.base.iter().filter(|entry| entry.object.kind != Kind::Directory).count() as u64;
+        let lost = self.files_removed.saturating_sub(self.files_added);
+        let limit = self.rules.max_removed;
+        let empty = self.plan.problems.contains(&Problem::EmptyStage) || self.rules.empty;
+        if !empty && lost * 100 > files * u64::from(limit) && matches!(self.scope, Scope::Whole) {
+            let (removed, added) = (self.files_removed, self.files_added);
+            self.plan.problems.push(Problem::Shrunken { removed, added, files, limit });
+        }
+    }
+
+    /// Two new names that are one where case is not distinguished: a checkout or a deployment there would lose one of them.
+    fn guard_case(&mut self) {
+        if self.rules.case_collisions || self.plan.summary.added == 0 {
+            return;
+        }
+        let mut folded: HashMap<String, (&RelPath, bool)> = HashMap::with_capacity(self.plan.manifest.len());
+        let mut collisions = Paths::default();
+        let mut added = self.plan.changes.iter().filter(|change| change.kind == ChangeKind::Added).peekable();
+        for entry in &self.plan.manifest {
+            while added.next_if(|change| change.path < entry.path).is_some() {}
+            let new = added.next_if(|change| change.path == entry.path).is_some();
+            let key = String::from_utf8_lossy(entry.path.as_bytes()).to_lowercase();
+            if std::str::from_utf8(entry.path.as_bytes()).is_err() {
+                continue;
+            }
+            if let Some((other, other_new)) = folded.insert(key, (&entry.path, new))
+                && (new || other_new)
+            {
+                collisions.push(other.clone());
+                collisions.push(entry.path.clone());
+            }
+        }
+        if !collisions.is_empty() {
+            self.plan.problems.push(Problem::CaseCollision(collisions));
+        }
+    }
+
+    fn finish(mut self) -> Result<Plan> {
+        let lists = [
+            (std::mem::take(&mut self.foreign), Problem::Foreign as fn(Paths) -> Problem),
+            (std::mem::take(&mut self.immovable), Problem::ForeignDirectory),
+            (std::mem::take(&mut self.drift), Problem::Drift),
+            (std::mem::take(&mut self.needs_exchange), Problem::NeedsExchange),
+        ];
+        self.plan
+            .problems
+            .extend(lists.into_iter().filter(|(paths, _)| !paths.is_empty()).map(|(paths, of)| of(paths)));
+        self.plan.owns_others = !self.plan.changes.is_empty();
+        let (open, close) = self.mode_operations()?;
+        self.replaces.sort_by(|a, b| rank(a.path()).cmp(&rank(b.path())).then_with(|| a.path().cmp(b.path())));
+        self.removes.sort_by(|a, b| b.path().cmp(a.path()));
+        self.plan.operations = [open, self.adds, self.replaces, self.removes, close].concat();
+        Ok(self.plan)
+    }
+
+    /// Modes to open before anything moves, and modes to set when everything is in place.
+    fn mode_operations(&self) -> Result<(Vec<Operation>, Vec<Operation>)> {
+        let mut open = Vec::new();
+        let mut close: BTreeMap<RelPath, (u32, u32)> = self.modes.clone();
+        let moves = || self.adds.iter().chain(&self.replaces).chain(&self.removes);
+        let inside = |operation: &&Operation| !operation.path().is_root();
+        let mut parents: Vec<RelPath> = moves().filter(inside).map(|operation| operation.path().parent()).collect();
+        parents.sort();
+        parents.dedup();
+        for path in parents {
+            let Some(stat) = self.live.stat(&path)? else { continue };
+            if stat.mode & 0o700 != 0o700 {
+                let wanted = self.modes.get(&path).map_or(stat.mode, |&(_, to)| to);
+                open.push(Operation::SetMode { path: path.clone(), from: stat.mode, to: stat.mode | 0o700 });
+                close.insert(path, (stat.mode | 0o700, wanted));
+            }
+        }
+        for (path, mode) in &self.unlock {
+            open.push(Operation::SetMode { path: path.clone(), from: *mode, to: mode | 0o700 });
+        }
+        let gone: Vec<&RelPath> = self.removes.iter().map(Operation::path).collect();
+        let close = close
+            .into_iter()
+            .rev()
+            .filter(|(path, (from, to))| from != to && !gone.contains(&path))
+            .map(|(path, (from, to))| Operation::SetMode { path, from, to })
+            .collect();
+        Ok((open, close))
+    }
+}
+
+/// What is in a directory of the output.
+#[derive(Default)]
+struct Contents {
+    foreign: Vec<RelPath>,
+    drifted: Vec<RelPath>,
+}
+
+/// Notes a path that stands against the commit; always `false`.
+fn problem(paths: &mut Paths, path: &RelPath) -> bool {
+    paths.push(path.clone());
+    false
+}
+
+fn below(ancestor: &Option<RelPath>, path: &RelPath) -> bool {
+    ancestor.as_ref().is_some_and(|ancestor| path.is_below(ancestor))
+}
+
+/// Replacements run in ascending rank: what entry documents refer to is in place before they are (G4).
+fn rank(path: &RelPath) -> u8 {
+    let name = path.name();
+    let stem_end = name.iter().rposition(|&b| b == b'.').unwrap_or(name.len());
+    let (stem, extension) = name.split_at(stem_end);
+    let document = [&b".html"[..], b".htm", b".xhtml", b".php"].iter().any(|e| extension.eq_ignore_ascii_case(e));
+    match (document, stem.eq_ignore_ascii_case(b"index"), path.parent().is_root()) {
+        (true, true, true) => 3,
+        (true, true, false) => 2,
+        (true, false, _) => 1,
+        (false, ..) => 0,
+    }
+}

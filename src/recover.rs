@@ -1,0 +1,511 @@
+//! Recovery: what an interrupted commit left is rolled forward, rolled back, or refused; and carrying out a commit, which is
+//! the same from the commit point on.
+//!
+//! | journal | HEAD | action |
+//! |---|---|---|
+//! | none | any | clean: discard what dead transactions left |
+//! | torn | any | discard, if none of its operations was begun; else refuse |
+//! | damaged, other version | any | refuse |
+//! | `journal`, valid | its base | roll forward; where that fails, roll back |
+//! | `journal`, valid | its generation | finish: roll forward what the file system reordered, then settle |
+//! | `journal`, valid | a later generation | settle |
+//! | `journal.undo`, valid | its base | finish undoing |
+//! | `journal.undo`, valid | a later generation | drop |
+//! | `journal.undo`, valid | its generation | refuse |
+//! | valid | another base | refuse |
+//!
+//! The table stands here as comment, in [`decide`] as data, and in the tests as expectation.
+//!
+//! Invariants (journal-spec.md, "Recovery"):
+//! 1. It is deterministic and idempotent: every operation is told done from not done by identity, so a crash at any step of
+//!    recovery is recovered by the next (G7).
+//! 2. Before it changes anything it has recognized everything. Where identities do not fit, it refuses and touches nothing.
+//! 3. The HEAD is replaced after all operations; both are made durable by one barrier before the journal is retired.
+//! 4. Undoing starts when `journal.undo` has its name durably, and ends when it is durably gone.
+
+use std::collections::HashSet;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use crate::apply::{Applier, State};
+use crate::error::{Error, Paths, Result};
+use crate::frame::Damage;
+use crate::fs::{Fs, Kind};
+use crate::journal::reader::{self, Journal, Partial};
+use crate::journal::record::TransactionId;
+use crate::lock::Lock;
+use crate::manifest::Head;
+use crate::settle;
+use crate::store::{OpenOptions, Store, manifest_path, name, open_trusted, state_path};
+use crate::txdir::Life;
+
+/// What recovery did.
+#[derive(Debug, Default)]
+#[non_exhaustive]
+pub struct Recovered {
+    /// What became of an interrupted commit, if there was one.
+    pub commit: Option<RecoveredCommit>,
+    /// Transactions whose process had died, and that were discarded.
+    pub discarded: Vec<TransactionId>,
+    /// Where entries were moved that txfs found among its own and could not prove to be so.
+    pub rescued: Vec<PathBuf>,
+}
+
+impl Recovered {
+    /// Whether there was nothing to do.
+    pub fn is_nothing(&self) -> bool {
+        self.commit.is_none() && self.discarded.is_empty() && self.rescued.is_empty()
+    }
+}
+
+/// What became of an interrupted commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RecoveredCommit {
+    /// The new generation is published.
+    RolledForward {
+        /// Its number.
+        generation: u64,
+        /// How many of its operations had still to be done.
+        operations: u64,
+    },
+    /// The old generation is published.
+    RolledBack {
+        /// The number that the new one would have had.
+        generation: u64,
+    },
+    /// The commit had not reached its commit point.
+    Discarded,
+    /// The commit was done; only its journal was still there.
+    Settled {
+        /// Its number.
+        generation: u64,
+    },
+}
+
+/// The journal that was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Found {
+    None,
+    Torn,
+    Damaged,
+    Forward,
+    Undo,
+}
+
+/// HEAD, seen from the journal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Relation {
+    Base,
+    This,
+    Later,
+    Other,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Action {
+    Clean,
+    Discard,
+    RollForward,
+    Finish,
+    Settle,
+    FinishUndo,
+    Drop,
+    Refuse,
+}
+
+/// The decision table of the module's head.
+fn decide(found: Found, head: Relation) -> Action {
+    match (found, head) {
+        (Found::None, _) => Action::Clean,
+        (Found::Torn, _) => Action::Discard,
+        (Found::Damaged, _) => Action::Refuse,
+        (Found::Forward, Relation::Base) => Action::RollForward,
+        (Found::Forward, Relation::This) => Action::Finish,
+        (Found::Forward, Relation::Later) => Action::Settle,
+        (Found::Undo, Relation::Base) => Action::FinishUndo,
+        (Found::Undo, Relation::Later) => Action::Drop,
+        (Found::Undo, Relation::This) => Action::Refuse,
+        (Found::Forward | Found::Undo, Relation::Other) => Action::Refuse,
+    }
+}
+
+fn relation(journal: &Journal, head: Option<&Head>) -> Relation {
+    let current = head.map_or(0, |head| head.info.generation);
+    let digest = head.map(|head| head.manifest).unwrap_or_default();
+    let begin = &journal.begin;
+    let new = begin.head.info.generation;
+    match current {
+        _ if current > new => Relation::Later,
+        _ if current == new && digest == begin.head.manifest => Relation::This,
+        _ if current == begin.base && digest == begin.base_manifest => Relation::Base,
+        _ => Relation::Other,
+    }
+}
+
+impl Store {
+    /// Opens the store of the output `out`, makes one where there is none, and recovers it if that is needed.
+    ///
+    /// `out` need not exist: the first commit makes it. Where it is a symbolic link, the link's target is the output.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] when another process has worked on it for longer than 10 s, [`Error::Untrusted`] and
+    /// [`Error::Corrupt`] when its state cannot be used, [`Error::Unsupported`] when its file system lacks what safety needs.
+    pub fn open(out: impl AsRef<Path>) -> Result<Self> {
+        Self::open_with(&OpenOptions::default(), out)
+    }
+}
+
+impl<F: Fs> Store<F> {
+    /// As [`Store::open`], with options.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn open_with(options: &OpenOptions<F>, out: impl AsRef<Path>) -> Result<Self> {
+        let store = Self::open_or_make(options, out.as_ref())?;
+        store.recover()?;
+        Ok(store)
+    }
+
+    /// Opens the store of `out` without making or recovering it; `None` when there is none.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn find(options: &OpenOptions<F>, out: impl AsRef<Path>) -> Result<Option<Self>> {
+        Self::open_existing(options, out.as_ref())
+    }
+
+    /// As [`Store::open_with`], without recovering: for callers that want to report what recovery does.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn make(options: &OpenOptions<F>, out: impl AsRef<Path>) -> Result<Self> {
+        Self::open_or_make(options, out.as_ref())
+    }
+
+    /// Finishes or undoes what a crash interrupted. Costs a few `stat` when there is nothing to do.
+    ///
+    /// When it returns, the output is exactly the old or exactly the new generation, durably.
+    ///
+    /// # Errors
+    /// [`Error::Unrecognized`] and [`Error::Corrupt`] when it would have to guess: then nothing was touched.
+    pub fn recover(&self) -> Result<Recovered> {
+        self.recover_if_needed(false)
+    }
+
+    /// As [`Store::recover`], but entries that are neither as before the commit nor as after it are left as they are; the rest
+    /// is finished. They are drift afterwards.
+    ///
+    /// # Errors
+    /// As [`Store::recover`].
+    pub fn recover_skipping_unknown(&self) -> Result<Recovered> {
+        self.recover_if_needed(true)
+    }
+
+    fn recover_if_needed(&self, skip_unknown: bool) -> Result<Recovered> {
+        if self.has_journal()? {
+            let lock = self.lock()?;
+            return self.recover_locked(&lock, skip_unknown);
+        }
+        if self.transaction_ids()?.is_empty() {
+            return Ok(Recovered::default());
+        }
+        // Dead transactions can wait while another process is at work.
+        match self.try_lock()? {
+            Some(lock) => self.recover_locked(&lock, skip_unknown),
+            None => Ok(Recovered::default()),
+        }
+    }
+
+    fn has_journal(&self) -> Result<bool> {
+        for name in [name::JOURNAL, name::JOURNAL_UNDO] {
+            if self.state.stat(&state_path(name))?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Recovers under the store's lock.
+    pub(crate) fn recover_locked(&self, lock: &Lock<F>, skip_unknown: bool) -> Result<Recovered> {
+        let mut recovered = self.recover_commit(skip_unknown)?;
+        recovered.discarded = self.discard_dead(lock)?;
+        Ok(recovered)
+    }
+
+    fn recover_commit(&self, skip_unknown: bool) -> Result<Recovered> {
+        let head = self.head()?;
+        let undo = self.read_journal(name::JOURNAL_UNDO)?;
+        // Both names can only be there when the rename from one to the other was caught in between: nothing is undone yet,
+        // and both directions are open. The later intention counts.
+        let (name, read) = match undo {
+            Some(read) => (name::JOURNAL_UNDO, Some(read)),
+            None => (name::JOURNAL, self.read_journal(name::JOURNAL)?),
+        };
+        let (found, relation) = match &read {
+            None => (Found::None, Relation::Other),
+            Some(Ok(journal)) if name == name::JOURNAL => (Found::Forward, relation(journal, head.as_ref())),
+            Some(Ok(journal)) => (Found::Undo, relation(journal, head.as_ref())),
+            Some(Err(partial)) if matches!(partial.damage, Damage::Torn { .. }) => (Found::Torn, Relation::Other),
+            Some(Err(_)) => (Found::Damaged, Relation::Other),
+        };
+        match (decide(found, relation), read) {
+            (Action::RollForward, Some(Ok(journal))) => self.roll_forward(&journal, Relation::Base, skip_unknown),
+            (Action::Finish, Some(Ok(journal))) => self.roll_forward(&journal, Relation::This, skip_unknown),
+            (Action::Settle, Some(Ok(journal))) => self.settle_late(&journal),
+            (Action::FinishUndo, Some(Ok(journal))) => self.finish_undo(&journal, skip_unknown),
+            (Action::Drop, Some(_)) => self.drop_journal(name, RecoveredCommit::Discarded),
+            (Action::Discard, Some(Err(partial))) => self.discard_torn(name, &partial),
+            (_, Some(Err(partial))) => Err(self.journal_error(name, &partial.damage)),
+            (_, Some(Ok(journal))) => Err(self.contradiction(name, &journal, head.as_ref())),
+            (_, None) => self.clean(head.as_ref()),
+        }
+    }
+
+    fn read_journal(&self, name: &str) -> Result<Option<Result<Journal, Box<Partial>>>> {
+        let path = state_path(name);
+        let Some(stream) = open_trusted(&self.state, &path)? else { return Ok(None) };
+        match reader::read(std::io::BufReader::with_capacity(64 << 10, stream)) {
+            Err(partial) if matches!(partial.damage, Damage::Io(_)) => Err(self.journal_error(name, &partial.damage)),
+            read => Ok(Some(read)),
+        }
+    }
+
+    fn journal_error(&self, name: &str, damage: &Damage) -> Error {
+        Error::corrupt(state_path(name).under(self.state.at()), damage)
+    }
+
+    fn contradiction(&self, name: &str, journal: &Journal, head: Option<&Head>) -> Error {
+        let (base, new) = (journal.begin.base, journal.begin.head.info.generation);
+        let current = head.map_or(0, |head| head.info.generation);
+        let path = state_path(name).under(self.state.at());
+        Error::corrupt(
+            path,
+            format!("it leads from generation {base} to {new}, and HEAD is another generation {current}"),
+        )
+    }
+
+    /// No journal: a commit that did not reach its commit point may have left parts of itself.
+    fn clean(&self, head: Option<&Head>) -> Result<Recovered> {
+        if head.is_none() && !settle::numbers(self, name::PREVIOUS)?.is_empty() {
+            let path = state_path(name::HEAD).under(self.state.at());
+            return Err(Error::corrupt(path, "it is missing, although generations have been committed"));
+        }
+        for name in [name::JOURNAL_NEW, name::HEAD_NEW] {
+            self.state.remove_entry(&state_path(name), Kind::File)?;
+        }
+        Ok(Recovered::default())
+    }
+
+    /// A journal that ends early was never made durable, so nothing of it was begun; unless somebody damaged it afterwards.
+    fn discard_torn(&self, name: &str, partial: &Partial) -> Result<Recovered> {
+        if let Some(begin) = &partial.begin {
+            let journal = Journal { begin: begin.clone(), operations: partial.operations.clone() };
+            let applier = self.applier(&journal)?;
+            for (index, operation) in journal.operations.iter().enumerate() {
+                if applier.state(index, operation)? != State::NotDone {
+                    return Err(self.journal_error(name, &partial.damage));
+                }
+            }
+        }
+        self.drop_journal(name, RecoveredCommit::Discarded)
+    }
+
+    fn drop_journal(&self, name: &str, commit: RecoveredCommit) -> Result<Recovered> {
+        self.state.remove_entry(&state_path(name), Kind::File)?;
+        self.sync_state()?;
+        Ok(Recovered { commit: Some(commit), ..Recovered::default() })
+    }
+
+    fn applier(&self, journal: &Journal) -> Result<Applier<'_, F>> {
+        Applier::new(&self.output, settle::find_transaction(self, journal)?, self.capabilities)
+    }
+
+    fn roll_forward(&self, journal: &Journal, head: Relation, skip_unknown: bool) -> Result<Recovered> {
+        let generation = journal.begin.head.info.generation;
+        let applier = self.applier(journal)?;
+        let mut pending = 0;
+        let (mut skip, mut unknown) = (HashSet::new(), Paths::default());
+        for (index, operation) in journal.operations.iter().enumerate() {
+            match applier.state(index, operation)? {
+                State::Done => {}
+                State::NotDone | State::Half => pending += 1,
+                // HEAD was replaced after every operation: what has left its place was moved, and changed since.
+                State::Left if head == Relation::This => drop(skip.insert(index)),
+                State::Left | State::Unrecognized => {
+                    skip.insert(index);
+                    unknown.push(operation.path().clone());
+                }
+            }
+        }
+        self.refuse_unknown(generation, unknown, skip_unknown)?;
+        match self.carry_out(journal, &applier, &skip) {
+            Err(Error::RolledBack { .. }) => {
+                let commit = Some(RecoveredCommit::RolledBack { generation });
+                return Ok(Recovered { commit, ..Recovered::default() });
+            }
+            result => result?,
+        }
+        let rescued = settle::settle(self, journal)?;
+        let commit = match (head, pending) {
+            (Relation::This, 0) => RecoveredCommit::Settled { generation },
+            (_, operations) => RecoveredCommit::RolledForward { generation, operations },
+        };
+        Ok(Recovered { commit: Some(commit), rescued, ..Recovered::default() })
+    }
+
+    fn settle_late(&self, journal: &Journal) -> Result<Recovered> {
+        let rescued = settle::settle_stale(self, journal)?;
+        let generation = journal.begin.head.info.generation;
+        Ok(Recovered { commit: Some(RecoveredCommit::Settled { generation }), rescued, ..Recovered::default() })
+    }
+
+    fn finish_undo(&self, journal: &Journal, skip_unknown: bool) -> Result<Recovered> {
+        let generation = journal.begin.head.info.generation;
+        let applier = self.applier(journal)?;
+        let (mut skip, mut unknown) = (HashSet::new(), Paths::default());
+        for (index, operation) in journal.operations.iter().enumerate() {
+            if matches!(applier.state(index, operation)?, State::Left | State::Unrecognized) {
+                skip.insert(index);
+                unknown.push(operation.path().clone());
+            }
+        }
+        self.refuse_unknown(generation, unknown, skip_unknown)?;
+        let undone = self.undo(journal, journal.operations.len(), &applier, &skip);
+        undone.map_err(|source| self.unknown_outcome(source))?;
+        let commit = Some(RecoveredCommit::RolledBack { generation });
+        Ok(Recovered { commit, ..Recovered::default() })
+    }
+
+    fn refuse_unknown(&self, generation: u64, paths: Paths, skip_unknown: bool) -> Result<()> {
+        if paths.is_empty() || skip_unknown {
+            return Ok(());
+        }
+        Err(Error::Unrecognized { output: self.output.path.clone(), generation, paths })
+    }
+
+    /// P4 and P5: performs every operation but those in `skip`, replaces HEAD, and makes both durable.
+    ///
+    /// # Errors
+    /// [`Error::RolledBack`] when an operation failed and everything was undone; [`Error::OutcomeUnknown`] when a barrier failed.
+    pub(crate) fn carry_out(&self, journal: &Journal, applier: &Applier<'_, F>, skip: &HashSet<usize>) -> Result<()> {
+        for (index, operation) in journal.operations.iter().enumerate() {
+            if skip.contains(&index) {
+                continue;
+            }
+            if let Err(error) = applier.forward(index, operation) {
+                return Err(self.roll_back(journal, index + 1, applier, skip, error));
+            }
+        }
+        if let Err(error) = self.install_head(&journal.begin.head) {
+            return Err(self.roll_back(journal, journal.operations.len(), applier, skip, error));
+        }
+        // Barrier 3 buys G1's "a commit that returned success survives power loss": every rename and HEAD before the journal
+        // that could repeat them is retired.
+        self.sync_all().map_err(|source| self.unknown_outcome(source))
+    }
+
+    /// The undo intent is durable before anything is undone: a crash from here on finishes undoing.
+    fn roll_back(
+        &self,
+        journal: &Journal,
+        begun: usize,
+        applier: &Applier<'_, F>,
+        skip: &HashSet<usize>,
+        cause: Error,
+    ) -> Error {
+        let undone = self
+            .head()
+            .and_then(|head| match relation(journal, head.as_ref()) {
+                Relation::Base => Ok(()),
+                _ => Err(Error::corrupt(state_path(name::HEAD).under(self.state.at()), "it has changed already")),
+            })
+            .and_then(|()| self.rename(&state_path(name::JOURNAL), &state_path(name::JOURNAL_UNDO)))
+            .and_then(|()| self.sync_state())
+            .and_then(|()| self.undo(journal, begun, applier, skip));
+        match undone {
+            Ok(()) => Error::RolledBack { source: Box::new(cause) },
+            Err(_) => self.unknown_outcome(cause),
+        }
+    }
+
+    /// Undoes the first `begun` operations in reverse, durably, and then drops the undo intent.
+    fn undo(&self, journal: &Journal, begun: usize, applier: &Applier<'_, F>, skip: &HashSet<usize>) -> Result<()> {
+        for (index, operation) in journal.operations.iter().enumerate().take(begun).rev() {
+            if !skip.contains(&index) {
+                applier.back(index, operation)?;
+            }
+        }
+        // The undone renames are durable before the intent that could repeat them goes.
+        self.sync_all()?;
+        self.drop_journal(name::JOURNAL_UNDO, RecoveredCommit::Discarded)?;
+        for path in [state_path(name::HEAD_NEW), manifest_path(journal.begin.head.info.generation)] {
+            self.state.remove_entry(&path, Kind::File)?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn unknown_outcome(&self, source: Error) -> Error {
+        Error::OutcomeUnknown { source: Box::new(source), output: self.output.path.clone() }
+    }
+
+    /// Makes `head` the current one; written anew where it is not there, as after a crash.
+    fn install_head(&self, head: &Head) -> Result<()> {
+        if self.head()?.as_ref() == Some(head) {
+            return Ok(());
+        }
+        let new = state_path(name::HEAD_NEW);
+        let prepared = open_trusted(&self.state, &new)?.and_then(|stream| Head::read(stream).ok());
+        if prepared.as_ref() != Some(head) {
+            self.write_head(head, |stream| stream.fs.sync_file(&stream.file))?;
+        }
+        self.rename(&new, &state_path(name::HEAD))
+    }
+
+    /// Writes `HEAD.new`.
+    pub(crate) fn write_head(
+        &self,
+        head: &Head,
+        then: impl FnOnce(&crate::fs::stream::Stream<F>) -> std::io::Result<()>,
+    ) -> Result<()> {
+        self.write_new(&state_path(name::HEAD_NEW), |mut stream| {
+            stream.write_all(&head.encode()?)?;
+            then(&stream)
+        })
+    }
+
+    /// Discards every transaction that nobody needs any more.
+    fn discard_dead(&self, _lock: &Lock<F>) -> Result<Vec<TransactionId>> {
+        let mut discarded = Vec::new();
+        for id in self.transaction_ids()? {
+            if let Life::Dead(_lock) = self.life(id)? {
+                self.remove_transaction(id)?;
+                discarded.push(id);
+            }
+        }
+        Ok(discarded)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_decision_table_is_the_one_of_the_specification() {
+        use Action as A;
+        use Relation::{Base, Later, Other, This};
+        let expected = [
+            (Found::None, [A::Clean, A::Clean, A::Clean, A::Clean]),
+            (Found::Torn, [A::Discard, A::Discard, A::Discard, A::Discard]),
+            (Found::Damaged, [A::Refuse, A::Refuse, A::Refuse, A::Refuse]),
+            (Found::Forward, [A::RollForward, A::Finish, A::Settle, A::Refuse]),
+            (Found::Undo, [A::FinishUndo, A::Refuse, A::Drop, A::Refuse]),
+        ];
+        for (found, actions) in expected {
+            for (head, action) in [Base, This, Later, Other].into_iter().zip(actions) {
+                assert_eq!(decide(found, head), action, "{found:?} with HEAD at {head:?}");
+            }
+        }
+    }
+}

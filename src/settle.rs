@@ -1,0 +1,255 @@
+//! Settling a finished commit (P6): its journal is retired, what it displaced becomes `previous/N`, and what retention no
+//! longer keeps goes.
+//!
+//! Invariants:
+//! 1. Settling starts when the commit is durable, and is no part of it: a crash or an error in here loses nothing, and the next
+//!    settling does the rest.
+//! 2. Of what was displaced only that is deleted which the journal and the manifest before it prove to be ours. The rest is
+//!    moved to `rescued/` and reported (G6).
+//!
+//! A crash inside leaves the journal in place with HEAD at its generation, which recovery settles again; or a part of what
+//! retention would have removed.
+
+use std::path::PathBuf;
+
+use crate::error::{Error, Result};
+use crate::fs::tree::{Tree, Walked};
+use crate::fs::{Fs, Kind, RenameMode};
+use crate::journal::reader::{self, Journal};
+use crate::journal::record::Operation;
+use crate::manifest::{Entry, Object};
+use crate::path::RelPath;
+use crate::store::{Store, make_dir, manifest_path, name, numbered, open_trusted, state_path};
+use crate::txdir::{self, REMOVED, STAGE, part};
+
+/// How many generations back what was displaced is kept.
+const KEEP: u64 = 1;
+
+/// The journal's name once it is settled, in `previous/N`.
+pub(crate) const SETTLED: &str = "journal";
+
+/// The directory of what a generation displaced.
+pub(crate) fn previous_path(generation: u64) -> RelPath {
+    numbered(name::PREVIOUS, generation)
+}
+
+/// The directory in which a journal's transaction lies: `tx/ID` until it is settled.
+pub(crate) fn find_transaction<F: Fs>(store: &Store<F>, journal: &Journal) -> Result<Option<Tree<F>>> {
+    match store.state.find_below(&txdir::path(journal.begin.transaction))? {
+        Some(tree) => Ok(Some(tree)),
+        None => store.state.find_below(&previous_path(journal.begin.head.info.generation)),
+    }
+}
+
+/// Retires the journal of a commit that is done and durable, and returns where foreign entries were moved to.
+pub(crate) fn settle<F: Fs>(store: &Store<F>, journal: &Journal) -> Result<Vec<PathBuf>> {
+    let generation = journal.begin.head.info.generation;
+    let previous = previous_path(generation);
+    let transaction = txdir::path(journal.begin.transaction);
+    let mut rescued = Vec::new();
+    if store.state.stat(&transaction)?.is_some() {
+        if store.state.stat(&previous)?.is_some() {
+            rescued.push(rescue(store, &previous, &generation.to_string())?);
+        }
+        store.rename(&transaction, &previous)?;
+    }
+    match store.state.find_below(&previous)? {
+        Some(tree) => {
+            prune(&tree, &journal.operations)?;
+            store.rename(&state_path(name::JOURNAL), &settled_path(generation))?;
+        }
+        None => store.state.remove_entry(&state_path(name::JOURNAL), Kind::File)?,
+    }
+    rescued.append(&mut retain(store, generation)?);
+    Ok(rescued)
+}
+
+/// Retires a journal of an earlier generation that came back after a crash: only its name had not been durably gone.
+pub(crate) fn settle_stale<F: Fs>(store: &Store<F>, journal: &Journal) -> Result<Vec<PathBuf>> {
+    let generation = journal.begin.head.info.generation;
+    let transaction = txdir::path(journal.begin.transaction);
+    let (previous, journal) = (previous_path(generation), state_path(name::JOURNAL));
+    if store.state.stat(&transaction)?.is_some() && store.state.stat(&previous)?.is_none() {
+        store.rename(&transaction, &previous)?;
+    }
+    if store.state.stat(&previous)?.is_some() {
+        store.rename(&journal, &settled_path(generation))?;
+    } else {
+        store.state.remove_entry(&journal, Kind::File)?;
+    }
+    store.sync_state()?;
+    match store.head()? {
+        Some(head) => retain(store, head.info.generation),
+        None => Ok(Vec::new()),
+    }
+}
+
+/// The settled journal of a generation.
+pub(crate) fn settled_path(generation: u64) -> RelPath {
+    previous_path(generation).join(SETTLED.as_bytes()).expect("the names of the layout are valid")
+}
+
+/// Removes from the stage what was published already and so was not moved: everything that the journal did not put there.
+fn prune<F: Fs>(previous: &Tree<F>, operations: &[Operation]) -> Result<()> {
+    for file in [txdir::LOCK, "meta", txdir::COPY] {
+        previous.remove_entry(&part(file), Kind::File)?;
+    }
+    let Some(stage) = previous.find_below(&part(STAGE))? else { return Ok(()) };
+    let mut displaced: Vec<&RelPath> = operations
+        .iter()
+        .filter(|operation| matches!(operation, Operation::Replace { .. }))
+        .map(Operation::path)
+        .collect();
+    displaced.sort();
+    if displaced.is_empty() {
+        return previous.remove(&part(STAGE));
+    }
+    let is_displaced = |path: &RelPath| displaced.binary_search(&path).is_ok();
+    let mut entries = Vec::new();
+    stage.walk(
+        &RelPath::root(),
+        |entry| !is_displaced(&entry.path) && stage.make_writable(&entry.path).is_ok(),
+        |entry| {
+            if !is_displaced(&entry.path) {
+                entries.push((entry.path, entry.stat.kind.unwrap_or(Kind::File)));
+            }
+            Ok(())
+        },
+    )?;
+    let holds_displaced = |path: &RelPath| {
+        let next = displaced.partition_point(|displaced| *displaced <= path);
+        displaced.get(next).is_some_and(|displaced| displaced.is_below(path))
+    };
+    entries
+        .iter()
+        .rev()
+        .filter(|(path, _)| !holds_displaced(path))
+        .try_for_each(|(path, kind)| stage.remove_entry(path, *kind))
+}
+
+/// Removes what generations displaced that are no longer kept, and their manifests.
+fn retain<F: Fs>(store: &Store<F>, current: u64) -> Result<Vec<PathBuf>> {
+    let mut rescued = Vec::new();
+    for generation in numbers(store, name::PREVIOUS)? {
+        if generation + KEEP <= current {
+            rescued.append(&mut purge(store, generation)?);
+        }
+    }
+    for generation in numbers(store, name::MANIFESTS)? {
+        if generation + KEEP < current || generation > current {
+            store.state.remove_entry(&manifest_path(generation), Kind::File)?;
+        }
+    }
+    Ok(rescued)
+}
+
+/// The numbers that entries of one of the state directory's directories have for names.
+pub(crate) fn numbers<F: Fs>(store: &Store<F>, directory: &str) -> Result<Vec<u64>> {
+    let path = state_path(directory);
+    let listed = store.state.dir(&path).and_then(|dir| store.fs.list(&dir)).map_err(store.state.io("list", &path))?;
+    let number =
+        |name: &[u8]| std::str::from_utf8(name).ok()?.parse::<u64>().ok().filter(|n| n.to_string().as_bytes() == name);
+    let mut numbers: Vec<u64> = listed.iter().filter_map(|entry| number(&entry.name)).collect();
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
+/// Removes `previous/N`, after moving out of it what cannot be proved to be ours.
+fn purge<F: Fs>(store: &Store<F>, generation: u64) -> Result<Vec<PathBuf>> {
+    let path = previous_path(generation);
+    let Some(journal) = read_settled(store, generation)? else {
+        // Without its journal nothing says what it holds.
+        return rescue(store, &path, &generation.to_string()).map(|rescued| vec![rescued]);
+    };
+    let previous = store.state.below(&path)?;
+    let before = match journal.begin.base {
+        0 => Vec::new(),
+        base => store.read_manifest(base).map(|(manifest, _)| manifest.entries).unwrap_or_default(),
+    };
+    let mut rescued = Vec::new();
+    for (index, operation) in journal.operations.iter().enumerate() {
+        for place in displaced_places(index, operation) {
+            let (Operation::Replace { path: original, old, .. } | Operation::Remove { path: original, old }) =
+                operation
+            else {
+                continue;
+            };
+            if !is_ours(&previous, &place, original, old, &before)? {
+                let from = path.as_bytes().iter().chain(b"/").chain(place.as_bytes()).copied().collect::<Vec<u8>>();
+                let from = RelPath::new(from).map_err(|error| Error::corrupt(previous.at(), error))?;
+                rescued.push(rescue(store, &from, &format!("{generation}.{index}"))?);
+            }
+        }
+    }
+    store.state.remove(&path)?;
+    Ok(rescued)
+}
+
+pub(crate) fn read_settled<F: Fs>(store: &Store<F>, generation: u64) -> Result<Option<Journal>> {
+    let stream = open_trusted(&store.state, &settled_path(generation))?;
+    Ok(stream.and_then(|stream| reader::read(stream).ok()))
+}
+
+/// Where in `previous/N` an operation may have left what it displaced.
+pub(crate) fn displaced_places(index: usize, operation: &Operation) -> Vec<RelPath> {
+    let join = |directory: &str, path: &[u8]| RelPath::new([directory.as_bytes(), b"/", path].concat()).ok();
+    let removed = join(REMOVED, index.to_string().as_bytes());
+    let places = match operation {
+        Operation::Replace { path, .. } => [join(STAGE, path.as_bytes()), removed],
+        Operation::Remove { .. } => [removed, None],
+        Operation::Add { .. } | Operation::SetMode { .. } | Operation::RemoveDirectory { .. } => [None, None],
+    };
+    places.into_iter().flatten().collect()
+}
+
+/// Whether everything at `place`, which was at `original` in the output, is what was published there.
+fn is_ours<F: Fs>(
+    previous: &Tree<F>,
+    place: &RelPath,
+    original: &RelPath,
+    old: &Object,
+    before: &[Entry],
+) -> Result<bool> {
+    let Some(stat) = previous.stat(place)? else { return Ok(true) };
+    if old.kind != Kind::Directory {
+        return Ok(old.is(&stat));
+    }
+    if !stat.is_dir() {
+        return Ok(false);
+    }
+    let tree = previous.below(place)?;
+    let mut ours = true;
+    tree.walk(
+        &RelPath::root(),
+        |_| true,
+        |Walked { path, stat }| {
+            let full = [original.as_bytes(), b"/", path.as_bytes()].concat();
+            let published = before.binary_search_by(|entry| {
+                RelPath::new(&full).map_or(std::cmp::Ordering::Less, |full| entry.path.cmp(&full))
+            });
+            ours &= published.is_ok_and(|i| {
+                let object = &before[i].object;
+                if object.kind == Kind::Directory { stat.is_dir() } else { object.is(&stat) }
+            });
+            Ok(())
+        },
+    )?;
+    Ok(ours)
+}
+
+fn rescue<F: Fs>(store: &Store<F>, from: &RelPath, as_name: &str) -> Result<PathBuf> {
+    make_dir(&store.state, &state_path(name::RESCUED))?;
+    let mut to = numbered(name::RESCUED, as_name);
+    for again in 1.. {
+        if store.state.stat(&to)?.is_none() {
+            break;
+        }
+        to = numbered(name::RESCUED, format!("{as_name}.{again}"));
+    }
+    let result = store.state.parent(from).and_then(|source| {
+        let target = store.state.parent(&to)?;
+        store.fs.rename(&source, from.name(), &target, to.name(), RenameMode::Replace)
+    });
+    result.map_err(store.state.io("move aside", from))?;
+    Ok(to.under(store.state.at()))
+}

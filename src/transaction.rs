@@ -1,0 +1,734 @@
+//! A transaction, from begin to commit or abort.
+//!
+//! ```text
+//! begin --> open --commit--> checks, scan, plan, guards      P2   refused: open, nothing changed
+//!            |               barrier 1: stage, manifest, journal   P3   failed: discarded, nothing changed
+//!            |               journal gets its name, barrier 2  <-- the commit point
+//!            |               apply, HEAD, barrier 3           P4 P5   failed: rolled back, or unknown
+//!            |               settle                           P6   failed: a warning; the commit stands
+//!            +--abort, drop--> discarded
+//! ```
+//!
+//! Invariants (journal-spec.md, "Commit"):
+//! 1. Nothing in the output changes before the commit point (G2).
+//! 2. First committer wins: a transaction whose base is no longer current is refused (G10).
+//! 3. The caller learns one of: unchanged, committed, unknown (G8).
+//! 4. An fsync is never retried: a stage that could not be made durable is discarded, for the kernel forgets the error.
+
+use std::collections::HashSet;
+use std::ffi::OsStr;
+use std::fmt;
+use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use crate::apply::Applier;
+use crate::error::{Error, Problem, Result};
+use crate::fs::stream::Stream;
+use crate::fs::tree::{Tree, Walked};
+use crate::fs::{Fs, Kind, LinuxFs, Stat, found};
+use crate::journal::reader::Journal;
+use crate::journal::record::{Begin, TransactionId};
+use crate::journal::writer;
+use crate::lock::Lock;
+use crate::manifest::{Digest, Entry, Head, Info, Manifest, Object, Totals};
+use crate::path::RelPath;
+use crate::plan::{self, Live, Plan, Rules, Scope};
+use crate::recover::Recovered;
+use crate::settle;
+use crate::stage::{self, Known, RESERVED, Scratch};
+use crate::store::{Store, manifest_path, name, state_path};
+use crate::txdir::{self, COPY, From, Life, Meta, STAGE, part};
+
+/// How a transaction begins.
+#[derive(Debug, Clone, Copy, Default)]
+#[non_exhaustive]
+pub struct BeginOptions {
+    /// What the stage stands for.
+    pub from: From,
+    /// Whether the transaction outlives this process: it stays open until it is committed or aborted by its stage's path, or
+    /// the machine restarts. Otherwise it is discarded when it is dropped, or its process dies.
+    pub detached: bool,
+}
+
+impl BeginOptions {
+    /// What the stage stands for.
+    #[must_use = "this returns the changed options"]
+    pub fn from(mut self, from: From) -> Self {
+        self.from = from;
+        self
+    }
+
+    /// Whether the transaction outlives this process.
+    #[must_use = "this returns the changed options"]
+    pub fn detached(mut self, detached: bool) -> Self {
+        self.detached = detached;
+        self
+    }
+}
+
+/// A check that runs on the stage before anything is published: its name, and what it found wrong.
+type Check<'a> = (String, Box<dyn Fn(&Path) -> Result<(), String> + 'a>);
+
+/// What a commit may do. The default refuses whatever looks like a mistake.
+#[non_exhaustive]
+pub struct CommitOptions<'a> {
+    /// Kept with the generation.
+    pub message: Option<String>,
+    /// Take over files and links that txfs did not publish, where new ones are to go. They are kept as the previous generation.
+    pub adopt: bool,
+    /// Publish over entries that somebody else changed.
+    pub allow_drift: bool,
+    /// Publish paths that differ only by case.
+    pub allow_case_collisions: bool,
+    /// Publish nothing: every file goes.
+    pub allow_empty: bool,
+    /// Refuse when the commit loses more than this many percent of the files; 50 unless said.
+    pub max_removed: u8,
+    checks: Vec<Check<'a>>,
+}
+
+impl Default for CommitOptions<'_> {
+    fn default() -> Self {
+        Self {
+            message: None,
+            adopt: false,
+            allow_drift: false,
+            allow_case_collisions: false,
+            allow_empty: false,
+            max_removed: 50,
+            checks: Vec::new(),
+        }
+    }
+}
+
+impl fmt::Debug for CommitOptions<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CommitOptions")
+            .field("message", &self.message)
+            .field("adopt", &self.adopt)
+            .field("allow_drift", &self.allow_drift)
+            .field("allow_case_collisions", &self.allow_case_collisions)
+            .field("allow_empty", &self.allow_empty)
+            .field("max_removed", &self.max_removed)
+            .field("checks", &self.checks.iter().map(|(name, _)| name).collect::<Vec<_>>())
+            .finish()
+    }
+}
+
+impl<'a> CommitOptions<'a> {
+    /// Adds a check that sees the stage before anything is published, and may refuse it by saying why.
+    #[must_use = "this returns the changed options"]
+    pub fn check(mut self, name: impl Into<String>, check: impl Fn(&Path) -> Result<(), String> + 'a) -> Self {
+        self.checks.push((name.into(), Box::new(check)));
+        self
+    }
+}
+
+/// What a commit did.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Committed {
+    /// The generation that is published now.
+    pub generation: u64,
+    /// Whether it is a new one; `false` when nothing differed and nothing was written to the output.
+    pub changed: bool,
+    /// What was published.
+    pub plan: Plan,
+    /// How much the generation publishes.
+    pub totals: Totals,
+    /// What failed after the commit was durable. The commit stands; the next txfs command tries again.
+    pub warnings: Vec<Error>,
+    /// Where entries were moved that txfs found among its own and could not prove to be so.
+    pub rescued: Vec<PathBuf>,
+}
+
+/// An open transaction.
+#[must_use = "a transaction that is dropped is aborted"]
+pub struct Transaction<'s, F: Fs = LinuxFs> {
+    store: &'s Store<F>,
+    id: TransactionId,
+    meta: Meta,
+    tree: Tree<F>,
+    /// Held for as long as this process works on the transaction.
+    _lock: Lock<F>,
+    known: Known,
+    removals: Vec<RelPath>,
+    open: bool,
+}
+
+impl<F: Fs> fmt::Debug for Transaction<'_, F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Transaction").field("stage", &self.stage()).field("base", &self.meta.base).finish()
+    }
+}
+
+/// An open transaction, as [`Store::transactions`] lists it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct OpenTransaction {
+    /// Its number.
+    pub id: TransactionId,
+    /// Its stage.
+    pub stage: PathBuf,
+    /// The generation that it began on; `None` while its process is still making it.
+    pub base: Option<u64>,
+    /// When it began, in seconds since 1970.
+    pub began: Option<i64>,
+    /// Whether a process is at work on it right now.
+    pub live: bool,
+}
+
+impl<F: Fs> Store<F> {
+    /// Begins a transaction on the current generation.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] while another process commits; [`Error::Io`] when the stage cannot be made.
+    pub fn begin(&self, options: BeginOptions) -> Result<Transaction<'_, F>> {
+        let lock = self.lock()?;
+        self.recover_locked(&lock, false)?;
+        let base = self.head()?.map_or(0, |head| head.info.generation);
+        let (from, attached) = (options.from, !options.detached);
+        let meta = Meta { base, from, attached, began: self.fs.now(), boot: self.boot() };
+        let (id, tree, held) = self.make_transaction(&meta)?;
+        let transaction = self.transaction(id, meta, tree, held);
+        drop(lock);
+        if from == From::Copy {
+            transaction.copy_current().inspect_err(|_| drop(self.remove_transaction(id)))?;
+        }
+        Ok(transaction)
+    }
+
+    fn transaction(&self, id: TransactionId, meta: Meta, tree: Tree<F>, lock: Lock<F>) -> Transaction<'_, F> {
+        Transaction { store: self, id, meta, tree, _lock: lock, known: Known::new(), removals: Vec::new(), open: true }
+    }
+
+    /// Takes up a detached transaction by its number.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] when another process works on it, [`Error::Usage`] when there is none.
+    pub fn resume(&self, id: TransactionId) -> Result<Transaction<'_, F>> {
+        let stage = txdir::path(id).under(self.state.at()).join(STAGE);
+        let missing = |what: &str| Err(Error::Usage { path: stage.clone(), what: what.to_owned() });
+        let Some(tree) = self.state.find_below(&txdir::path(id))? else {
+            return missing("there is no such transaction: it was committed or aborted");
+        };
+        let Some(lock) = crate::lock::try_acquire(&tree, &part(txdir::LOCK))? else {
+            let path = tree.at().join(txdir::LOCK);
+            return Err(Error::Busy { path, waited: std::time::Duration::ZERO });
+        };
+        match self.read_meta(id)? {
+            Some(meta) if !meta.attached && meta.boot == self.boot() => Ok(self.transaction(id, meta, tree, lock)),
+            Some(meta) if meta.boot != self.boot() => {
+                missing("the machine restarted since it began, so its stage may have lost files: begin again")
+            }
+            _ => missing("its process died before it was finished: begin again"),
+        }
+    }
+
+    /// Every open transaction.
+    ///
+    /// # Errors
+    /// The state directory cannot be read.
+    pub fn transactions(&self) -> Result<Vec<OpenTransaction>> {
+        let mut open = Vec::new();
+        for id in self.transaction_ids()? {
+            let life = self.life(id)?;
+            let live = matches!(life, Life::Live);
+            if matches!(life, Life::Dead(_)) {
+                continue;
+            }
+            let meta = self.read_meta(id)?;
+            open.push(OpenTransaction {
+                id,
+                stage: txdir::path(id).under(self.state.at()).join(STAGE),
+                base: meta.as_ref().map(|meta| meta.base),
+                began: meta.as_ref().map(|meta| meta.began.seconds),
+                live,
+            });
+        }
+        Ok(open)
+    }
+
+    /// The transaction and the output that a stage's path belongs to; `None` when the path is no stage of txfs.
+    ///
+    /// The path need not exist: some tools remove the directory that they are told to write to.
+    pub fn parse_stage(fs: &F, stage: &Path) -> Option<(PathBuf, TransactionId)> {
+        if stage.file_name()? != STAGE {
+            return None;
+        }
+        let directory = fs.resolve(stage.parent()?).ok()?;
+        let id = txdir::parse_id(directory.file_name()?.as_bytes())?;
+        let transactions = directory.parent()?;
+        let state = transactions.parent()?;
+        if transactions.file_name()? != name::TRANSACTIONS {
+            return None;
+        }
+        let (holder, state_name) = (state.parent()?, state.file_name()?.as_bytes());
+        if state_name == RESERVED {
+            return Some((holder.to_path_buf(), id));
+        }
+        let output = state_name.strip_prefix(b".")?.strip_suffix(b".txfs")?;
+        (!output.is_empty()).then(|| (holder.join(OsStr::from_bytes(output)), id))
+    }
+
+    /// What a commit of the directory `source` would change, whether it is a stage of txfs or any other. Nothing is written.
+    ///
+    /// # Errors
+    /// The directory, or the output, cannot be read.
+    pub fn preview(&self, source: &Path, options: &CommitOptions<'_>) -> Result<Plan> {
+        let head = self.head()?;
+        let stage = Tree::open(&self.fs, source)?;
+        let staged = stage::scan(&stage, &Known::new(), None)?;
+        let base = self.base_entries(head.as_ref())?;
+        self.make_plan(&stage, staged, &base, Scope::Whole, options, false)
+    }
+
+    /// The entries of a generation; none where there is none.
+    pub(crate) fn base_entries(&self, head: Option<&Head>) -> Result<Vec<Entry>> {
+        head.map_or(Ok(Vec::new()), |head| self.manifest(head).map(|manifest| manifest.entries))
+    }
+
+    fn make_plan(
+        &self,
+        stage: &Tree<F>,
+        staged: stage::Staged,
+        base: &[Entry],
+        scope: Scope<'_>,
+        options: &CommitOptions<'_>,
+        piecewise: bool,
+    ) -> Result<Plan> {
+        let root = RelPath::root();
+        let stat = self.fs.stat_dir(stage.root()).map_err(stage.io("read the attributes of", &root))?;
+        let stage_root = Object::new(Kind::Directory, &stat, Digest::default());
+        let live = Published { tree: self.output.open()? };
+        if matches!(scope, Scope::Change { .. }) && !live.exists() && !base.is_empty() {
+            return Err(Error::Usage {
+                path: self.output.path.clone(),
+                what: "it is gone, and this transaction has only a change to it: publish the whole".into(),
+            });
+        }
+        let rules = Rules {
+            adopt: options.adopt,
+            drift: options.allow_drift,
+            case_collisions: options.allow_case_collisions,
+            empty: options.allow_empty,
+            max_removed: options.max_removed,
+            exchange: self.capabilities.exchange,
+            piecewise,
+        };
+        let mut plan = plan::plan(base, stage_root, staged.entries, scope, rules, &live)?;
+        plan.problems.splice(0..0, staged.problems);
+        Ok(plan)
+    }
+}
+
+/// The output as the planner sees it.
+struct Published<F: Fs> {
+    tree: Option<Tree<F>>,
+}
+
+impl<F: Fs> Live for Published<F> {
+    fn stat(&self, path: &RelPath) -> Result<Option<Stat>> {
+        self.tree.as_ref().map_or(Ok(None), |tree| tree.stat(path))
+    }
+
+    fn object(&self, path: &RelPath, kind: Kind, stat: &Stat) -> Result<Object> {
+        match &self.tree {
+            Some(tree) => stage::object(tree, path, kind, stat),
+            None => Err(Error::io("read", path.as_path())(io::ErrorKind::NotFound.into())),
+        }
+    }
+
+    fn below(&self, path: &RelPath) -> Result<Vec<Walked>> {
+        let mut entries = Vec::new();
+        if let Some(tree) = &self.tree {
+            tree.walk(
+                path,
+                |_| true,
+                |entry| {
+                    entries.push(entry);
+                    Ok(())
+                },
+            )?;
+        }
+        Ok(entries)
+    }
+
+    fn exists(&self) -> bool {
+        self.tree.is_some()
+    }
+}
+
+impl<F: Fs> Transaction<'_, F> {
+    /// The directory to write to: by this transaction's methods, or by any tool.
+    pub fn stage(&self) -> PathBuf {
+        self.tree.at().join(STAGE)
+    }
+
+    /// The transaction's number.
+    pub fn id(&self) -> TransactionId {
+        self.id
+    }
+
+    /// The generation that it began on; 0 when nothing had been published.
+    pub fn base(&self) -> u64 {
+        self.meta.base
+    }
+
+    /// Writes a whole file of the stage, and the directories above it. A file that is there is replaced.
+    ///
+    /// # Errors
+    /// `path` is no confined relative path, or the file cannot be written. Nothing is durable before the commit.
+    pub fn write(&mut self, path: impl AsRef<Path>, bytes: impl AsRef<[u8]>) -> Result<()> {
+        let mut file = self.create(path)?;
+        file.write_all(bytes.as_ref()).map_err(Error::io("write", file.path.as_path()))?;
+        file.finish()
+    }
+
+    /// Creates a file of the stage to write to, and the directories above it. Call [`StagedFile::finish`] when it is complete.
+    ///
+    /// # Errors
+    /// As [`Transaction::write`].
+    pub fn create(&mut self, path: impl AsRef<Path>) -> Result<StagedFile<'_, F>> {
+        let (tree, path) = self.make_room(path.as_ref())?;
+        let file = tree.parent(&path).and_then(|dir| tree.fs.create_file(&dir, path.name(), 0o666));
+        let stream = Stream { fs: tree.fs.clone(), file: file.map_err(tree.io("create", &path))? };
+        Ok(StagedFile {
+            stream,
+            path,
+            at: tree.at().to_path_buf(),
+            hasher: blake3::Hasher::new(),
+            known: &mut self.known,
+        })
+    }
+
+    /// Makes a symbolic link of the stage. Its target is published as it is, and never followed.
+    ///
+    /// # Errors
+    /// As [`Transaction::write`].
+    pub fn symlink(&mut self, path: impl AsRef<Path>, target: impl AsRef<Path>) -> Result<()> {
+        let (tree, path) = self.make_room(path.as_ref())?;
+        let target = target.as_ref().as_os_str().as_bytes();
+        let made = tree.parent(&path).and_then(|dir| tree.fs.make_symlink(&dir, path.name(), target));
+        made.map_err(tree.io("make the link", &path))
+    }
+
+    /// Makes a directory of the stage, and those above it. One that is there is no error.
+    ///
+    /// # Errors
+    /// As [`Transaction::write`].
+    pub fn make_dir(&mut self, path: impl AsRef<Path>) -> Result<()> {
+        let path = confined(path.as_ref())?;
+        let tree = self.stage_tree()?;
+        path.ancestors().chain([path.clone()]).try_for_each(|dir| make_stage_dir(&tree, &dir))
+    }
+
+    /// Says that `path`, with everything below it, is not to be published any more. In a transaction that is a change
+    /// ([`From::Current`]) this is the only way to say so; in others the path just goes from the stage.
+    ///
+    /// # Errors
+    /// As [`Transaction::write`].
+    pub fn remove(&mut self, path: impl AsRef<Path>) -> Result<()> {
+        let path = confined(path.as_ref())?;
+        self.stage_tree()?.remove(&path)?;
+        self.known.retain(|known, _| *known != path && !known.is_below(&path));
+        self.removals.push(path);
+        Ok(())
+    }
+
+    /// Fills the stage with a copy of the directory `source`: modes, times and extended attributes included.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for what is neither file, directory nor symbolic link; [`Error::Io`].
+    pub fn copy_from(&mut self, source: impl AsRef<Path>) -> Result<()> {
+        let from = Tree::open(&self.store.fs, source.as_ref())?;
+        stage::copy_tree(&from, &self.stage_tree()?)
+    }
+
+    fn copy_current(&self) -> Result<()> {
+        let head = self.store.head()?;
+        let (Some(from), to) = (self.store.output.open()?, self.stage_tree()?) else { return Ok(()) };
+        let entries = self.store.base_entries(head.as_ref())?;
+        stage::copy_entries(&from, &to, &entries)
+    }
+
+    /// Removes what is at `path` in the stage and makes the directories above it.
+    fn make_room(&mut self, path: &Path) -> Result<(Tree<F>, RelPath)> {
+        let path = confined(path)?;
+        let tree = self.stage_tree()?;
+        path.ancestors().try_for_each(|dir| make_stage_dir(&tree, &dir))?;
+        if self.known.remove(&path).is_some() || tree.stat(&path)?.is_some() {
+            tree.remove(&path)?;
+        }
+        Ok((tree, path))
+    }
+
+    fn stage_tree(&self) -> Result<Tree<F>> {
+        let stage = part(STAGE);
+        match self.tree.find_below(&stage)? {
+            Some(tree) => Ok(tree),
+            None => Err(Error::Usage {
+                path: stage.under(self.tree.at()),
+                what: "the stage is gone: the tool that was to write to it removed it".into(),
+            }),
+        }
+    }
+
+    /// What committing now would change, and what stands against it. Nothing is written.
+    ///
+    /// # Errors
+    /// The stage or the output cannot be read; [`Error::BaseMoved`].
+    pub fn plan(&self, options: &CommitOptions<'_>) -> Result<Plan> {
+        let head = self.check_base()?;
+        self.prepare(head.as_ref(), options, false, false)
+    }
+
+    fn check_base(&self) -> Result<Option<Head>> {
+        let head = self.store.head()?;
+        let current = head.as_ref().map_or(0, |head| head.info.generation);
+        if current != self.meta.base {
+            let output = self.store.output.path.clone();
+            return Err(Error::BaseMoved { output, base: self.meta.base, current });
+        }
+        Ok(head)
+    }
+
+    fn prepare(&self, head: Option<&Head>, options: &CommitOptions<'_>, own: bool, piecewise: bool) -> Result<Plan> {
+        let stage = self.stage_tree()?;
+        let copy = part(COPY);
+        let scratch = own.then_some(Scratch { tree: &self.tree, path: &copy });
+        let staged = stage::scan(&stage, &self.known, scratch)?;
+        let base = self.store.base_entries(head)?;
+        let scope = match self.meta.from {
+            From::Empty | From::Copy => Scope::Whole,
+            From::Current if base.is_empty() => Scope::Whole,
+            From::Current => Scope::Change { removals: &self.removals },
+        };
+        self.store.make_plan(&stage, staged, &base, scope, options, piecewise)
+    }
+
+    /// Publishes the stage: all of it, durably, or nothing.
+    ///
+    /// On success the transaction is over and the new generation survives power loss. When the commit is refused the
+    /// transaction stays open, so that it can be committed with other options.
+    ///
+    /// # Errors
+    /// [`Error::Refused`], [`Error::BaseMoved`]: nothing changed, the transaction is open. [`Error::RolledBack`],
+    /// [`Error::StageLost`], [`Error::Io`]: the output is unchanged. [`Error::OutcomeUnknown`]: the next txfs command on this
+    /// output finds out.
+    pub fn commit(&mut self, options: &CommitOptions<'_>) -> Result<Committed> {
+        if !self.open {
+            return Err(Error::Usage { path: self.stage(), what: "this transaction is over".into() });
+        }
+        self.check_base()?;
+        self.run_checks(options)?;
+        let lock = self.store.lock()?;
+        let Recovered { rescued, .. } = self.store.recover_locked(&lock, false)?;
+        let mut committed = match self.publish(options, false) {
+            Err(Error::RolledBack { source }) if is_cross_device(&source) => self.publish(options, true)?,
+            result => result?,
+        };
+        committed.rescued.extend(rescued);
+        Ok(committed)
+    }
+
+    fn run_checks(&self, options: &CommitOptions<'_>) -> Result<()> {
+        let stage = self.stage();
+        let failed =
+            |(check, run): &Check<'_>| run(&stage).err().map(|result| Problem::Check { check: check.clone(), result });
+        let problems: Vec<_> = options.checks.iter().filter_map(failed).collect();
+        if problems.is_empty() {
+            return Ok(());
+        }
+        Err(Error::Refused { output: self.store.output.path.clone(), problems })
+    }
+
+    /// P2 to P6, under the store's lock.
+    fn publish(&mut self, options: &CommitOptions<'_>, piecewise: bool) -> Result<Committed> {
+        let head = self.check_base()?;
+        let mut plan = self.prepare(head.as_ref(), options, true, piecewise)?;
+        if !plan.problems.is_empty() {
+            return Err(Error::Refused { output: self.store.output.path.clone(), problems: plan.problems });
+        }
+        if plan.is_empty() {
+            return self.nothing_to_do(head, plan);
+        }
+        let stage = self.stage_tree()?;
+        plan.stage_modes.iter().try_for_each(|(path, mode)| stage.set_dir_mode(path, *mode))?;
+        let entries = std::mem::take(&mut plan.manifest);
+        let journal = self.write_intent(head.as_ref(), entries, &plan, options.message.clone());
+        let journal = journal.and_then(|journal| self.make_intent_durable().map(|()| journal));
+        let journal = journal.inspect_err(|_| self.drop_intent())?;
+        self.pass_commit_point()?;
+        let applier = Applier::new(&self.store.output, Some(self.tree.clone()), self.store.capabilities)
+            .map_err(|error| self.store.unknown_outcome(error))?;
+        self.store.carry_out(&journal, &applier, &HashSet::new())?;
+        self.open = false;
+        let (mut warnings, mut rescued) = (Vec::new(), Vec::new());
+        match settle::settle(self.store, &journal) {
+            Ok(found) => rescued = found,
+            Err(error) => warnings.push(error),
+        }
+        let head = journal.begin.head;
+        Ok(Committed { generation: head.info.generation, changed: true, plan, totals: head.totals, warnings, rescued })
+    }
+
+    /// Nothing differs: the output and HEAD are not touched, and the transaction is over.
+    fn nothing_to_do(&mut self, head: Option<Head>, plan: Plan) -> Result<Committed> {
+        self.open = false;
+        let warnings = self.store.remove_transaction(self.id).err().into_iter().collect();
+        let totals = head.map(|head| head.totals).unwrap_or_default();
+        Ok(Committed { generation: self.meta.base, changed: false, plan, totals, warnings, rescued: Vec::new() })
+    }
+
+    /// P3: the manifest, the new HEAD and the journal with every intent, all under names that mean nothing yet.
+    fn write_intent(
+        &self,
+        base: Option<&Head>,
+        entries: Vec<Entry>,
+        plan: &Plan,
+        message: Option<String>,
+    ) -> Result<Journal> {
+        let generation = self.meta.base + 1;
+        let info = Info { generation, committed: self.store.fs.now(), message };
+        let manifest = Manifest { info, entries };
+        let (digest, _) = self.store.write_new(&manifest_path(generation), |stream| manifest.write(stream))?;
+        let head = Head { info: manifest.info, manifest: digest, totals: Totals::of(&manifest.entries) };
+        self.store.write_head(&head, |_| Ok(()))?;
+        let base_manifest = base.map(|head| head.manifest).unwrap_or_default();
+        let begin = Begin { transaction: self.id, base: self.meta.base, base_manifest, head };
+        self.store.write_new(&state_path(name::JOURNAL_NEW), |stream| {
+            writer::write(stream, begin.clone(), &plan.operations).map(drop)
+        })?;
+        Ok(Journal { begin, operations: plan.operations.clone() })
+    }
+
+    /// Barrier 1 buys P3: what the journal names is on the medium before the journal can be found.
+    fn make_intent_durable(&mut self) -> Result<()> {
+        self.store.sync_all().map_err(|source| {
+            // A second attempt would be told of success and find old data on the medium.
+            self.open = false;
+            let _ = self.store.remove_transaction(self.id);
+            Error::StageLost { source: Box::new(source) }
+        })
+    }
+
+    /// Best effort: without its name a journal means nothing, and the next commit writes all three anew.
+    fn drop_intent(&self) {
+        let leftovers = [state_path(name::JOURNAL_NEW), state_path(name::HEAD_NEW), manifest_path(self.meta.base + 1)];
+        for path in leftovers {
+            let _ = self.store.state.remove_entry(&path, Kind::File);
+        }
+    }
+
+    /// Barrier 2 is the commit point: once the journal has its name durably, recovery rolls forward.
+    fn pass_commit_point(&self) -> Result<()> {
+        let journal = state_path(name::JOURNAL);
+        self.store.rename(&state_path(name::JOURNAL_NEW), &journal).inspect_err(|_| self.drop_intent())?;
+        let Err(error) = self.store.sync_state() else { return Ok(()) };
+        // The name may or may not have reached the medium: it has to be gone durably before "unchanged" is the truth.
+        let gone = self.store.state.remove_entry(&journal, Kind::File).and_then(|()| self.store.sync_state());
+        match gone {
+            Ok(()) => {
+                self.drop_intent();
+                Err(error)
+            }
+            Err(_) => Err(self.store.unknown_outcome(error)),
+        }
+    }
+
+    /// Ends the transaction; its stage goes, the output stays as it is.
+    ///
+    /// # Errors
+    /// The stage cannot be removed; the transaction is over all the same, and the next txfs command removes it.
+    pub fn abort(mut self) -> Result<()> {
+        self.discard()
+    }
+
+    fn discard(&mut self) -> Result<()> {
+        self.open = false;
+        let _lock = self.store.lock()?;
+        self.store.remove_transaction(self.id)
+    }
+
+    /// Leaves the transaction open when this process ends, as one begun detached; for a stage that is to be looked at.
+    ///
+    /// # Errors
+    /// The state directory cannot be written.
+    pub fn keep(mut self) -> Result<PathBuf> {
+        self.meta.attached = false;
+        self.store.write_meta(self.id, &self.meta)?;
+        self.open = false;
+        Ok(self.stage())
+    }
+}
+
+impl<F: Fs> Drop for Transaction<'_, F> {
+    fn drop(&mut self) {
+        if self.open && self.meta.attached {
+            // What cannot be removed now is removed by the next txfs command: its lock is free then.
+            let _ = self.discard();
+        }
+    }
+}
+
+/// A file of a stage that is being written. The bytes go to the stage as they come; wrap it in a
+/// [`BufWriter`](std::io::BufWriter) for many small writes.
+pub struct StagedFile<'t, F: Fs = LinuxFs> {
+    stream: Stream<F>,
+    path: RelPath,
+    at: PathBuf,
+    hasher: blake3::Hasher,
+    known: &'t mut Known,
+}
+
+impl<F: Fs> StagedFile<'_, F> {
+    /// Ends the file. Its content was digested on the way, so the commit need not read it again.
+    ///
+    /// # Errors
+    /// The file's attributes cannot be read.
+    pub fn finish(self) -> Result<()> {
+        let stat = self.stream.fs.stat_file(&self.stream.file);
+        let stat = stat.map_err(Error::io("read the attributes of", self.path.under(&self.at)))?;
+        let object = Object::new(Kind::File, &stat, Digest(self.hasher.finalize().into()));
+        self.known.insert(self.path, object);
+        Ok(())
+    }
+}
+
+impl<F: Fs> Write for StagedFile<'_, F> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.stream.write(bytes)?;
+        self.hasher.update(&bytes[..written]);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<F: Fs> fmt::Debug for StagedFile<'_, F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StagedFile").field("path", &self.path).finish()
+    }
+}
+
+fn confined(path: &Path) -> Result<RelPath> {
+    RelPath::from_path(path).map_err(|error| Error::Usage { path: path.to_path_buf(), what: error.to_string() })
+}
+
+fn make_stage_dir<F: Fs>(stage: &Tree<F>, path: &RelPath) -> Result<()> {
+    let result = stage.parent(path).and_then(|dir| match found(stage.fs.stat(&dir, path.name()))? {
+        Some(stat) if stat.is_dir() => Ok(()),
+        Some(_) => Err(io::ErrorKind::NotADirectory.into()),
+        None => stage.fs.make_dir(&dir, path.name(), 0o777),
+    });
+    result.map_err(stage.io("make the directory", path))
+}
+
+/// Whether a directory could not be renamed because it is on another layer of an overlayfs.
+fn is_cross_device(error: &Error) -> bool {
+    matches!(error, Error::Io { source, .. } if source.kind() == io::ErrorKind::CrossesDevices)
+}

@@ -1,0 +1,165 @@
+//! The directory of one open transaction: `tx/ID`.
+//!
+//! ```text
+//! tx/ID/lock      flock'd by the process that works on it
+//! tx/ID/meta      the generation it began on, and who keeps it alive
+//! tx/ID/stage/    what is to be published
+//! tx/ID/removed/  while it is applied: entry I is what operation I took out of the output
+//! tx/ID/copy      while it is scanned: a hard-linked file's own inode
+//! ```
+//!
+//! Invariants:
+//! 1. It is made, and found dead, only under the store's lock; a live one is never removed by another process (G10).
+//! 2. An attached transaction lives as long as its process holds `lock`. A detached one (`txfs begin`) lives until it is
+//!    committed or aborted, or the machine restarts: what was written to its stage may then be lost.
+//! 3. Without a readable `meta` nobody was ever told of the transaction, so it is dead.
+
+use std::io::Write;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::frame::{Damage, Format, FrameReader, FrameWriter};
+use crate::fs::tree::Tree;
+use crate::fs::{Fs, Timestamp};
+use crate::journal::record::TransactionId;
+use crate::lock::{self, Lock};
+use crate::manifest::{decode, encode};
+use crate::path::RelPath;
+use crate::store::{Store, make_dir, name, numbered, open_trusted, state_path};
+
+const META: Format = Format { magic: *b"txfstran", version: 1 };
+
+/// What a transaction's stage stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum From {
+    /// The stage is the whole new generation: what it does not have is stale.
+    #[default]
+    Empty,
+    /// The stage is a change to the current generation: what it does not name stays.
+    Current,
+    /// As [`From::Empty`], and the stage starts as a copy of the current generation.
+    Copy,
+}
+
+/// What is known of an open transaction.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Meta {
+    pub(crate) base: u64,
+    pub(crate) from: From,
+    pub(crate) attached: bool,
+    pub(crate) began: Timestamp,
+    pub(crate) boot: String,
+}
+
+/// Whether somebody still needs a transaction.
+pub(crate) enum Life<F: Fs> {
+    /// Its process is at work.
+    Live,
+    /// Nobody is at work on it and it is to be kept.
+    Detached,
+    /// Nobody needs it; the lock keeps it that way while it is removed.
+    Dead(Option<Lock<F>>),
+}
+
+pub(crate) fn path(id: TransactionId) -> RelPath {
+    numbered(name::TRANSACTIONS, id)
+}
+
+/// The names in a transaction's directory.
+pub(crate) fn part(name: &str) -> RelPath {
+    state_path(name)
+}
+
+pub(crate) const STAGE: &str = "stage";
+pub(crate) const REMOVED: &str = "removed";
+pub(crate) const COPY: &str = "copy";
+pub(crate) const LOCK: &str = "lock";
+const META_NAME: &str = "meta";
+
+impl<F: Fs> Store<F> {
+    /// Makes the directory of a new transaction, locked. Call with the store's lock held.
+    pub(crate) fn make_transaction(&self, meta: &Meta) -> Result<(TransactionId, Tree<F>, Lock<F>)> {
+        let id = TransactionId(self.fs.unique().map_err(Error::io("draw a number for", self.state.at()))?);
+        let path = path(id);
+        make_dir(&self.state, &path)?;
+        let tree = self.state.below(&path)?;
+        let Some(lock) = lock::try_acquire(&tree, &part(LOCK))? else {
+            return Err(Error::corrupt(tree.at(), "somebody else has just made this transaction"));
+        };
+        let stage = part(STAGE);
+        let made = tree.fs.make_dir(tree.root(), stage.as_bytes(), 0o777);
+        made.map_err(tree.io("make the directory", &stage))?;
+        make_dir(&tree, &part(REMOVED))?;
+        self.write_meta(id, meta)?;
+        Ok((id, tree, lock))
+    }
+
+    /// Writes `meta` anew. A crash inside leaves a transaction that nobody was told of, or that is being kept: dead.
+    pub(crate) fn write_meta(&self, id: TransactionId, meta: &Meta) -> Result<()> {
+        let path = meta_path(id);
+        self.write_new(&path, |mut file| {
+            let mut writer = FrameWriter::new(Vec::new(), META)?;
+            writer.frame(&encode(meta)?)?;
+            file.write_all(&writer.finish()?)
+        })
+    }
+
+    /// Reads `meta`; `None` where it is missing or torn.
+    pub(crate) fn read_meta(&self, id: TransactionId) -> Result<Option<Meta>> {
+        let path = meta_path(id);
+        let Some(stream) = open_trusted(&self.state, &path)? else { return Ok(None) };
+        let read = || -> Result<Option<Meta>, Damage> {
+            let mut reader = FrameReader::new(stream, META)?;
+            let offset = reader.offset();
+            let Some(payload) = reader.next_frame()? else { return Ok(None) };
+            decode(&payload).map(Some).map_err(|what| Damage::corrupt(offset, what))
+        };
+        match read() {
+            Ok(meta) => Ok(meta),
+            Err(Damage::Torn { .. }) => Ok(None),
+            Err(damage) => Err(Error::corrupt(path.under(self.state.at()), damage)),
+        }
+    }
+
+    /// Every transaction's number. Other names in `tx` are not ours and are left alone.
+    pub(crate) fn transaction_ids(&self) -> Result<Vec<TransactionId>> {
+        let path = state_path(name::TRANSACTIONS);
+        let listed = self.state.dir(&path).and_then(|dir| self.fs.list(&dir));
+        let listed = listed.map_err(self.state.io("list", &path))?;
+        let mut ids: Vec<_> = listed.iter().filter_map(|entry| parse_id(&entry.name)).collect();
+        ids.sort();
+        Ok(ids)
+    }
+
+    /// Whether anybody still needs the transaction. Call with the store's lock held.
+    pub(crate) fn life(&self, id: TransactionId) -> Result<Life<F>> {
+        let Some(tree) = self.state.find_below(&path(id))? else { return Ok(Life::Dead(None)) };
+        let Some(lock) = lock::try_acquire(&tree, &part(LOCK))? else { return Ok(Life::Live) };
+        Ok(match self.read_meta(id)? {
+            Some(meta) if !meta.attached && meta.boot == self.boot() => Life::Detached,
+            _ => Life::Dead(Some(lock)),
+        })
+    }
+
+    /// The current boot; without /proc every boot looks the same.
+    pub(crate) fn boot(&self) -> String {
+        self.fs.boot().unwrap_or_default()
+    }
+
+    /// Removes a transaction that nobody needs, with everything in its stage.
+    pub(crate) fn remove_transaction(&self, id: TransactionId) -> Result<()> {
+        self.state.remove(&path(id))
+    }
+}
+
+fn meta_path(id: TransactionId) -> RelPath {
+    path(id).join(META_NAME.as_bytes()).expect("the names of the layout are valid")
+}
+
+/// The number that a directory's name stands for.
+pub(crate) fn parse_id(name: &[u8]) -> Option<TransactionId> {
+    let text = std::str::from_utf8(name).ok()?;
+    let id = TransactionId(u64::from_str_radix(text, 16).ok()?);
+    (id.to_string() == text).then_some(id)
+}
