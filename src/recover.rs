@@ -49,6 +49,8 @@ pub struct Recovered {
     pub discarded: Vec<TransactionId>,
     /// Where entries were moved that txfs found among its own and could not prove to be so.
     pub rescued: Vec<PathBuf>,
+    /// What failed after the commit was durable. The commit stands; the next txfs command tries again.
+    pub warnings: Vec<Error>,
 }
 
 impl Recovered {
@@ -346,18 +348,16 @@ impl<F: Fs> Store<F> {
             }
             result => result?,
         }
-        let rescued = settle::settle(self, journal)?;
         let commit = match (head, pending) {
             (Relation::This, 0) => RecoveredCommit::Settled { generation },
             (_, operations) => RecoveredCommit::RolledForward { generation, operations },
         };
-        Ok(Recovered { commit: Some(commit), rescued, ..Recovered::default() })
+        Ok(settled(commit, settle::settle(self, journal)))
     }
 
     fn settle_late(&self, journal: &Journal) -> Result<Recovered> {
-        let rescued = settle::settle_stale(self, journal)?;
         let generation = journal.begin.head.info.generation;
-        Ok(Recovered { commit: Some(RecoveredCommit::Settled { generation }), rescued, ..Recovered::default() })
+        Ok(settled(RecoveredCommit::Settled { generation }, settle::settle_stale(self, journal)))
     }
 
     fn finish_undo(&self, journal: &Journal, skip_unknown: bool) -> Result<Recovered> {
@@ -485,6 +485,16 @@ impl<F: Fs> Store<F> {
         }
         Ok(discarded)
     }
+}
+
+/// A commit that is durable stands, whatever becomes of settling it.
+fn settled(commit: RecoveredCommit, result: Result<Vec<PathBuf>>) -> Recovered {
+    let mut recovered = Recovered { commit: Some(commit), ..Recovered::default() };
+    match result {
+        Ok(rescued) => recovered.rescued = rescued,
+        Err(error) => recovered.warnings.push(error),
+    }
+    recovered
 }
 
 #[cfg(test)]

@@ -524,12 +524,13 @@ impl<F: Fs> Transaction<'_, F> {
         self.check_base()?;
         self.run_checks(options)?;
         let lock = self.store.lock()?;
-        let Recovered { rescued, .. } = self.store.recover_locked(&lock, false)?;
+        let Recovered { rescued, warnings, .. } = self.store.recover_locked(&lock, false)?;
         let mut committed = match self.publish(options, false) {
             Err(Error::RolledBack { source }) if is_cross_device(&source) => self.publish(options, true)?,
             result => result?,
         };
         committed.rescued.extend(rescued);
+        committed.warnings.extend(warnings);
         Ok(committed)
     }
 
@@ -561,10 +562,15 @@ impl<F: Fs> Transaction<'_, F> {
         let journal = journal.and_then(|journal| self.make_intent_durable().map(|()| journal));
         let journal = journal.inspect_err(|_| self.drop_intent())?;
         self.pass_commit_point()?;
-        let applier = Applier::new(&self.store.output, Some(self.tree.clone()), self.store.capabilities)
-            .map_err(|error| self.store.unknown_outcome(error))?;
-        self.store.carry_out(&journal, &applier, &HashSet::new())?;
-        self.open = false;
+        let applier = Applier::new(&self.store.output, Some(self.tree.clone()), self.store.capabilities);
+        let applier = applier.map_err(|error| {
+            self.open = false;
+            self.store.unknown_outcome(error)
+        })?;
+        // While the outcome is unknown the stage belongs to recovery.
+        let carried_out = self.store.carry_out(&journal, &applier, &HashSet::new());
+        self.open = matches!(carried_out, Err(Error::RolledBack { .. }));
+        carried_out?;
         let (mut warnings, mut rescued) = (Vec::new(), Vec::new());
         match settle::settle(self.store, &journal) {
             Ok(found) => rescued = found,
@@ -623,7 +629,7 @@ impl<F: Fs> Transaction<'_, F> {
     }
 
     /// Barrier 2 is the commit point: once the journal has its name durably, recovery rolls forward.
-    fn pass_commit_point(&self) -> Result<()> {
+    fn pass_commit_point(&mut self) -> Result<()> {
         let journal = state_path(name::JOURNAL);
         self.store.rename(&state_path(name::JOURNAL_NEW), &journal).inspect_err(|_| self.drop_intent())?;
         let Err(error) = self.store.sync_state() else { return Ok(()) };
@@ -634,7 +640,10 @@ impl<F: Fs> Transaction<'_, F> {
                 self.drop_intent();
                 Err(error)
             }
-            Err(_) => Err(self.store.unknown_outcome(error)),
+            Err(_) => {
+                self.open = false;
+                Err(self.store.unknown_outcome(error))
+            }
         }
     }
 
@@ -648,7 +657,9 @@ impl<F: Fs> Transaction<'_, F> {
 
     fn discard(&mut self) -> Result<()> {
         self.open = false;
-        let _lock = self.store.lock()?;
+        let lock = self.store.lock()?;
+        // A journal may be about this very transaction: what is in its directory is needed until that is recovered.
+        self.store.recover_locked(&lock, false)?;
         self.store.remove_transaction(self.id)
     }
 
