@@ -1,4 +1,78 @@
 //! Crash-safe, all-or-nothing publication of a directory tree.
+//!
+//! A build writes into a private *stage*; one journaled *commit* makes it the published *generation* of an *output* directory;
+//! a crash at any instant is repaired by whatever uses txfs on that output next. Between two commits nothing in the output
+//! changes, during one no path that exists before and after it is missing at any instant, and a build that fails changes nothing.
+//!
+//! ```
+//! use txfs::{BeginOptions, CommitOptions, Store};
+//!
+//! # fn main() -> txfs::Result<()> {
+//! # let dir = tempfile::tempdir().expect("a temporary directory");
+//! # let dist = dir.path().join("dist");
+//! let store = Store::open(&dist)?;                          // recovers what a crash left
+//! let mut transaction = store.begin(BeginOptions::default())?;
+//! transaction.write("index.html", "<h1>Hello</h1>")?;       // from memory …
+//! let stage = transaction.stage();                          // … or let any tool write to this directory
+//! # let _ = stage;
+//! let committed = transaction.commit(&CommitOptions::default())?;
+//! assert_eq!(committed.generation, 1);
+//! assert!(dist.join("index.html").exists());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Looking before leaping, and streaming:
+//!
+//! ```
+//! use std::io::Write;
+//! use txfs::{BeginOptions, CommitOptions, ErrorKind, Store};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let dir = tempfile::tempdir()?;
+//! # let dist = dir.path().join("dist");
+//! let store = Store::open(&dist)?;
+//! let mut transaction = store.begin(BeginOptions::default())?;
+//! let mut feed = transaction.create("feed/atom.xml")?;
+//! write!(feed, "<feed/>")?;
+//! feed.finish()?;
+//!
+//! let options = CommitOptions::default().check("has an index", |stage| match stage.join("index.html").exists() {
+//!     true => Ok(()),
+//!     false => Err("found no index.html".into()),
+//! });
+//! let plan = transaction.plan(&options)?;
+//! assert_eq!(plan.summary.added, 2);
+//! let error = transaction.commit(&options).unwrap_err();
+//! assert_eq!(error.kind(), ErrorKind::Refused);
+//! assert!(!dist.exists());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Guarantees
+//!
+//! After a crash, kill or error at any instant, once the next txfs command or [`Store::recover`] has run, the output is exactly
+//! the old or exactly the new generation. A commit that returned success survives power loss. What did not change keeps its
+//! inode and time. Only what txfs published is removed. `journal-spec.md` in the repository says how, barrier by barrier.
+//!
+//! # Compared, kept, and not
+//!
+//! Two entries are the same when their kind, permission bits and content (BLAKE3, or the link's target) are. Times, owner, group
+//! and extended attributes are not compared: they travel with the staged inode when it is published, and do not cause it.
+//!
+//! # Limitations
+//!
+//! - Linux only. Readers that open several files while a commit is applied may see files of both generations; no single
+//!   path is ever missing or half written.
+//! - A process that still holds a staged file open for writing can change it after it was published.
+//! - txfs guards against crashes, mistakes and hostile content of the output and the stage, not against another process of the
+//!   same user that means harm.
+//!
+//! # Features
+//!
+//! `cli` (default) builds the `txfs` command.
+
 mod apply;
 mod error;
 mod frame;

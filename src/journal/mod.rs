@@ -16,3 +16,52 @@ pub(crate) mod format;
 pub(crate) mod reader;
 pub(crate) mod record;
 pub(crate) mod writer;
+
+#[cfg(test)]
+mod tests {
+    use super::record::{Begin, Operation, TransactionId};
+    use super::writer;
+    use crate::fs::{Kind, Timestamp};
+    use crate::manifest::{Digest, Head, Info, Object, Totals};
+    use crate::path::RelPath;
+
+    /// The worked example of journal-spec.md.
+    fn example() -> Vec<u8> {
+        let mtime = Timestamp { seconds: 1_700_000_000, nanos: 5 };
+        let page = |content: &[u8], ino| Object {
+            kind: Kind::File,
+            mode: 0o644,
+            size: content.len() as u64,
+            digest: Digest::of(content),
+            ino,
+            mtime,
+        };
+        let info = Info { generation: 2, committed: mtime, message: Some("hi".into()) };
+        let totals = Totals { entries: 1, files: 1, bytes: 3 };
+        let head = Head { info, manifest: Digest::of(b"manifest 2"), totals };
+        let begin =
+            Begin { transaction: TransactionId(0xabcd), base: 1, base_manifest: Digest::of(b"manifest 1"), head };
+        let operations = [
+            Operation::Replace { path: RelPath::new("a").unwrap(), old: page(b"old", 11), new: page(b"new", 12) },
+            Operation::Remove { path: RelPath::new("b/c").unwrap(), old: page(b"", 13) },
+        ];
+        writer::write(Vec::new(), begin, &operations).unwrap()
+    }
+
+    fn hexdump(bytes: &[u8]) -> String {
+        let line = |(i, chunk): (usize, &[u8])| {
+            let hex: Vec<String> = chunk.iter().map(|byte| format!("{byte:02x}")).collect();
+            let text: String =
+                chunk.iter().map(|&b| if b.is_ascii_graphic() || b == b' ' { b as char } else { '.' }).collect();
+            format!("{:04x}  {:<47}  {text}\n", i * 16, hex.join(" "))
+        };
+        bytes.chunks(16).enumerate().map(line).collect()
+    }
+
+    #[test]
+    fn the_specification_shows_this_very_journal() {
+        let specification = include_str!("../../journal-spec.md");
+        let dump = hexdump(&example());
+        assert!(specification.contains(&dump), "journal-spec.md has to show:\n{dump}");
+    }
+}
