@@ -204,6 +204,23 @@ impl<F: Fs> Store<F> {
         self.recover_if_needed(true)
     }
 
+    /// Removes what nobody needs any more: the stage's copies of what was published already, and what earlier generations
+    /// displaced. Beginning a transaction does so too; a caller that has time after a commit frees the space earlier. Returns
+    /// where entries were moved that txfs could not prove to be its own.
+    ///
+    /// # Errors
+    /// Something cannot be removed. The output and the current generation are not concerned.
+    pub fn sweep(&self) -> Result<Vec<PathBuf>> {
+        match self.try_lock()? {
+            // Whoever holds the lock has just begun a transaction, and swept; or is committing, and the next one sweeps.
+            None => Ok(Vec::new()),
+            Some(lock) => {
+                self.recover_locked(&lock, false)?;
+                settle::sweep(self)
+            }
+        }
+    }
+
     fn recover_if_needed(&self, skip_unknown: bool) -> Result<Recovered> {
         if self.has_journal()? {
             let lock = self.lock()?;
@@ -357,7 +374,8 @@ impl<F: Fs> Store<F> {
 
     fn settle_late(&self, journal: &Journal) -> Result<Recovered> {
         let generation = journal.begin.head.info.generation;
-        Ok(settled(RecoveredCommit::Settled { generation }, settle::settle_stale(self, journal)))
+        let result = settle::settle_stale(self, journal).map(|()| Vec::new());
+        Ok(settled(RecoveredCommit::Settled { generation }, result))
     }
 
     fn finish_undo(&self, journal: &Journal, skip_unknown: bool) -> Result<Recovered> {

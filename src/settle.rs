@@ -1,15 +1,19 @@
-//! Settling a finished commit (P6): its journal is retired, what it displaced becomes `previous/N`, and what retention no
-//! longer keeps goes.
+//! Settling a finished commit (P6): its journal is retired, and what it displaced becomes `previous/N`. Sweeping: what nobody
+//! needs any more goes.
 //!
 //! Invariants:
 //! 1. Settling starts when the commit is durable, and is no part of it: a crash or an error in here loses nothing, and the next
-//!    settling does the rest.
-//! 2. Of what was displaced only that is deleted which the journal and the manifest before it prove to be ours. The rest is
+//!    settling does the rest. It is two renames, whatever the size of the commit.
+//! 2. Sweeping is off the path of a commit: it is done when the next transaction begins, or when the caller has time for it.
+//!    Until then the stage's copies of what was published already take space.
+//! 3. Of what was displaced only that is deleted which the journal and the manifest before it prove to be ours. The rest is
 //!    moved to `rescued/` and reported (G6).
 //!
-//! A crash inside leaves the journal in place with HEAD at its generation, which recovery settles again; or a part of what
-//! retention would have removed.
+//! A crash inside settling leaves the journal in place with HEAD at its generation, which recovery settles again; one inside
+//! sweeping leaves less to sweep.
 
+use std::collections::BTreeSet;
+use std::ops::Bound;
 use std::path::PathBuf;
 
 use crate::error::{Error, Result};
@@ -53,35 +57,42 @@ pub(crate) fn settle<F: Fs>(store: &Store<F>, journal: &Journal) -> Result<Vec<P
         }
         store.rename(&transaction, &previous)?;
     }
-    match store.state.find_below(&previous)? {
-        Some(tree) => {
-            prune(&tree, &journal.operations)?;
-            store.rename(&state_path(name::JOURNAL), &settled_path(generation))?;
-        }
-        None => store.state.remove_entry(&state_path(name::JOURNAL), Kind::File)?,
-    }
-    rescued.append(&mut retain(store, generation)?);
+    retire(store, generation)?;
     Ok(rescued)
 }
 
+/// Moves the journal to what it displaced, or drops it where that is gone already.
+fn retire<F: Fs>(store: &Store<F>, generation: u64) -> Result<()> {
+    let journal = state_path(name::JOURNAL);
+    if store.state.stat(&previous_path(generation))?.is_some() {
+        return store.rename(&journal, &settled_path(generation));
+    }
+    store.state.remove_entry(&journal, Kind::File)
+}
+
 /// Retires a journal of an earlier generation that came back after a crash: only its name had not been durably gone.
-pub(crate) fn settle_stale<F: Fs>(store: &Store<F>, journal: &Journal) -> Result<Vec<PathBuf>> {
+pub(crate) fn settle_stale<F: Fs>(store: &Store<F>, journal: &Journal) -> Result<()> {
     let generation = journal.begin.head.info.generation;
     let transaction = txdir::path(journal.begin.transaction);
-    let (previous, journal) = (previous_path(generation), state_path(name::JOURNAL));
+    let previous = previous_path(generation);
     if store.state.stat(&transaction)?.is_some() && store.state.stat(&previous)?.is_none() {
         store.rename(&transaction, &previous)?;
     }
-    if store.state.stat(&previous)?.is_some() {
-        store.rename(&journal, &settled_path(generation))?;
-    } else {
-        store.state.remove_entry(&journal, Kind::File)?;
+    retire(store, generation)?;
+    store.sync_state()
+}
+
+/// Removes what nobody needs any more, and returns where foreign entries were moved to. Call with the store's lock held.
+pub(crate) fn sweep<F: Fs>(store: &Store<F>) -> Result<Vec<PathBuf>> {
+    let Some(head) = store.head()? else { return Ok(Vec::new()) };
+    let current = head.info.generation;
+    if let Some(tree) = store.state.find_below(&previous_path(current))?
+        && tree.stat(&part(txdir::META))?.is_some()
+        && let Some(journal) = read_settled(store, current)?
+    {
+        prune(&tree, &journal.operations)?;
     }
-    store.sync_state()?;
-    match store.head()? {
-        Some(head) => retain(store, head.info.generation),
-        None => Ok(Vec::new()),
-    }
+    retain(store, current)
 }
 
 /// The settled journal of a generation.
@@ -91,20 +102,22 @@ pub(crate) fn settled_path(generation: u64) -> RelPath {
 
 /// Removes from the stage what was published already and so was not moved: everything that the journal did not put there.
 fn prune<F: Fs>(previous: &Tree<F>, operations: &[Operation]) -> Result<()> {
-    for file in [txdir::LOCK, "meta", txdir::COPY] {
-        previous.remove_entry(&part(file), Kind::File)?;
-    }
-    let Some(stage) = previous.find_below(&part(STAGE))? else { return Ok(()) };
-    let mut displaced: Vec<&RelPath> = operations
+    let displaced: BTreeSet<&RelPath> = operations
         .iter()
         .filter(|operation| matches!(operation, Operation::Replace { .. }))
         .map(Operation::path)
         .collect();
-    displaced.sort();
-    if displaced.is_empty() {
-        return previous.remove(&part(STAGE));
+    match previous.find_below(&part(STAGE))? {
+        Some(_) if displaced.is_empty() => previous.remove(&part(STAGE))?,
+        Some(stage) => prune_stage(&stage, &displaced)?,
+        None => {}
     }
-    let is_displaced = |path: &RelPath| displaced.binary_search(&path).is_ok();
+    // `meta` comes last: it says that there is something to prune.
+    [txdir::LOCK, txdir::COPY, txdir::META].iter().try_for_each(|file| previous.remove_entry(&part(file), Kind::File))
+}
+
+fn prune_stage<F: Fs>(stage: &Tree<F>, displaced: &BTreeSet<&RelPath>) -> Result<()> {
+    let is_displaced = |path: &RelPath| displaced.contains(path);
     let mut entries = Vec::new();
     stage.walk(
         &RelPath::root(),
@@ -116,9 +129,12 @@ fn prune<F: Fs>(previous: &Tree<F>, operations: &[Operation]) -> Result<()> {
             Ok(())
         },
     )?;
+    // In order of the tree everything below a path follows it directly.
     let holds_displaced = |path: &RelPath| {
-        let next = displaced.partition_point(|displaced| *displaced <= path);
-        displaced.get(next).is_some_and(|displaced| displaced.is_below(path))
+        displaced
+            .range::<RelPath, _>((Bound::Excluded(path), Bound::Unbounded))
+            .next()
+            .is_some_and(|d| d.is_below(path))
     };
     entries
         .iter()

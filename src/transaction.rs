@@ -155,6 +155,9 @@ pub struct Transaction<'s, F: Fs = LinuxFs> {
     known: Known,
     removals: Vec<RelPath>,
     open: bool,
+    /// What sweeping found and met when the transaction began; the caller learns of it with the commit.
+    rescued: Vec<PathBuf>,
+    warnings: Vec<Error>,
 }
 
 impl<F: Fs> fmt::Debug for Transaction<'_, F> {
@@ -187,11 +190,16 @@ impl<F: Fs> Store<F> {
     pub fn begin(&self, options: BeginOptions) -> Result<Transaction<'_, F>> {
         let lock = self.lock()?;
         self.recover_locked(&lock, false)?;
+        let swept = settle::sweep(self);
         let base = self.head()?.map_or(0, |head| head.info.generation);
         let (from, attached) = (options.from, !options.detached);
         let meta = Meta { base, from, attached, began: self.fs.now(), boot: self.boot() };
         let (id, tree, held) = self.make_transaction(&meta)?;
-        let transaction = self.transaction(id, meta, tree, held);
+        let mut transaction = self.transaction(id, meta, tree, held);
+        match swept {
+            Ok(rescued) => transaction.rescued = rescued,
+            Err(error) => transaction.warnings.push(error),
+        }
         drop(lock);
         if from == From::Copy {
             transaction.copy_current().inspect_err(|_| drop(self.remove_transaction(id)))?;
@@ -200,7 +208,18 @@ impl<F: Fs> Store<F> {
     }
 
     fn transaction(&self, id: TransactionId, meta: Meta, tree: Tree<F>, lock: Lock<F>) -> Transaction<'_, F> {
-        Transaction { store: self, id, meta, tree, _lock: lock, known: Known::new(), removals: Vec::new(), open: true }
+        Transaction {
+            store: self,
+            id,
+            meta,
+            tree,
+            _lock: lock,
+            known: Known::new(),
+            removals: Vec::new(),
+            open: true,
+            rescued: Vec::new(),
+            warnings: Vec::new(),
+        }
     }
 
     /// Takes up a detached transaction by its number.
@@ -529,8 +548,8 @@ impl<F: Fs> Transaction<'_, F> {
             Err(Error::RolledBack { source }) if is_cross_device(&source) => self.publish(options, true)?,
             result => result?,
         };
-        committed.rescued.extend(rescued);
-        committed.warnings.extend(warnings);
+        committed.rescued.extend(rescued.into_iter().chain(self.rescued.drain(..)));
+        committed.warnings.extend(warnings.into_iter().chain(self.warnings.drain(..)));
         Ok(committed)
     }
 

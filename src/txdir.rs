@@ -28,7 +28,7 @@ use crate::manifest::{decode, encode};
 use crate::path::RelPath;
 use crate::store::{Store, make_dir, name, numbered, open_trusted, state_path};
 
-const META: Format = Format { magic: *b"txfstran", version: 1 };
+const META_FORMAT: Format = Format { magic: *b"txfstran", version: 1 };
 
 /// What a transaction's stage stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -75,7 +75,7 @@ pub(crate) const STAGE: &str = "stage";
 pub(crate) const REMOVED: &str = "removed";
 pub(crate) const COPY: &str = "copy";
 pub(crate) const LOCK: &str = "lock";
-const META_NAME: &str = "meta";
+pub(crate) const META: &str = "meta";
 
 impl<F: Fs> Store<F> {
     /// Makes the directory of a new transaction, locked. Call with the store's lock held.
@@ -99,7 +99,7 @@ impl<F: Fs> Store<F> {
     pub(crate) fn write_meta(&self, id: TransactionId, meta: &Meta) -> Result<()> {
         let path = meta_path(id);
         self.write_new(&path, |mut file| {
-            let mut writer = FrameWriter::new(Vec::new(), META)?;
+            let mut writer = FrameWriter::new(Vec::new(), META_FORMAT)?;
             writer.frame(&encode(meta)?)?;
             file.write_all(&writer.finish()?)
         })
@@ -110,7 +110,7 @@ impl<F: Fs> Store<F> {
         let path = meta_path(id);
         let Some(stream) = open_trusted(&self.state, &path)? else { return Ok(None) };
         let read = || -> Result<Option<Meta>, Damage> {
-            let mut reader = FrameReader::new(stream, META)?;
+            let mut reader = FrameReader::new(stream, META_FORMAT)?;
             let offset = reader.offset();
             let Some(payload) = reader.next_frame()? else { return Ok(None) };
             decode(&payload).map(Some).map_err(|what| Damage::corrupt(offset, what))
@@ -154,7 +154,7 @@ impl<F: Fs> Store<F> {
 }
 
 fn meta_path(id: TransactionId) -> RelPath {
-    path(id).join(META_NAME.as_bytes()).expect("the names of the layout are valid")
+    path(id).join(META.as_bytes()).expect("the names of the layout are valid")
 }
 
 /// The number that a directory's name stands for.
