@@ -158,7 +158,8 @@ impl CrashStates {
     pub(super) fn new(base: Arc<World>, limit: usize) -> Self {
         let limit = limit.max(1);
         let mut random = Random(mix(base.config.seed, View { world: &base }.hash()));
-        let files: Vec<FileStates> = base.dirty.iter().filter_map(|&slot| file_states(&base, slot, &mut random)).collect();
+        let files: Vec<FileStates> =
+            base.dirty.iter().filter_map(|&slot| file_states(&base, slot, &mut random)).collect();
         let complete = files.iter().all(|file| file.complete);
         let subsets = if complete { closed_subsets(&base.pending, limit) } else { None };
         let subsets = subsets.filter(|subsets| fits(&base, &files, subsets, limit));
@@ -419,9 +420,13 @@ fn file_states(base: &World, slot: Slot, random: &mut Random) -> Option<FileStat
     };
     let complete = choice.count().is_some_and(|count| count <= 4 * most);
     if complete {
-        choice.each(|bytes| drop(add(bytes)));
+        choice.each(|bytes| {
+            add(bytes);
+        });
     } else {
-        choice.typical(random, most / 2).into_iter().for_each(|bytes| drop(add(bytes)));
+        for bytes in choice.typical(random, most / 2) {
+            add(bytes);
+        }
         for _ in 0..2 * most {
             if add(choice.random(random)) >= most {
                 break;
@@ -513,11 +518,8 @@ impl<'a> Choice<'a> {
     fn typical(&self, random: &mut Random, most: usize) -> Vec<Vec<u8>> {
         let whole = *self.sizes.iter().max().unwrap_or(&0);
         let zero = |i: usize| self.blocks[i].1.iter().position(|bytes| is_zero(bytes)).unwrap_or(0);
-        let mut typical = vec![
-            self.build(whole, |_| 0),
-            self.build(whole, zero),
-            self.build(self.disk.len(), |i| self.newest(i)),
-        ];
+        let mut typical =
+            vec![self.build(whole, |_| 0), self.build(whole, zero), self.build(self.disk.len(), |i| self.newest(i))];
         typical.extend(self.sizes.iter().take(most / 4).map(|&size| self.build(size, |i| self.newest(i))));
         let count = self.blocks.len();
         let mut ones: Vec<usize> = vec![0, count - 1];

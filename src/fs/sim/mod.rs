@@ -349,9 +349,10 @@ impl SimFs {
         let mut inner = self.shared.lock();
         let names: Vec<Name> = path.iter().map(|name| name.as_bytes().into()).collect();
         let (name, dirs) = names.split_last().expect("a path to build at is not empty");
-        let dir = dirs.iter().filter(|name| name.as_ref() != b"/").try_fold(ROOT, |dir, name| {
-            make_dir(&mut inner.world, self.uid, dir, name)
-        });
+        let dir = dirs
+            .iter()
+            .filter(|name| name.as_ref() != b"/")
+            .try_fold(ROOT, |dir, name| make_dir(&mut inner.world, self.uid, dir, name));
         (dir.expect("a path to build at leads through directories"), name.clone())
     }
 

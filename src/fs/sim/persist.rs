@@ -25,7 +25,7 @@
 use std::sync::Arc;
 
 use super::call::Lost;
-use super::world::{Blob, Body, Inode, Name, Res, Slot, Table, World, set_entry};
+use super::world::{Blob, Body, Name, Res, Slot, Table, World, set_entry};
 use super::{Reuse, Weakness};
 use crate::fs::Timestamp;
 
@@ -106,14 +106,17 @@ impl Effect {
             Change::Names(parts) => {
                 for part in parts {
                     if let Some(dir) = table[part.dir as usize].as_mut() {
-                        set_entry(Arc::make_mut(dir), &part.name, part.new, self.mtime);
+                        // Out of order as effects may come: a directory's time only goes on.
+                        let mtime = dir.mtime.max(self.mtime);
+                        set_entry(Arc::make_mut(dir), &part.name, part.new, mtime);
                     }
                 }
             }
             Change::Meta { slot, mode, mtime, .. } => {
                 if let Some(inode) = table[*slot as usize].as_mut() {
                     let inode = Arc::make_mut(inode);
-                    (inode.mode, inode.mtime) = (*mode, *mtime);
+                    inode.mode = *mode;
+                    inode.mtime = if inode.is_dir() { inode.mtime.max(*mtime) } else { *mtime };
                 }
             }
         }
@@ -388,10 +391,4 @@ pub(super) fn replay(disk: &[u8], writes: &[Write], block: usize) -> Vec<u8> {
         bytes[write.at..write.at + write.bytes.len()].copy_from_slice(&write.bytes);
     }
     bytes
-}
-
-/// Whether an inode, as the disk has it, has anything that only the live side needs.
-#[cfg(test)]
-pub(super) fn is_clean(inode: &Inode) -> bool {
-    !matches!(&inode.body, Body::File(file) if !file.writes.is_empty())
 }

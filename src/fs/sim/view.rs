@@ -163,9 +163,9 @@ pub(super) fn hash_tree(table: &[Option<Arc<Inode>>], slot: Slot, whole: bool) -
     match &inode.body {
         Body::File(file) => mix(hash, file.content.hash()),
         Body::Symlink(target) => mix(hash, hash_bytes(target)),
-        Body::Directory(entries) => entries.iter().fold(hash, |hash, (name, child)| {
-            mix(mix(hash, hash_bytes(name)), hash_tree(table, *child, whole))
-        }),
+        Body::Directory(entries) => entries
+            .iter()
+            .fold(hash, |hash, (name, child)| mix(mix(hash, hash_bytes(name)), hash_tree(table, *child, whole))),
         Body::Other => hash,
     }
 }
