@@ -37,7 +37,7 @@
 //!    no handle of another world is valid (EBADF) and no lock is held.
 //! 3. After a crash nothing changes the world any more, the dropping of handles included.
 //!
-//! `call.rs` names the calls and their errors, `world.rs` is the live side, `persist.rs` the durable one, `crash.rs` what lies
+//! `call.rs` names the calls and their errors, `world.rs` and `names.rs` are the live side, `persist.rs` the durable one, `crash.rs` what lies
 //! between, `view.rs` looks on.
 //!
 //! Not modelled: extended attributes, groups, quotas, ctime and atime, access by more than one thread at a time.
@@ -51,6 +51,7 @@ use nix::errno::Errno;
 mod call;
 mod crash;
 mod handle;
+mod names;
 mod persist;
 #[cfg(test)]
 mod tests;
