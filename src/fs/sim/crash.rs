@@ -323,8 +323,8 @@ fn closed_subsets(pending: &[Arc<Effect>], limit: usize) -> Option<Vec<Arc<[bool
     let before: Vec<Vec<usize>> = pending
         .iter()
         .map(|effect| {
-            let at = |id: &u32| pending.binary_search_by_key(id, |effect| effect.id).ok();
-            effect.after.iter().filter_map(at).collect()
+            let at = |id| pending.binary_search_by_key(&id, |effect| effect.id).ok();
+            effect.waits_for().filter_map(at).collect()
         })
         .collect();
     let mut subsets = Vec::new();
@@ -357,11 +357,11 @@ fn random_subset(pending: &[Arc<Effect>], random: &mut Random) -> Arc<[bool]> {
 /// Takes out what waits for something that is not there.
 fn drop_waiting(pending: &[Arc<Effect>], kept: &mut [bool]) {
     for at in 0..pending.len() {
-        let missing = |id: &u32| {
-            let before = pending.binary_search_by_key(id, |effect| effect.id);
+        let missing = |id| {
+            let before = pending.binary_search_by_key(&id, |effect| effect.id);
             before.is_ok_and(|before| !kept[before])
         };
-        if pending[at].after.iter().any(missing) {
+        if pending[at].waits_for().any(missing) {
             kept[at] = false;
         }
     }

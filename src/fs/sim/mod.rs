@@ -75,7 +75,8 @@ pub use super::linux::Without;
 pub enum Weakness {
     /// One journal for all metadata, as ext4 and xfs: a crash keeps a prefix. File content follows its own ways.
     Ordered,
-    /// The order within a directory is kept, none between directories; a rename between them may leave both names.
+    /// The order within a directory is kept but for the names of fsynced files, none between directories; a rename between
+    /// them may leave both names.
     Btrfs,
     /// What POSIX leaves open: no order between different names, not even in one directory.
     Posix,

@@ -1,11 +1,11 @@
 //! What is durable and what is not: effects, the order that a crash respects between them, and barriers.
 //!
 //! Every change becomes an [`Effect`] that waits for a barrier. A crash leaves any subset of the waiting effects that is
-//! closed under [`Effect::after`]; the [`Weakness`] decides which effects wait for which:
+//! closed under [`Effect::waits_for`]; the [`Weakness`] decides which effects wait for which:
 //!
 //! | | `Ordered` | `Btrfs` | `Posix` |
 //! |---|---|---|---|
-//! | names in one directory | one order for the whole file system | in order | any subset; changes of one name in order |
+//! | names in one directory | one order for the whole file system | in order, but those of an fsynced file may go ahead | any subset; changes of one name in order |
 //! | names in different directories | same | independent | independent |
 //! | attributes of one inode | same | in order | in order |
 //! | rename within a directory, any exchange | one effect | one effect | one effect |
@@ -63,8 +63,12 @@ pub(super) enum Change {
 #[derive(Debug, Clone)]
 pub(super) struct Effect {
     pub(super) id: EffectId,
-    /// Effects that are durable if this one is; those no longer pending are.
-    pub(super) after: Vec<EffectId>,
+    /// Effects that are durable if this one is, because nothing may be lost; those no longer pending are.
+    after: Vec<EffectId>,
+    /// As `after`, but only because the file system keeps them in order.
+    order: Vec<EffectId>,
+    /// A barrier on its file may take it ahead of `order`. What comes later in the directory does not overtake `order`.
+    ahead: bool,
     /// Its barrier failed: no later barrier waits for it.
     pub(super) abandoned: bool,
     mtime: Timestamp,
@@ -72,6 +76,12 @@ pub(super) struct Effect {
 }
 
 impl Effect {
+    /// The effects that are durable if this one is.
+    pub(super) fn waits_for(&self) -> impl Iterator<Item = EffectId> {
+        let order = if self.ahead { &[][..] } else { &self.order };
+        self.after.iter().chain(order).copied()
+    }
+
     pub(super) fn mentions(&self, slot: Slot) -> bool {
         match &self.change {
             Change::Names(parts) => parts.iter().any(|part| part.old == Some(slot) || part.new == Some(slot)),
@@ -136,13 +146,21 @@ pub(super) struct Write {
 impl World {
     /// Records changes of names as one effect that waits for `after` and for what the world's weakness adds.
     pub(super) fn record(&mut self, parts: Vec<Part>, mut after: Vec<EffectId>) -> EffectId {
+        let mut order = Vec::new();
         match self.config.weakness {
-            Weakness::Ordered => after = self.pending.last().map(|effect| effect.id).into_iter().collect(),
-            Weakness::Btrfs => after.extend(parts.iter().map(|part| self.aux[part.dir as usize].last)),
+            Weakness::Ordered => order.extend(self.pending.last().map(|effect| effect.id)),
+            Weakness::Btrfs => {
+                for part in &parts {
+                    let last = self.aux[part.dir as usize].last;
+                    order.push(last);
+                    if let Some(effect) = self.find_effect(last).filter(|effect| effect.ahead) {
+                        order.extend(&effect.order);
+                    }
+                }
+            }
             Weakness::Posix => {
                 for part in &parts {
-                    let last = self.pending.iter().rev().find(|effect| effect.names(part.dir, &part.name));
-                    after.extend(last.map(|effect| effect.id));
+                    after.extend(last_of_name(&self.pending, part));
                 }
             }
         }
@@ -150,17 +168,51 @@ impl World {
         for part in &parts {
             self.aux[part.dir as usize].last = id;
         }
-        self.push(after, self.written_now(), Change::Names(parts))
+        self.push(after, order, self.written_now(), Change::Names(parts))
     }
 
-    fn push(&mut self, mut after: Vec<EffectId>, mtime: Timestamp, change: Change) -> EffectId {
+    fn find_effect(&self, id: EffectId) -> Option<&Effect> {
+        let at = self.pending.binary_search_by_key(&id, |effect| effect.id).ok()?;
+        Some(&self.pending[at])
+    }
+
+    fn push(
+        &mut self,
+        mut after: Vec<EffectId>,
+        mut order: Vec<EffectId>,
+        mtime: Timestamp,
+        change: Change,
+    ) -> EffectId {
         let id = self.next_effect;
         self.next_effect += 1;
-        after.sort_unstable();
-        after.dedup();
-        after.retain(|id| self.pending.binary_search_by_key(id, |effect| effect.id).is_ok());
-        self.pending.push(Arc::new(Effect { id, after, abandoned: false, mtime, change }));
+        for waits in [&mut after, &mut order] {
+            waits.sort_unstable();
+            waits.dedup();
+            waits.retain(|&id| self.find_effect(id).is_some());
+        }
+        self.pending.push(Arc::new(Effect { id, after, order, ahead: false, abandoned: false, mtime, change }));
         id
+    }
+
+    /// On btrfs, the fsync of a file logs its own names and not their neighbours: they may go ahead of earlier names.
+    fn let_ahead(&mut self, slot: Slot) {
+        for at in 0..self.pending.len() {
+            let Change::Names(parts) = &self.pending[at].change else { continue };
+            if self.pending[at].ahead || !self.pending[at].mentions(slot) {
+                continue;
+            }
+            let same_name: Vec<EffectId> =
+                parts.iter().filter_map(|part| last_of_name(&self.pending[..at], part)).collect();
+            let effect = Arc::make_mut(&mut self.pending[at]);
+            effect.ahead = true;
+            effect.after.extend(same_name);
+            let (id, order) = (effect.id, effect.order.clone());
+            for later in &mut self.pending[at + 1..] {
+                if later.order.contains(&id) {
+                    Arc::make_mut(later).order.extend(&order);
+                }
+            }
+        }
     }
 
     /// The pending effects on names in `dir`.
@@ -190,7 +242,7 @@ impl World {
             }
         }
         let after = if ordered { self.pending.last().map_or(0, |effect| effect.id) } else { last };
-        let id = self.push(vec![after], mtime, Change::Meta { slot, mode, mtime, of_write });
+        let id = self.push(Vec::new(), vec![after], mtime, Change::Meta { slot, mode, mtime, of_write });
         self.aux(slot).meta = id;
     }
 
@@ -227,6 +279,9 @@ impl World {
         self.version += 1;
         self.write_back(slot);
         self.dirty.retain(|&dirty| dirty != slot);
+        if self.config.weakness == Weakness::Btrfs {
+            self.let_ahead(slot);
+        }
         self.settle(|effect| effect.is_meta_of(slot));
     }
 
@@ -358,6 +413,11 @@ impl World {
     }
 }
 
+/// The last effect on the name that `part` changes.
+fn last_of_name(pending: &[Arc<Effect>], part: &Part) -> Option<EffectId> {
+    pending.iter().rev().find(|effect| effect.names(part.dir, &part.name)).map(|effect| effect.id)
+}
+
 /// A barrier and what it was called on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Barrier {
@@ -370,8 +430,8 @@ pub(super) enum Barrier {
 pub(super) fn close(pending: &[Arc<Effect>], chosen: &mut [bool]) {
     for at in (0..pending.len()).rev() {
         if chosen[at] {
-            for id in &pending[at].after {
-                if let Ok(before) = pending.binary_search_by_key(id, |effect| effect.id) {
+            for id in pending[at].waits_for() {
+                if let Ok(before) = pending.binary_search_by_key(&id, |effect| effect.id) {
                     chosen[before] = true;
                 }
             }

@@ -131,6 +131,25 @@ fn barriers_persist_what_they_are_called_on_and_no_more() {
 }
 
 #[test]
+fn on_btrfs_an_fsynced_file_may_take_its_name_ahead_of_earlier_ones() {
+    for (weakness, ahead) in [(Weakness::Ordered, false), (Weakness::Btrfs, true), (Weakness::Posix, true)] {
+        let fs = SimFs::new(Config::new(weakness));
+        let root = open(&fs, "/");
+        fs.make_symlink(&root, b"a", b"x").unwrap();
+        let b = write_new(&fs, &root, "b", b"x");
+        fs.make_symlink(&root, b"c", b"x").unwrap();
+        let late = weakness == Weakness::Posix;
+        assert_eq!(names(fs.crash_states(1000)).contains(&vec!["b".to_string()]), late, "{weakness:?}");
+        fs.sync_file(&b).unwrap();
+        fs.make_symlink(&root, b"d", b"x").unwrap();
+        let found = names(fs.crash_states(1000));
+        let has = |state: &[&str]| found.contains(&state.iter().map(ToString::to_string).collect::<Vec<_>>());
+        assert_eq!((has(&["b"]), has(&["b", "c"]), has(&["b", "d"])), (ahead, late, late), "{weakness:?}");
+        assert!(has(&["a", "b", "c", "d"]));
+    }
+}
+
+#[test]
 fn a_name_in_a_directory_that_was_not_persisted_is_gone_but_a_moved_file_is_not() {
     for weakness in WEAKNESSES {
         let (fs, one, _) = two_dirs(Config::new(weakness));

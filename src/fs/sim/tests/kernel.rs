@@ -33,7 +33,7 @@ pub(super) fn perform<F: Fs>(fs: &F, dirs: &mut Vec<F::Dir>, (kind, d1, n1, d2, 
     let (n1, n2) = (name(n1), name(n2));
     let (dir, other) = (&dirs[at], &dirs[to]);
     let x = usize::from(x);
-    match kind % 24 {
+    match kind % 25 {
         0 => {
             let result =
                 fs.create_file(dir, n1, FILE_MODES[x % 4]).and_then(|mut file| fs.write(&mut file, &vec![7; x]));
@@ -88,7 +88,11 @@ pub(super) fn perform<F: Fs>(fs: &F, dirs: &mut Vec<F::Dir>, (kind, d1, n1, d2, 
             format!("write {at} {n1:?}: {}", show(result))
         }
         22 => format!("chmod {at}: {}", show(fs.set_dir_mode(dir, DIR_MODES[x % 3]))),
-        _ => format!("sync {at}: {} {}", show(fs.sync_dir(dir)), shown_stat(fs.stat_dir(dir).unwrap())),
+        23 => format!("sync {at}: {} {}", show(fs.sync_dir(dir)), shown_stat(fs.stat_dir(dir).unwrap())),
+        _ => {
+            let synced = fs.open_file(dir, n1).and_then(|file| fs.sync_file(&file));
+            format!("fsync {at} {n1:?}: {}", show(synced))
+        }
     }
 }
 
@@ -112,8 +116,9 @@ fn outcome<F: Fs>(fs: &F, root: &Path, choices: &[Choices]) -> Vec<String> {
     said
 }
 
-fn cases(default: u32) -> u32 {
-    std::env::var("TXFS_SIM_KERNEL_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(default)
+/// How many random cases a test tries.
+pub(super) fn cases(default: u32) -> u32 {
+    std::env::var("TXFS_SIM_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(default)
 }
 
 /// As another user than root, this compares the permission checks too.
