@@ -11,7 +11,7 @@ fn changed(weakness: Weakness, choices: &[Choices], only_moves: bool) -> SimFs {
     }
     let mut dirs: Vec<SimDir> = ["/", "/a", "/a/a", "/b", "/b/c", "/d"].iter().map(|path| open(&fs, path)).collect();
     for &(kind, d1, n1, d2, n2, x) in choices {
-        let moves = [1, 6, 6, 6, 6, 6, 15, 23, 24];
+        let moves = [1, 6, 6, 6, 6, 6, 14, 15, 23, 24];
         let kind = if only_moves { moves[usize::from(kind) % moves.len()] } else { kind };
         // No entry is replaced where entries are only moved.
         let x = if only_moves && kind == 6 { 1 + x % 2 } else { x };
