@@ -20,10 +20,12 @@ use super::view::{View, hash_tree, mix};
 use super::world::{Aux, Blob, Body, ROOT, Slot, Table, World};
 use super::{Call, SimFs};
 
-/// Distinct contents of one unsynced file that are told apart at most; beyond it they are sampled.
+/// Contents of one unsynced file that are told apart at most; beyond it they are sampled.
 const FILE_STATES: usize = 256;
-/// Bytes that the contents of one file may take in memory together.
-const FILE_BYTES: usize = 4 << 20;
+/// The same for all unsynced files together, where they are many.
+const ALL_FILE_STATES: usize = 4096;
+/// Bytes that those contents may take in memory together.
+const ALL_FILE_BYTES: usize = 64 << 20;
 
 /// A world as it was right after a call, from which the states that a crash there can leave are derived.
 #[derive(Clone)]
@@ -408,7 +410,8 @@ fn file_states(base: &World, slot: Slot, random: &mut Random) -> Option<FileStat
     }
     let choice = Choice::new(disk.content.bytes(), &live.writes, base.config.block);
     let everything = replay(disk.content.bytes(), &live.writes, base.config.block);
-    let most = (FILE_BYTES / (everything.len() + 1)).clamp(8, FILE_STATES);
+    let files = base.dirty.len().max(1);
+    let most = (ALL_FILE_BYTES / files / (everything.len() + 1)).min(ALL_FILE_STATES / files).clamp(6, FILE_STATES);
     let mut contents = vec![disk.content.clone(), Arc::new(Blob::new(everything))];
     let mut seen: HashSet<u64> = contents.iter().map(|blob| blob.hash()).collect();
     let mut add = |bytes: Vec<u8>| {

@@ -269,6 +269,22 @@ fn samples_are_repeatable_and_hold_the_extremes() {
 }
 
 #[test]
+fn large_worlds_are_sampled_within_bounds() {
+    let fs = SimFs::new(Config::default());
+    for dir in 0..10 {
+        fs.put_dir(format!("/w/{dir}"), 0o755);
+        let dir = open(&fs, &format!("/w/{dir}"));
+        for i in 0..50 {
+            drop(write_new(&fs, &dir, &format!("f{i}"), &vec![b'x'; 20_000]));
+        }
+    }
+    let mut states = fs.crash_states(100);
+    let count = states.by_ref().take(300).count();
+    assert!(!states.exhaustive());
+    assert_eq!((count, states.returned()), (300, 300), "the extremes come beyond the limit");
+}
+
+#[test]
 fn a_recorded_point_leaves_what_a_crash_there_leaves() {
     let run = |fs: &SimFs| -> io::Result<()> {
         let root = fs.open_anchor("/".as_ref())?;
