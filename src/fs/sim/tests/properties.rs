@@ -103,10 +103,16 @@ fn sim_speed() {
     };
     let start = std::time::Instant::now();
     let rounds = 20_000u64;
+    let mut calls = 0;
     for _ in 0..rounds {
-        commit(&fs.fork()).unwrap();
+        let fork = fs.fork();
+        commit(&fork).unwrap();
+        calls = fork.calls();
     }
-    println!("{:.0} forks with a commit of 30 calls per minute", rounds as f64 * 60.0 / start.elapsed().as_secs_f64());
+    println!(
+        "{:.0} forks with a commit of {calls} calls per minute",
+        rounds as f64 * 60.0 / start.elapsed().as_secs_f64()
+    );
     let start = std::time::Instant::now();
     let (mut states, mut distinct) = (0u64, HashSet::new());
     for round in 0..200 {
