@@ -41,6 +41,8 @@ pub(crate) enum State {
     Done,
     /// Both names lead to the entry that moves.
     Half,
+    /// Done, and what it displaced is gone: it cannot be undone any more.
+    Final,
     /// The entry that was to leave its place has left it, and is not where it was to go: done, and changed since.
     Left,
     /// Something else is there.
@@ -106,7 +108,7 @@ impl<'a, F: Fs> Applier<'a, F> {
     /// How far operation `index` has come.
     pub(crate) fn state(&self, index: usize, operation: &Operation) -> Result<State> {
         match self.state_by(index, operation, Doubt::No)? {
-            State::Left | State::Unrecognized => self.state_by(index, operation, Doubt::Yes),
+            State::Final | State::Left | State::Unrecognized => self.state_by(index, operation, Doubt::Yes),
             state => Ok(state),
         }
     }
@@ -157,8 +159,9 @@ impl<'a, F: Fs> Applier<'a, F> {
             if both_names && old_is_kept {
                 return Ok(State::Half);
             }
-            if !new_at_source && (old_is_kept || is(source, old, at_source.as_ref())?) {
-                return Ok(State::Done);
+            if !new_at_source {
+                let old_is_there = old_is_kept || is(source, old, at_source.as_ref())?;
+                return Ok(if old_is_there { State::Done } else { State::Final });
             }
         }
         Ok(if new_at_source { State::Unrecognized } else { State::Left })
@@ -167,7 +170,7 @@ impl<'a, F: Fs> Applier<'a, F> {
     /// Performs operation `index`, which is not done or half done.
     pub(crate) fn forward(&self, index: usize, operation: &Operation) -> Result<()> {
         match (self.state(index, operation)?, operation) {
-            (State::Done, _) => Ok(()),
+            (State::Done | State::Final, _) => Ok(()),
             (State::NotDone, Operation::SetMode { path, to, .. }) => self.set_mode(path, *to),
             (State::NotDone, Operation::RemoveDirectory { path, .. }) => self.remove_directory(path),
             (State::NotDone, Operation::Add { path, new }) => {

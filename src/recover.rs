@@ -347,7 +347,7 @@ impl<F: Fs> Store<F> {
         let (mut skip, mut unknown) = (HashSet::new(), Paths::default());
         for (index, operation) in journal.operations.iter().enumerate() {
             match applier.state(index, operation)? {
-                State::Done => {}
+                State::Done | State::Final => {}
                 State::NotDone | State::Half => pending += 1,
                 // HEAD was replaced after every operation: what has left its place was moved, and changed since.
                 State::Left if head == Relation::This => drop(skip.insert(index)),
@@ -383,7 +383,7 @@ impl<F: Fs> Store<F> {
         let applier = self.applier(journal)?;
         let (mut skip, mut unknown) = (HashSet::new(), Paths::default());
         for (index, operation) in journal.operations.iter().enumerate() {
-            if matches!(applier.state(index, operation)?, State::Left | State::Unrecognized) {
+            if matches!(applier.state(index, operation)?, State::Final | State::Left | State::Unrecognized) {
                 skip.insert(index);
                 unknown.push(operation.path().clone());
             }
@@ -423,7 +423,8 @@ impl<F: Fs> Store<F> {
         self.sync_all().map_err(|source| self.unknown_outcome(source))
     }
 
-    /// The undo intent is durable before anything is undone: a crash from here on finishes undoing.
+    /// The undo intent is durable before anything is undone: a crash from here on finishes undoing. What was done so far is
+    /// durable before the intent: without RENAME_EXCHANGE the old entry's second name could be lost, and the new one's not.
     fn roll_back(
         &self,
         journal: &Journal,
@@ -438,6 +439,7 @@ impl<F: Fs> Store<F> {
                 Relation::Base => Ok(()),
                 _ => Err(Error::corrupt(state_path(name::HEAD).under(self.state.at()), "it has changed already")),
             })
+            .and_then(|()| self.sync_all())
             .and_then(|()| self.rename(&state_path(name::JOURNAL), &state_path(name::JOURNAL_UNDO)))
             .and_then(|()| self.sync_state())
             .and_then(|()| self.undo(journal, begun, applier, skip));

@@ -18,6 +18,8 @@ use serde::{Deserialize, Serialize};
 use crate::path::RelPath;
 
 pub mod linux;
+#[cfg(feature = "sim")]
+pub mod sim;
 pub(crate) mod stream;
 pub(crate) mod tree;
 

@@ -1,0 +1,137 @@
+//! The model against itself, on random worlds; and how fast it is.
+
+use super::kernel::{Choices, cases, perform};
+use super::*;
+
+/// A world with some durable content, changed at random without any barrier that fails.
+fn changed(weakness: Weakness, choices: &[Choices], only_moves: bool) -> SimFs {
+    let fs = SimFs::new(Config { reuse: Reuse::Never, lose_metadata: !only_moves, ..Config::new(weakness) });
+    for path in ["/a/a/a", "/a/b", "/b/c/d", "/c", "/d/a"] {
+        fs.put_file(path, path.as_bytes(), 0o644);
+    }
+    let mut dirs: Vec<SimDir> = ["/", "/a", "/a/a", "/b", "/b/c", "/d"].iter().map(|path| open(&fs, path)).collect();
+    for &(kind, d1, n1, d2, n2, x) in choices {
+        let moves = [1, 6, 6, 6, 6, 6, 14, 15, 23, 24];
+        let kind = if only_moves { moves[usize::from(kind) % moves.len()] } else { kind };
+        // No entry is replaced where entries are only moved.
+        let x = if only_moves && kind == 6 { 1 + x % 2 } else { x };
+        perform(&fs, &mut dirs, (kind, d1, n1, d2, n2, x));
+    }
+    fs
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(cases(400)) })]
+
+    #[test]
+    fn what_is_only_moved_is_never_lost(choices in proptest::collection::vec(any::<Choices>(), 1..30)) {
+        for weakness in WEAKNESSES {
+            let fs = changed(weakness, &choices, true);
+            for world in fs.crash_states(300) {
+                let contents: BTreeSet<Vec<u8>> = world.tree("/").values().map(|entry| entry.content().to_vec()).collect();
+                for path in ["/a/a/a", "/a/b", "/b/c/d", "/c", "/d/a"] {
+                    prop_assert!(contents.contains(path.as_bytes()), "{path} is lost:\n{}", world.describe());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_weaker_world_leaves_all_that_a_stronger_one_leaves(choices in proptest::collection::vec(any::<Choices>(), 1..16)) {
+        let states = |weakness| {
+            let states = changed(weakness, &choices, false).crash_states(3000);
+            states.exhaustive().then(|| states.map(|world| world.hash()).collect::<BTreeSet<_>>())
+        };
+        let [ordered, btrfs, posix] = WEAKNESSES.map(states);
+        if let (Some(ordered), Some(btrfs)) = (&ordered, &btrfs) {
+            prop_assert!(ordered.is_subset(btrfs));
+        }
+        if let (Some(btrfs), Some(posix)) = (&btrfs, &posix) {
+            prop_assert!(btrfs.is_subset(posix));
+        }
+    }
+
+    #[test]
+    fn a_barrier_on_everything_leaves_one_state_that_is_the_live_one(choices in proptest::collection::vec(any::<Choices>(), 1..60)) {
+        for weakness in WEAKNESSES {
+            let fs = changed(weakness, &choices, false);
+            let everything = fs.crash_states(2).any(|world| world.tree_hash("/") == fs.tree_hash("/"));
+            prop_assert!(everything || fs.crash_states(2).exhaustive());
+            fs.sync_fs(&open(&fs, "/")).unwrap();
+            let states: Vec<u64> = fs.crash_states(10).map(|world| world.hash()).collect();
+            prop_assert_eq!(states, vec![fs.hash()]);
+        }
+    }
+
+    #[test]
+    fn every_recorded_state_survives_a_second_crash_as_it_is(choices in proptest::collection::vec(any::<Choices>(), 1..20)) {
+        let fs = changed(Weakness::Posix, &choices, false);
+        for world in fs.crash_states(20) {
+            let again: Vec<u64> = world.crash_states(10).map(|world| world.hash()).collect();
+            prop_assert_eq!(again, vec![world.hash()]);
+        }
+    }
+}
+
+/// `cargo test --release --features sim sim_speed -- --ignored --nocapture`
+#[test]
+#[ignore = "a measurement"]
+fn sim_speed() {
+    let fs = SimFs::new(Config::default());
+    for i in 0..10 {
+        fs.put_file(format!("/out/d{}/f{i}", i % 3), &[b'x'; 200], 0o644);
+    }
+    fs.put_dir("/.out.txfs/tx", 0o700);
+    // About what a small commit does: two files staged, a journal, three operations, HEAD, settling.
+    let commit = |fs: &SimFs| -> io::Result<()> {
+        let (out, state) = (fs.open_anchor("/out".as_ref())?, fs.open_anchor("/.out.txfs".as_ref())?);
+        let stage = fs.open_dir(&state, &p("tx"))?;
+        for name in [&b"f0"[..], b"f1", b"journal.new"] {
+            let mut file = fs.create_file(&stage, name, 0o644)?;
+            fs.write(&mut file, &[b'y'; 300])?;
+        }
+        fs.sync_fs(&stage)?;
+        fs.rename(&stage, b"journal.new", &state, b"journal", RenameMode::Replace)?;
+        fs.sync_dir(&state)?;
+        let (d0, d1) = (fs.open_dir(&out, &p("d0"))?, fs.open_dir(&out, &p("d1"))?);
+        fs.rename(&stage, b"f0", &d0, b"f0", RenameMode::Exchange)?;
+        fs.rename(&stage, b"f1", &d1, b"f1", RenameMode::Exchange)?;
+        fs.rename(&d1, b"f4", &stage, b"f4", RenameMode::NoReplace)?;
+        [&d0, &d1, &stage].into_iter().try_for_each(|dir| fs.sync_dir(dir))?;
+        fs.remove_file(&state, b"journal")?;
+        fs.sync_dir(&state)
+    };
+    let start = std::time::Instant::now();
+    let rounds = 20_000u64;
+    let mut calls = 0;
+    for _ in 0..rounds {
+        let fork = fs.fork();
+        commit(&fork).unwrap();
+        calls = fork.calls();
+    }
+    println!(
+        "{:.0} forks with a commit of {calls} calls per minute",
+        rounds as f64 * 60.0 / start.elapsed().as_secs_f64()
+    );
+    let start = std::time::Instant::now();
+    let (mut states, mut distinct) = (0u64, HashSet::new());
+    for round in 0..200 {
+        let fork = fs.fork();
+        fork.record_crash_points();
+        commit(&fork).unwrap();
+        for point in fork.crash_points() {
+            for world in point.states(1_000_000) {
+                states += 1;
+                if round == 0 {
+                    distinct.insert(world.hash());
+                }
+            }
+        }
+    }
+    let seconds = start.elapsed().as_secs_f64();
+    println!(
+        "{states} crash states ({} distinct a commit) at {:.0} per minute",
+        distinct.len(),
+        states as f64 * 60.0 / seconds
+    );
+}
