@@ -22,13 +22,13 @@
 use std::cell::OnceCell;
 use std::io;
 
+use crate::digest;
 use crate::error::{Error, Result};
 use crate::fs::tree::Tree;
 use crate::fs::{Fs, Kind, RenameMode, Stat};
 use crate::journal::record::Operation;
 use crate::manifest::Object;
 use crate::path::RelPath;
-use crate::stage;
 use crate::store::{Capabilities, Output};
 use crate::txdir::{REMOVED, STAGE, part};
 
@@ -91,7 +91,7 @@ impl<F: Fs> End<'_, F> {
         if object.kind == Kind::Directory || Some(object.kind) != stat.kind || object.size != stat.size {
             return Ok(false);
         }
-        let found = stage::object(self.tree, &self.path, object.kind, stat)?;
+        let found = digest::object(self.tree, &self.path, object.kind, stat)?;
         Ok(found.publishes_same(object))
     }
 }

@@ -3,13 +3,13 @@
 use std::io::Read;
 use std::path::PathBuf;
 
+use crate::digest;
 use crate::error::Result;
 use crate::fs::{Fs, Kind};
 use crate::journal::reader;
 use crate::journal::record::Record;
 use crate::path::RelPath;
 use crate::settle;
-use crate::stage;
 use crate::store::{Store, name, open_trusted, state_path};
 
 /// What could be read of a journal.
@@ -92,7 +92,7 @@ impl<F: Fs> Store<F> {
                 Some(stat) if stat.mode != object.mode => Some(FindingKind::Mode),
                 Some(stat) if object.kind == Kind::File && stat.size != object.size => Some(FindingKind::Content),
                 Some(stat) => {
-                    let live = stage::object(&tree, &entry.path, object.kind, &stat)?;
+                    let live = digest::object(&tree, &entry.path, object.kind, &stat)?;
                     (live.digest != object.digest).then_some(FindingKind::Content)
                 }
             };

@@ -74,6 +74,7 @@
 //! `cli` (default) builds the `txfs` command.
 
 mod apply;
+mod digest;
 mod error;
 mod frame;
 pub mod fs;

@@ -84,6 +84,7 @@ pub(crate) fn settle_stale<F: Fs>(store: &Store<F>, journal: &Journal) -> Result
 
 /// Removes what nobody needs any more, and returns where foreign entries were moved to. Call with the store's lock held.
 pub(crate) fn sweep<F: Fs>(store: &Store<F>) -> Result<Vec<PathBuf>> {
+    store.state.remove(&state_path(name::TRASH))?;
     let Some(head) = store.head()? else { return Ok(Vec::new()) };
     let current = head.info.generation;
     if let Some(tree) = store.state.find_below(&previous_path(current))?

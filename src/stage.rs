@@ -1,19 +1,17 @@
 //! The scan of a stage: what a transaction wants to publish, digested.
 //!
 //! Invariants (P2):
-//! 1. A file is digested between two looks at its size and time: one that is being written meanwhile is an error, not a digest.
-//! 2. A file with several hard links is copied to an inode of its own first, so that nobody can change a published file through
+//! 1. A file with several hard links is copied to an inode of its own first, so that nobody can change a published file through
 //!    another name of it.
-//! 3. Only the stage is read and changed; the output is not looked at here.
+//! 2. Only the stage is read and changed; the output is not looked at here.
 //!
 //! A crash inside leaves the stage with fewer hard links; nothing else.
 
 use std::collections::HashMap;
-use std::io::{self, Read};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::io;
 
+use crate::digest::{self, Pool};
 use crate::error::{Error, Paths, Problem, Result};
-use crate::fs::stream::Stream;
 use crate::fs::tree::{Tree, Walked};
 use crate::fs::{Fs, Kind, RenameMode, Stat};
 use crate::manifest::{Digest, Entry, Object};
@@ -22,12 +20,6 @@ use crate::path::RelPath;
 /// The name that no published entry may have at the top: txfs' own state directory inside an output.
 pub(crate) const RESERVED: &[u8] = b".txfs";
 
-/// Read at once while digesting, in bytes.
-const CHUNK: usize = 128 << 10;
-
-/// Fewer files than this are digested on one thread: starting another costs more.
-const PARALLEL_FROM: usize = 64;
-
 /// What is in a stage.
 #[derive(Debug, Default)]
 pub(crate) struct Staged {
@@ -35,7 +27,13 @@ pub(crate) struct Staged {
     pub(crate) entries: Vec<Entry>,
     /// What cannot be published.
     pub(crate) problems: Vec<Problem>,
+    /// What the kernel said when a large stage began to be made durable while it was read; the barrier proper comes later, but
+    /// an error is told only once.
+    pub(crate) early_sync: Option<io::Error>,
 }
+
+/// From this many entries on, the disk is put to work while the rest is still read.
+const EARLY_SYNC_FROM: usize = 256;
 
 /// Digests that are known because txfs wrote the files itself; used only while the file is the very same.
 pub(crate) type Known = HashMap<RelPath, Object>;
@@ -48,142 +46,86 @@ pub(crate) struct Scratch<'a, F: Fs> {
 
 /// Lists and digests everything in `stage`. Without a scratch file the stage is only read: for a preview.
 pub(crate) fn scan<F: Fs>(stage: &Tree<F>, known: &Known, scratch: Option<Scratch<'_, F>>) -> Result<Staged> {
-    let mut staged = Staged::default();
-    let mut linked = Vec::new();
-    let (mut unsupported, mut reserved) = (Paths::default(), Paths::default());
-    let mut to_digest = Vec::new();
-    stage.walk(
-        &RelPath::root(),
-        |_| true,
-        |Walked { path, stat }| {
-            if path.as_bytes() == RESERVED {
-                reserved.push(path.clone());
-            }
-            let Some(kind) = stat.kind else {
-                unsupported.push(path);
-                return Ok(());
-            };
-            if kind == Kind::File && stat.nlink > 1 {
-                linked.push((staged.entries.len(), stat));
-            }
-            let digest = match known.get(&path) {
-                Some(object) if object.is(&stat) => object.digest,
-                _ if kind == Kind::Directory => Digest::default(),
-                _ => {
-                    to_digest.push(staged.entries.len());
-                    Digest::default()
-                }
-            };
-            staged.entries.push(Entry { path, object: Object::new(kind, &stat, digest) });
-            Ok(())
-        },
-    )?;
-    if let Some(scratch) = scratch {
-        for (i, stat) in linked {
-            let Entry { path, object } = &mut staged.entries[i];
-            *object = Object::new(Kind::File, &separate(stage, &scratch, path, &stat)?, object.digest);
-        }
-    }
-    digest_all(stage, &mut staged.entries, &to_digest)?;
-    let problems = [(unsupported, Problem::UnsupportedKind as fn(Paths) -> Problem), (reserved, Problem::ReservedName)];
-    staged.problems =
-        problems.into_iter().filter(|(paths, _)| !paths.is_empty()).map(|(paths, of)| of(paths)).collect();
-    Ok(staged)
-}
-
-fn digest_all<F: Fs>(stage: &Tree<F>, entries: &mut [Entry], which: &[usize]) -> Result<()> {
-    let threads = if which.len() < PARALLEL_FROM { 1 } else { stage.fs.parallelism() };
-    let digests = if threads == 1 {
-        which.iter().map(|&i| digest_staged(stage, &entries[i])).collect::<Result<Vec<_>>>()?
-    } else {
-        digest_parallel(stage, entries, which, threads)?
-    };
-    for (&i, digest) in which.iter().zip(digests) {
-        entries[i].object.digest = digest;
-    }
-    Ok(())
-}
-
-fn digest_parallel<F: Fs>(stage: &Tree<F>, entries: &[Entry], which: &[usize], threads: usize) -> Result<Vec<Digest>> {
-    /// Files taken at once: neighbours share a directory.
-    const BATCH: usize = 32;
-    let next = AtomicUsize::new(0);
-    let trees: Vec<Tree<F>> = (0..threads).map(|_| stage.clone()).collect();
-    let parts: Result<Vec<Vec<(usize, Digest)>>> = std::thread::scope(|scope| {
-        let workers: Vec<_> = trees
-            .into_iter()
-            .map(|tree| {
-                let next = &next;
-                scope.spawn(move || {
-                    let mut done = Vec::new();
-                    loop {
-                        let start = next.fetch_add(BATCH, Ordering::Relaxed);
-                        let Some(batch) = which.get(start..which.len().min(start + BATCH)) else { break };
-                        if batch.is_empty() {
-                            break;
-                        }
-                        for (k, &i) in batch.iter().enumerate() {
-                            done.push((start + k, digest_staged(&tree, &entries[i])?));
-                        }
-                    }
-                    Ok(done)
-                })
-            })
-            .collect();
-        workers.into_iter().map(|worker| worker.join().expect("a digesting thread does not panic")).collect()
-    });
-    let mut digests = vec![Digest::default(); which.len()];
-    for (k, digest) in parts?.into_iter().flatten() {
-        digests[k] = digest;
-    }
-    Ok(digests)
-}
-
-fn digest_staged<F: Fs>(stage: &Tree<F>, entry: &Entry) -> Result<Digest> {
-    match digest(stage, &entry.path, entry.object.kind)? {
-        (_, Some(stat)) if !entry.object.is(&stat) => Err(stage.io("read", &entry.path)(io::Error::other(
-            "it is being written to: wait until the build has finished",
-        ))),
-        (digest, _) => Ok(digest),
-    }
-}
-
-/// Digests what is at `path`; for a file with its attributes after reading.
-pub(crate) fn digest<F: Fs>(tree: &Tree<F>, path: &RelPath, kind: Kind) -> Result<(Digest, Option<Stat>)> {
-    let dir = tree.parent(path).map_err(tree.io("open the directory of", path))?;
-    match kind {
-        Kind::Directory => Ok((Digest::default(), None)),
-        Kind::Symlink => {
-            let target = tree.fs.read_link(&dir, path.name()).map_err(tree.io("read the link", path))?;
-            Ok((Digest::of(&target), None))
-        }
-        Kind::File => {
-            let file = tree.fs.open_file(&dir, path.name()).map_err(tree.io("read", path))?;
-            let mut stream = Stream { fs: tree.fs.clone(), file };
-            let digest = digest_stream(&mut stream).map_err(tree.io("read", path))?;
-            let stat = tree.fs.stat_file(&stream.file).map_err(tree.io("read the attributes of", path))?;
-            Ok((digest, Some(stat)))
-        }
-    }
-}
-
-fn digest_stream(stream: &mut impl Read) -> io::Result<Digest> {
-    let mut hasher = blake3::Hasher::new();
-    let mut chunk = vec![0; CHUNK];
-    loop {
-        match stream.read(&mut chunk) {
-            Ok(0) => return Ok(Digest(hasher.finalize().into())),
-            Ok(n) => hasher.update(&chunk[..n]),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(error),
+    let may_sync = scratch.is_some() && stage.fs.parallelism() > 1;
+    std::thread::scope(|scope| {
+        let mut scan = Scan {
+            stage,
+            known,
+            pool: Pool::new(scope, stage),
+            staged: Staged::default(),
+            linked: Vec::new(),
+            unsupported: Paths::default(),
+            reserved: Paths::default(),
         };
-    }
+        let mut early_sync = None;
+        stage.walk(
+            &RelPath::root(),
+            |_| true,
+            |entry| {
+                scan.note(entry);
+                if may_sync && scan.staged.entries.len() == EARLY_SYNC_FROM {
+                    let stage = stage.clone();
+                    early_sync = Some(scope.spawn(move || stage.fs.sync_fs(stage.root())));
+                }
+                Ok(())
+            },
+        )?;
+        let mut staged = scan.finish(scratch)?;
+        let synced = early_sync.map(|sync| sync.join().expect("a system call does not panic"));
+        staged.early_sync = synced.and_then(Result::err);
+        Ok(staged)
+    })
 }
 
-/// The object at a path of the output, digested.
-pub(crate) fn object<F: Fs>(tree: &Tree<F>, path: &RelPath, kind: Kind, stat: &Stat) -> Result<Object> {
-    let (digest, after) = digest(tree, path, kind)?;
-    Ok(Object::new(kind, &after.unwrap_or(*stat), digest))
+struct Scan<'a, 'scope, 'env, F: Fs> {
+    stage: &'a Tree<F>,
+    known: &'a Known,
+    pool: Pool<'scope, 'env, F>,
+    staged: Staged,
+    /// Files with several names: which, and their attributes.
+    linked: Vec<(usize, Stat)>,
+    unsupported: Paths,
+    reserved: Paths,
+}
+
+impl<'scope, F: Fs + 'scope> Scan<'_, 'scope, '_, F> {
+    fn note(&mut self, Walked { path, stat }: Walked) {
+        if path.as_bytes() == RESERVED {
+            self.reserved.push(path.clone());
+        }
+        let Some(kind) = stat.kind else {
+            self.unsupported.push(path);
+            return;
+        };
+        let index = self.staged.entries.len();
+        let mut entry = Entry { object: Object::new(kind, &stat, Digest::default()), path };
+        match self.known.get(&entry.path) {
+            _ if kind == Kind::Directory => {}
+            _ if kind == Kind::File && stat.nlink > 1 => self.linked.push((index, stat)),
+            Some(object) if object.is(&stat) => entry.object.digest = object.digest,
+            _ => self.pool.push(index, &entry),
+        }
+        self.staged.entries.push(entry);
+    }
+
+    fn finish(self, scratch: Option<Scratch<'_, F>>) -> Result<Staged> {
+        let Self { stage, pool, mut staged, linked, unsupported, reserved, .. } = self;
+        for (index, digest) in pool.finish()? {
+            staged.entries[index].object.digest = digest;
+        }
+        for (index, mut stat) in linked {
+            let Entry { path, object } = &mut staged.entries[index];
+            if let Some(scratch) = &scratch {
+                stat = separate(stage, scratch, path, &stat)?;
+            }
+            *object = digest::object(stage, path, Kind::File, &stat)?;
+        }
+        let problems =
+            [(unsupported, Problem::UnsupportedKind as fn(Paths) -> Problem), (reserved, Problem::ReservedName)];
+        staged.problems =
+            problems.into_iter().filter(|(paths, _)| !paths.is_empty()).map(|(paths, of)| of(paths)).collect();
+        Ok(staged)
+    }
 }
 
 /// Gives the file at `path` an inode of its own, by way of a scratch file.

@@ -9,6 +9,7 @@
 //!     manifests/N        inventory of generation N
 //!     tx/ID/             an open transaction
 //!     previous/N/        what generation N displaced, with its journal
+//!     trash/ID           a transaction that had nothing to publish
 //!     rescued/N.I        what txfs found among it and could not prove to be its own
 //! ```
 //!
@@ -53,6 +54,7 @@ pub(crate) mod name {
     pub(crate) const MANIFESTS: &str = "manifests";
     pub(crate) const TRANSACTIONS: &str = "tx";
     pub(crate) const PREVIOUS: &str = "previous";
+    pub(crate) const TRASH: &str = "trash";
     pub(crate) const RESCUED: &str = "rescued";
     pub(crate) const PROBE: &str = "probe";
 }

@@ -23,6 +23,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::apply::Applier;
+use crate::digest;
 use crate::error::{Error, Problem, Result};
 use crate::fs::stream::Stream;
 use crate::fs::tree::{Tree, Walked};
@@ -354,7 +355,7 @@ impl<F: Fs> Live for Published<F> {
 
     fn object(&self, path: &RelPath, kind: Kind, stat: &Stat) -> Result<Object> {
         match &self.tree {
-            Some(tree) => stage::object(tree, path, kind, stat),
+            Some(tree) => digest::object(tree, path, kind, stat),
             None => Err(Error::io("read", path.as_path())(io::ErrorKind::NotFound.into())),
         }
     }
@@ -517,7 +518,11 @@ impl<F: Fs> Transaction<'_, F> {
         let stage = self.stage_tree()?;
         let copy = part(COPY);
         let scratch = own.then_some(Scratch { tree: &self.tree, path: &copy });
-        let staged = stage::scan(&stage, &self.known, scratch)?;
+        let mut staged = stage::scan(&stage, &self.known, scratch)?;
+        if let Some(error) = staged.early_sync.take() {
+            let source = stage.io("make durable", &RelPath::root())(error);
+            return Err(Error::StageLost { source: Box::new(source) });
+        }
         let base = self.store.base_entries(head)?;
         let scope = match self.meta.from {
             From::Empty | From::Copy => Scope::Whole,
@@ -567,7 +572,10 @@ impl<F: Fs> Transaction<'_, F> {
     /// P2 to P6, under the store's lock.
     fn publish(&mut self, options: &CommitOptions<'_>, piecewise: bool) -> Result<Committed> {
         let head = self.check_base()?;
-        let mut plan = self.prepare(head.as_ref(), options, true, piecewise)?;
+        let mut plan = match self.prepare(head.as_ref(), options, true, piecewise) {
+            Err(Error::StageLost { source }) => return Err(self.lose_stage(*source)),
+            result => result?,
+        };
         if !plan.problems.is_empty() {
             return Err(Error::Refused { output: self.store.output.path.clone(), problems: plan.problems });
         }
@@ -602,7 +610,7 @@ impl<F: Fs> Transaction<'_, F> {
     /// Nothing differs: the output and HEAD are not touched, and the transaction is over.
     fn nothing_to_do(&mut self, head: Option<Head>, plan: Plan) -> Result<Committed> {
         self.open = false;
-        let warnings = self.store.remove_transaction(self.id).err().into_iter().collect();
+        let warnings = self.store.retire_transaction(self.id).err().into_iter().collect();
         let totals = head.map(|head| head.totals).unwrap_or_default();
         Ok(Committed { generation: self.meta.base, changed: false, plan, totals, warnings, rescued: Vec::new() })
     }
@@ -631,12 +639,14 @@ impl<F: Fs> Transaction<'_, F> {
 
     /// Barrier 1 buys P3: what the journal names is on the medium before the journal can be found.
     fn make_intent_durable(&mut self) -> Result<()> {
-        self.store.sync_all().map_err(|source| {
-            // A second attempt would be told of success and find old data on the medium.
-            self.open = false;
-            let _ = self.store.remove_transaction(self.id);
-            Error::StageLost { source: Box::new(source) }
-        })
+        self.store.sync_all().map_err(|source| self.lose_stage(source))
+    }
+
+    /// A second attempt to make the stage durable would be told of success, and find old data on the medium.
+    fn lose_stage(&mut self, source: Error) -> Error {
+        self.open = false;
+        let _ = self.store.remove_transaction(self.id);
+        Error::StageLost { source: Box::new(source) }
     }
 
     /// Best effort: without its name a journal means nothing, and the next commit writes all three anew.

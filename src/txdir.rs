@@ -147,6 +147,12 @@ impl<F: Fs> Store<F> {
         self.fs.boot().unwrap_or_default()
     }
 
+    /// Puts a transaction that is over where sweeping finds it: its stage may be large, and its caller waits.
+    pub(crate) fn retire_transaction(&self, id: TransactionId) -> Result<()> {
+        make_dir(&self.state, &state_path(name::TRASH))?;
+        self.rename(&path(id), &numbered(name::TRASH, id))
+    }
+
     /// Removes a transaction that nobody needs, with everything in its stage.
     pub(crate) fn remove_transaction(&self, id: TransactionId) -> Result<()> {
         self.state.remove(&path(id))
