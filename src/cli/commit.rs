@@ -12,7 +12,7 @@ use txfs::{ChangeKind, CommitOptions, Committed, Error, From, Plan, Problem, Rel
 
 use super::error::{DONE, Failure, usage};
 use super::output::{Object, Ui};
-use super::{Context, diff, handle};
+use super::{Context, diff, error, handle};
 
 /// Publish a transaction's stage: all of it, durably, or nothing
 ///
@@ -199,7 +199,7 @@ fn run_check(check: &OsStr, stage: &Path, output: &Path) -> Result<(), String> {
     match command.stdin(Stdio::null()).stdout(io::stderr()).status() {
         Ok(status) if status.success() => Ok(()),
         Ok(status) => Err(ended(status)),
-        Err(error) => Err(format!("could not be run: {error}")),
+        Err(error) => Err(format!("could not be run: {}", error::reason(&error))),
     }
 }
 

@@ -75,7 +75,7 @@ pub(super) fn print(ui: &Ui, plan: &Plan, notes: &[String]) -> Result<(), Failur
     for Change { kind, path, entry } in &plan.changes {
         if ui.json {
             let object = Object::new().field("change", word(*kind)).field("letter", kind.letter().to_string());
-            data.object(object.path("path", path.as_bytes()).field("kind", entry.word()))?;
+            data.object(object.relative("path", path).field("kind", entry.word()))?;
         } else {
             let letter = data.paint(kind.letter().encode_utf8(&mut [0; 4]), style(*kind)).to_string();
             data.line(format_args!("{letter} {path}"))?;

@@ -142,7 +142,13 @@ pub(super) fn failed(message: impl Into<String>) -> Failure {
     Failure::with_code(1, message.into())
 }
 
-/// As the library words it: without the number that Rust adds.
+/// The operating system's words without the number that Rust adds.
+pub(super) fn reason(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or(&text).to_owned()
+}
+
+/// A system call of the command itself failed; worded as the library does.
 pub(super) fn cannot(action: &'static str, path: &Path, source: std::io::Error) -> Failure {
     Error::Io { action, path: path.to_path_buf(), source }.into()
 }

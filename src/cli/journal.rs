@@ -164,7 +164,7 @@ fn begin_fields(object: Object, begin: &Begin) -> Object {
 }
 
 fn operation_fields(object: Object, operation: &Operation) -> Object {
-    let object = object.field("operation", operation.word()).path("path", operation.path().as_bytes());
+    let object = object.field("operation", operation.word()).relative("path", operation.path());
     match operation {
         Operation::SetMode { from, to, .. } => object.field("from", *from).field("to", *to),
         Operation::Add { new, .. } => object.part_of("new", entry_fields(new)),

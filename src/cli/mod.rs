@@ -64,6 +64,7 @@ Begin with:
   txfs run dist -- npm run build -- --outDir {stage}";
 
 #[derive(Args)]
+#[command(next_help_heading = "Options of every command")]
 struct Global {
     /// Print data as JSON, one object per line, each with "v":1
     #[arg(long, global = true)]
@@ -74,8 +75,8 @@ struct Global {
     /// Say more
     #[arg(short, long, global = true)]
     verbose: bool,
-    /// When to use colour; NO_COLOR is honoured
-    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    /// Use colour: auto, always or never; NO_COLOR is honoured
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto", hide_possible_values = true)]
     color: ColorChoice,
     /// How long to wait for a lock that another process holds
     #[arg(long, global = true, value_name = "SECONDS", default_value = "10", value_parser = seconds)]

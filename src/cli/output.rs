@@ -14,18 +14,15 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use txfs::Shown;
+use txfs::{RelPath, Shown};
 
 use super::error::{self, Failure};
 
 /// When to use colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum ColorChoice {
-    /// Where a terminal shows it
     Auto,
-    /// Even in a pipe
     Always,
-    /// Not at all
     Never,
 }
 
@@ -174,7 +171,7 @@ impl Data {
 fn unwritable(error: io::Error) -> Failure {
     match error.kind() {
         io::ErrorKind::BrokenPipe => Failure::silent(error::CLOSED),
-        _ => error::failed(format!("cannot write to stdout: {error}")),
+        _ => error::failed(format!("cannot write to stdout: {}", error::reason(&error))),
     }
 }
 
@@ -206,6 +203,11 @@ impl Object {
             self.put(&format!("{name}_bytes"), hexadecimal(bytes));
         }
         self
+    }
+
+    /// A path in the output, `.` for the output itself.
+    pub(super) fn relative(self, name: &str, path: &RelPath) -> Self {
+        self.path(name, if path.is_root() { b"." } else { path.as_bytes() })
     }
 
     pub(super) fn paths<'a>(mut self, name: &str, paths: impl Iterator<Item = &'a [u8]>) -> Self {

@@ -71,7 +71,8 @@ pub(super) fn run(context: &Context, args: &RunArgs) -> Result<u8, Failure> {
 fn attempt(context: &Context, args: &RunArgs) -> Result<u8, Failure> {
     let store = context.make(&args.out)?;
     let mut transaction = store.begin(BeginOptions::default().from(args.from.get()))?;
-    let signals = Signals::hold().map_err(|error| failed(format!("cannot handle signals: {error}")))?;
+    let signals =
+        Signals::hold().map_err(|error| failed(format!("cannot handle signals: {}", error::reason(&error))))?;
     context.ui.detail(format_args!("the stage is {}", context.ui.name(&transaction.stage())));
     if let Err(failure) = build(&store, &transaction.stage(), &args.command, &signals, &context.ui.name(store.output()))
     {
@@ -97,11 +98,12 @@ fn build(store: &Store, stage: &Path, words: &[OsString], signals: &Signals, out
     command.args(arguments).env("TXFS_STAGE", stage).env("TXFS_OUTPUT", store.output());
     let child = command.spawn().map_err(|error| {
         let code = if error.kind() == io::ErrorKind::NotFound { NOT_FOUND } else { NOT_EXECUTABLE };
-        let reason = error.to_string();
-        let reason = reason.split(" (os error").next().unwrap_or_default();
+        let reason = error::reason(&error);
         Failure::with_code(code, format!("cannot run `{name}`: {reason}: {output} is unchanged"))
     })?;
-    let status = signals.supervise(child).map_err(|error| failed(format!("cannot wait for `{name}`: {error}")))?;
+    let status = signals
+        .supervise(child)
+        .map_err(|error| failed(format!("cannot wait for `{name}`: {}", error::reason(&error))))?;
     match (exit_code(status), signals.received()) {
         (0, None) => Ok(()),
         (0, Some(signal)) => Err(Failure::with_code(

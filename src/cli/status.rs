@@ -80,12 +80,7 @@ fn lines(
             lines.push(("generation:", info.generation.to_string()));
             lines.push(("committed:", time(info.committed.seconds)));
             lines.extend(info.message.iter().map(|message| ("message:", Shown(Path::new(message)).to_string())));
-            let directories = totals.entries - totals.files.min(totals.entries);
-            let directories = format!("{directories} {}", if directories == 1 { "directory" } else { "directories" });
-            lines.push((
-                "published:",
-                format!("{}, {}, {}", count(totals.files, "file"), directories, count(totals.bytes, "byte")),
-            ));
+            lines.push(("published:", format!("{}, {}", count(totals.files, "file"), count(totals.bytes, "byte"))));
         }
     }
     if committing {
@@ -110,7 +105,10 @@ fn describe(ui: &Ui, open: &OpenTransaction) -> String {
         text.push_str(", a change");
     }
     if let Some(base) = open.base {
-        text.push_str(&format!(", on generation {base}"));
+        text.push_str(&match base {
+            0 => ", before the first generation".to_owned(),
+            base => format!(", on generation {base}"),
+        });
     }
     if let Some(began) = open.began {
         text.push_str(&format!(", began {}", time(began)));

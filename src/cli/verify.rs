@@ -25,7 +25,7 @@ pub(super) fn run(context: &Context, args: &VerifyArgs) -> Result<u8, Failure> {
     let mut data = context.ui.data();
     for Finding { path, kind } in &findings {
         if context.ui.json {
-            data.object(Object::new().field("finding", word(*kind)).path("path", path.as_bytes()))?;
+            data.object(Object::new().field("finding", word(*kind)).relative("path", path))?;
         } else {
             let word = data.paint(word(*kind), Style::Red).to_string();
             data.line(format_args!("{word} {path}"))?;
@@ -41,8 +41,8 @@ pub(super) fn run(context: &Context, args: &VerifyArgs) -> Result<u8, Failure> {
         context.ui.say(format_args!("{output} is as published: generation {generation}"));
         return Ok(DONE);
     }
-    let differ = count(findings.len() as u64, "published path");
-    context.ui.say(format_args!("{output} is not as published: {differ} of generation {generation} differ"));
+    let found = count(findings.len() as u64, "difference");
+    context.ui.say(format_args!("{output} is not as published: {found} from generation {generation}"));
     Ok(CONFLICT)
 }
 
