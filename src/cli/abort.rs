@@ -19,7 +19,7 @@ pub(super) struct AbortArgs {
 
 pub(super) fn run(context: &Context, args: &AbortArgs) -> Result<u8, Failure> {
     let (store, id) = handle::find(context, &args.transaction)?;
-    store.resume(id)?.abort()?;
+    handle::resume(context, &store, id)?.abort()?;
     context.ui.say(format_args!("aborted: {} is unchanged", context.ui.name(store.output())));
     if context.ui.json {
         let object = Object::new().field("aborted", id.to_string());

@@ -68,7 +68,7 @@ pub(super) enum Done {
 
 pub(super) fn run(context: &Context, args: &CommitArgs) -> Result<u8, Failure> {
     let (store, id) = handle::find(context, &args.transaction)?;
-    let mut transaction = store.resume(id)?;
+    let mut transaction = handle::resume(context, &store, id)?;
     let stage = transaction.stage();
     match conclude(context, &store, &mut transaction, &args.publish) {
         Ok(Done::Committed(committed)) => report(context, &store, &committed, true),

@@ -29,9 +29,9 @@ pub(super) struct DiffArgs {
 pub(super) fn run(context: &Context, args: &DiffArgs) -> Result<u8, Failure> {
     let store = context.expect(&args.out)?;
     let (plan, notes) = match &args.stage {
-        None => of_transaction(&store, &handle::only(context, &store)?)?,
+        None => of_transaction(context, &store, &handle::only(context, &store)?)?,
         Some(stage) => match find_transaction(context, &store, stage)? {
-            Some(open) => of_transaction(&store, &open)?,
+            Some(open) => of_transaction(context, &store, &open)?,
             None => (store.preview(stage, &CommitOptions::default())?, Vec::new()),
         },
     };
@@ -57,10 +57,10 @@ fn find_transaction(
 }
 
 /// A stage that is a whole generation is looked at without taking the transaction up: its process may be at work.
-fn of_transaction(store: &Store, open: &OpenTransaction) -> Result<(Plan, Vec<String>), Failure> {
+fn of_transaction(context: &Context, store: &Store, open: &OpenTransaction) -> Result<(Plan, Vec<String>), Failure> {
     let options = CommitOptions::default();
     if open.from == Some(From::Current) {
-        return Ok((store.resume(open.id)?.plan(&options)?, Vec::new()));
+        return Ok((handle::resume(context, store, open.id)?.plan(&options)?, Vec::new()));
     }
     let plan = store.preview(&open.stage, &options)?;
     let current = store.head()?.map_or(0, |head| head.info.generation);
