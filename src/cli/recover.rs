@@ -36,9 +36,13 @@ pub(super) fn run(context: &Context, args: &RecoverArgs) -> Result<u8, Failure> 
 
 /// Says in one line what recovery did, if it did anything.
 pub(super) fn tell(ui: &Ui, store: &Store, recovered: &Recovered) {
-    if recovered.is_nothing() {
-        return;
+    if !recovered.is_nothing() {
+        tell_done(ui, store, recovered);
     }
+    recovered.warnings.iter().for_each(|warning| ui.warn(warning));
+}
+
+fn tell_done(ui: &Ui, store: &Store, recovered: &Recovered) {
     let mut parts: Vec<_> = recovered.commit.iter().map(|commit| describe(*commit)).collect();
     if !recovered.discarded.is_empty() {
         parts.push(format!("discarded {}", count(recovered.discarded.len() as u64, "unfinished transaction")));
@@ -92,6 +96,7 @@ fn print(ui: &Ui, store: Option<&Store>, recovered: &Recovered) -> Result<(), Fa
     let discarded: Vec<_> = recovered.discarded.iter().map(ToString::to_string).collect();
     let rescued = recovered.rescued.iter().map(|path| path.as_os_str().as_bytes());
     let mut data = ui.data();
-    data.object(object.field("discarded", discarded).paths("rescued", rescued))?;
+    let warnings: Vec<_> = recovered.warnings.iter().map(ToString::to_string).collect();
+    data.object(object.field("discarded", discarded).paths("rescued", rescued).field("warnings", warnings))?;
     data.finish()
 }
