@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use crate::digest;
 use crate::error::Result;
+use crate::frame::Damage;
 use crate::fs::{Fs, Kind};
 use crate::journal::reader;
 use crate::journal::record::Record;
@@ -19,13 +20,16 @@ pub struct JournalDump {
     pub records: Vec<(u64, Record)>,
     /// Why it is no commit, and where; `None` for a valid journal.
     pub damage: Option<String>,
+    /// Whether the damage is a torn tail: the journal ends early, as after a crash while it was written.
+    pub torn: bool,
 }
 
 impl JournalDump {
     /// Reads a journal from any bytes.
     pub fn read(input: impl Read) -> Self {
         let reader::Dump { records, damage } = reader::dump(input);
-        Self { records, damage: damage.map(|damage| damage.to_string()) }
+        let torn = matches!(damage, Some(Damage::Torn { .. }));
+        Self { records, damage: damage.map(|damage| damage.to_string()), torn }
     }
 }
 

@@ -96,7 +96,7 @@ pub use fs::Kind;
 pub use inspect::{Finding, FindingKind, JournalDump};
 pub use journal::record::{Begin, Operation, Record, TransactionId};
 pub use manifest::{Digest, Entry, Head, Info, Manifest, Object, Totals};
-pub use path::{PathError, RelPath};
+pub use path::{PathError, RelPath, Shown};
 pub use plan::{Change, ChangeKind, Plan, Summary};
 pub use recover::{Recovered, RecoveredCommit};
 pub use store::{Capabilities, OpenOptions, Place, Store};

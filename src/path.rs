@@ -221,7 +221,8 @@ pub(crate) fn escape(bytes: &[u8], f: &mut dyn fmt::Write) -> fmt::Result {
 }
 
 /// A path outside the engine, escaped like a [`RelPath`] for a message of one line.
-pub(crate) struct Shown<'a>(pub(crate) &'a Path);
+#[derive(Debug)]
+pub struct Shown<'a>(pub &'a Path);
 
 impl fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

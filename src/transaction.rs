@@ -177,6 +177,8 @@ pub struct OpenTransaction {
     pub stage: PathBuf,
     /// The generation that it began on; `None` while its process is still making it.
     pub base: Option<u64>,
+    /// What its stage stands for; `None` as above.
+    pub from: Option<From>,
     /// When it began, in seconds since 1970.
     pub began: Option<i64>,
     /// Whether a process is at work on it right now.
@@ -263,6 +265,7 @@ impl<F: Fs> Store<F> {
                 id,
                 stage: txdir::path(id).under(self.state.at()).join(STAGE),
                 base: meta.as_ref().map(|meta| meta.base),
+                from: meta.as_ref().map(|meta| meta.from),
                 began: meta.as_ref().map(|meta| meta.began.seconds),
                 live,
             });
@@ -394,6 +397,11 @@ impl<F: Fs> Transaction<'_, F> {
     /// The generation that it began on; 0 when nothing had been published.
     pub fn base(&self) -> u64 {
         self.meta.base
+    }
+
+    /// What its stage stands for.
+    pub fn from(&self) -> From {
+        self.meta.from
     }
 
     /// Writes a whole file of the stage, and the directories above it. A file that is there is replaced.

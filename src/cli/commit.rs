@@ -1,0 +1,277 @@
+//! `txfs commit`, and what `run` and `publish` share with it.
+
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
+
+use clap::Args;
+use txfs::{ChangeKind, CommitOptions, Committed, Error, From, Plan, Problem, RelPath, Shown, Store, Transaction};
+
+use super::error::{DONE, Failure, usage};
+use super::output::{Object, Ui};
+use super::{Context, diff, error, handle};
+
+/// Publish a transaction's stage: all of it, durably, or nothing
+///
+/// Prints the number of the generation that is published now. When nothing differs from what is published, nothing is written
+/// and the number is the current one. When the commit is refused, the output is unchanged and the transaction stays open.
+#[derive(Args)]
+pub(super) struct CommitArgs {
+    /// The transaction's stage, or the output while exactly one transaction is open on it
+    #[arg(value_name = "STAGE|OUT")]
+    transaction: PathBuf,
+    #[command(flatten)]
+    publish: PublishOptions,
+}
+
+/// How to commit; shared by `commit`, `run` and `publish`.
+#[derive(Args)]
+pub(super) struct PublishOptions {
+    /// Run CMD by `sh -c` in the stage first, with TXFS_STAGE and TXFS_OUTPUT set; refuse when it fails (repeatable)
+    #[arg(long, value_name = "CMD")]
+    check: Vec<OsString>,
+    /// Publish even a stage without any file
+    #[arg(long)]
+    allow_empty: bool,
+    /// Refuse to lose more than this many percent of the published files
+    #[arg(long, value_name = "PERCENT", default_value_t = 50, value_parser = clap::value_parser!(u8).range(0..=100))]
+    max_removed: u8,
+    /// Take over files and links in the way that txfs did not publish; they are kept as the previous generation
+    #[arg(long)]
+    adopt: bool,
+    /// Publish over entries that somebody else changed
+    #[arg(long)]
+    allow_drift: bool,
+    /// Publish paths that differ only by case
+    #[arg(long)]
+    allow_case_collisions: bool,
+    /// Change nothing: print what would change as `txfs diff` does, and exit as the commit would
+    #[arg(long)]
+    dry_run: bool,
+    /// Keep TEXT with the generation; `status` shows it
+    #[arg(short, long, value_name = "TEXT")]
+    message: Option<String>,
+    /// Publish PATH and what is below it no more; for transactions begun with `--from current` (repeatable)
+    #[arg(long, value_name = "PATH")]
+    remove: Vec<PathBuf>,
+}
+
+/// What came of committing.
+pub(super) enum Done {
+    Committed(Box<Committed>),
+    /// The commit could have gone ahead.
+    DryRun,
+}
+
+pub(super) fn run(context: &Context, args: &CommitArgs) -> Result<u8, Failure> {
+    let (store, id) = handle::find(context, &args.transaction)?;
+    let mut transaction = handle::resume(context, &store, id)?;
+    let stage = transaction.stage();
+    match conclude(context, &store, &mut transaction, &args.publish) {
+        Ok(Done::Committed(committed)) => report(context, &store, &committed, true),
+        Ok(Done::DryRun) => {}
+        Err(failure) => return Err(keep_open(&context.ui, &store, &transaction, &stage, failure)),
+    }
+    Ok(DONE)
+}
+
+/// Says what becomes of a detached transaction that was not committed.
+fn keep_open(ui: &Ui, store: &Store, transaction: &Transaction<'_>, stage: &Path, failure: Failure) -> Failure {
+    match failure.source() {
+        None | Some(Error::StageLost { .. } | Error::OutcomeUnknown { .. }) => failure,
+        Some(Error::BaseMoved { .. }) => {
+            let hint = handle::overtaken(ui, store, transaction.from(), stage);
+            failure.hint(hint)
+        }
+        Some(_) => failure.hint(handle::still_open(ui, stage)),
+    }
+}
+
+/// Commits the transaction, or says what a commit would do.
+pub(super) fn conclude(
+    context: &Context,
+    store: &Store,
+    transaction: &mut Transaction<'_>,
+    options: &PublishOptions,
+) -> Result<Done, Failure> {
+    let removals = options.apply_removals(transaction)?;
+    if options.dry_run {
+        return options.rehearse(context, store, transaction).map(|()| Done::DryRun);
+    }
+    let output = store.output().to_path_buf();
+    let commit = options.checks().fold(options.for_library(), |commit, check| {
+        let output = output.clone();
+        commit.check(name_of(check), move |stage| run_check(check, stage, &output))
+    });
+    let committed = transaction.commit(&commit)?;
+    for path in removals.iter().filter(|path| !is_removed(&committed.plan, path)) {
+        context.ui.warn(format_args!("--remove {path}: nothing was published there"));
+    }
+    Ok(Done::Committed(Box::new(committed)))
+}
+
+fn is_removed(plan: &Plan, path: &RelPath) -> bool {
+    let removed = plan.changes.iter().filter(|change| change.kind == ChangeKind::Removed);
+    removed.map(|change| &change.path).any(|removed| removed == path || removed.is_below(path))
+}
+
+impl PublishOptions {
+    /// Everything but the checks.
+    fn for_library(&self) -> CommitOptions<'_> {
+        let mut options = CommitOptions::default();
+        options.message.clone_from(&self.message);
+        options.adopt = self.adopt;
+        options.allow_drift = self.allow_drift;
+        options.allow_case_collisions = self.allow_case_collisions;
+        options.allow_empty = self.allow_empty;
+        options.max_removed = self.max_removed;
+        options
+    }
+
+    pub(super) fn is_dry_run(&self) -> bool {
+        self.dry_run
+    }
+
+    fn checks(&self) -> impl Iterator<Item = &OsStr> {
+        self.check.iter().map(OsString::as_os_str)
+    }
+
+    fn apply_removals(&self, transaction: &mut Transaction<'_>) -> Result<Vec<RelPath>, Failure> {
+        let mut removals = Vec::new();
+        for given in &self.remove {
+            let said = |what: &str| usage(format!("--remove {}: {what}", Shown(given)));
+            if transaction.from() != From::Current {
+                return Err(said(
+                    "this transaction is the whole new generation: what is not in its stage is removed anyway",
+                ));
+            }
+            let path: PathBuf = given.components().filter(|part| *part != std::path::Component::CurDir).collect();
+            let path =
+                RelPath::from_path(&path).map_err(|error| said(&format!("{error}; say it relative to the output")))?;
+            // Otherwise it would go from the stage, even for a dry run.
+            if path.under(&transaction.stage()).symlink_metadata().is_ok() {
+                return Err(said("it is in the stage: what is staged is published, so remove it there"));
+            }
+            transaction.remove(path.as_path())?;
+            removals.push(path);
+        }
+        Ok(removals)
+    }
+
+    /// As the commit would, without changing anything.
+    fn rehearse(&self, context: &Context, store: &Store, transaction: &Transaction<'_>) -> Result<(), Failure> {
+        let stage = transaction.stage();
+        let failed = |check: &OsStr| {
+            let result = run_check(check, &stage, store.output()).err()?;
+            Some(Problem::Check { check: name_of(check), result })
+        };
+        let mut problems: Vec<_> = self.checks().filter_map(failed).collect();
+        let plan = transaction.plan(&self.for_library())?;
+        diff::print(&context.ui, &plan, &[])?;
+        // A commit whose check fails looks no further.
+        if problems.is_empty() {
+            problems.clone_from(&plan.problems);
+        }
+        if !problems.is_empty() {
+            return Err(Error::Refused { output: store.output().to_path_buf(), problems }.into());
+        }
+        let (output, next) = (context.ui.name(store.output()), transaction.base() + 1);
+        let summary = Summary(&plan);
+        match plan.is_empty() {
+            true => context.ui.say(format_args!("dry run: {output} would be unchanged")),
+            false => context.ui.say(format_args!("dry run: would publish generation {next} of {output}: {summary}")),
+        }
+        Ok(())
+    }
+}
+
+fn name_of(check: &OsStr) -> String {
+    Shown(Path::new(check)).to_string()
+}
+
+/// Its stdout goes to stderr: ours carries data.
+fn run_check(check: &OsStr, stage: &Path, output: &Path) -> Result<(), String> {
+    let mut command = Command::new("sh");
+    command.arg("-c").arg(check).current_dir(stage).env("TXFS_STAGE", stage).env("TXFS_OUTPUT", output);
+    match command.stdin(Stdio::null()).stdout(io::stderr()).status() {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(ended(status)),
+        Err(error) => Err(format!("could not be run: {}", error::reason(&error))),
+    }
+}
+
+/// How a command ended that did not succeed.
+pub(super) fn ended(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exited with status {code}"),
+        (None, Some(signal)) => format!("was killed by signal {signal}"),
+        (None, None) => "ended without a status".to_owned(),
+    }
+}
+
+/// Tells of a commit that is done. Nothing here can fail it any more.
+pub(super) fn report(context: &Context, store: &Store, committed: &Committed, print_number: bool) {
+    let (ui, generation) = (&context.ui, committed.generation);
+    let output = ui.name(store.output());
+    for change in &committed.plan.changes {
+        ui.detail(format_args!("{} {}", change.kind.letter(), change.path));
+    }
+    match (committed.changed, generation) {
+        (true, _) => {
+            ui.say(format_args!("published generation {generation} of {output}: {}", Summary(&committed.plan)))
+        }
+        (false, 0) => ui.say(format_args!("{output} is unchanged: nothing has been published")),
+        (false, _) => ui.say(format_args!("{output} is unchanged: generation {generation}")),
+    }
+    let restored = &committed.plan.restored;
+    if !restored.is_empty() {
+        ui.warn(format_args!("put back what somebody else had removed from {output}: {restored}"));
+    }
+    for path in &committed.rescued {
+        ui.warn(format_args!("what txfs found in {output} and did not know was moved to {}", ui.name(path)));
+    }
+    for warning in &committed.warnings {
+        ui.warn(format_args!("generation {generation} is published, but {warning}"));
+    }
+    if let Err(failure) = print(ui, store, committed, print_number) {
+        // The commit stands, whether or not somebody reads its number.
+        failure.as_warning(ui);
+    }
+}
+
+fn print(ui: &Ui, store: &Store, committed: &Committed, print_number: bool) -> Result<(), Failure> {
+    let mut data = ui.data();
+    if ui.json {
+        let object = Object::new().path("output", store.output().as_os_str().as_bytes());
+        let object = object.field("generation", committed.generation).field("changed", committed.changed);
+        let object = summary_fields(object, &committed.plan);
+        let object = object.field("files", committed.totals.files).field("bytes", committed.totals.bytes);
+        let rescued = committed.rescued.iter().map(|path| path.as_os_str().as_bytes());
+        let warnings: Vec<_> = committed.warnings.iter().map(ToString::to_string).collect();
+        data.object(object.paths("rescued", rescued).field("warnings", warnings))?;
+    } else if print_number {
+        data.line(committed.generation)?;
+    }
+    data.finish()
+}
+
+/// How many paths a plan changes, for a JSON object.
+pub(super) fn summary_fields(object: Object, plan: &Plan) -> Object {
+    let summary = plan.summary;
+    let object = object.field("added", summary.added).field("modified", summary.changed);
+    object.field("removed", summary.removed).field("unchanged", summary.unchanged)
+}
+
+/// How many paths a plan changes, for people.
+pub(super) struct Summary<'a>(pub(super) &'a Plan);
+
+impl std::fmt::Display for Summary<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let summary = self.0.summary;
+        let (added, changed) = (summary.added, summary.changed);
+        write!(f, "{added} added, {changed} changed, {} removed, {} unchanged", summary.removed, summary.unchanged)
+    }
+}

@@ -1,0 +1,114 @@
+//! `txfs diff`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use txfs::{Change, ChangeKind, CommitOptions, From, OpenTransaction, Plan, Shown, Store};
+
+use super::commit::{Summary, summary_fields};
+use super::error::{self, DIFFERS, DONE, Failure, usage};
+use super::output::{Object, Style, Ui};
+use super::{Context, handle};
+
+/// Print what a commit would change
+///
+/// One line for each path: A added, M content modified, m mode modified, T kind of entry modified, D removed. What would stand
+/// against the commit is said on stderr. Nothing is written, and an open transaction stays as it is.
+#[derive(Args)]
+pub(super) struct DiffArgs {
+    /// The directory that is published
+    out: PathBuf,
+    /// What would be published: a transaction's stage or any other directory; the one open transaction unless given
+    #[arg(value_name = "STAGE|DIR")]
+    stage: Option<PathBuf>,
+    /// Exit with 8 if there are changes
+    #[arg(long)]
+    exit_code: bool,
+}
+
+pub(super) fn run(context: &Context, args: &DiffArgs) -> Result<u8, Failure> {
+    let store = context.expect(&args.out)?;
+    let (plan, notes) = match &args.stage {
+        None => of_transaction(context, &store, &handle::only(context, &store)?)?,
+        Some(stage) => match find_transaction(context, &store, stage)? {
+            Some(open) => of_transaction(context, &store, &open)?,
+            None => (store.preview(stage, &CommitOptions::default())?, Vec::new()),
+        },
+    };
+    print(&context.ui, &plan, &notes)?;
+    notes.iter().for_each(|note| context.ui.problem(note));
+    plan.problems.iter().for_each(|problem| context.ui.problem(problem));
+    context.ui.detail(Summary(&plan));
+    Ok(if args.exit_code && !plan.changes.is_empty() { DIFFERS } else { DONE })
+}
+
+/// The open transaction whose stage a path is; `None` for any other directory.
+fn find_transaction(
+    context: &Context,
+    store: &Store,
+    stage: &std::path::Path,
+) -> Result<Option<OpenTransaction>, Failure> {
+    let Some((output, id)) = handle::parse(stage) else { return Ok(None) };
+    if output != store.output() {
+        let (stage, output) = (Shown(stage), context.ui.name(&output));
+        return Err(usage(format!("{stage} is a stage of {output}")));
+    }
+    Ok(store.transactions()?.into_iter().find(|open| open.id == id))
+}
+
+/// A stage that is a whole generation is looked at without taking the transaction up: its process may be at work.
+fn of_transaction(context: &Context, store: &Store, open: &OpenTransaction) -> Result<(Plan, Vec<String>), Failure> {
+    let options = CommitOptions::default();
+    if open.from == Some(From::Current) {
+        return Ok((handle::resume(context, store, open.id)?.plan(&options)?, Vec::new()));
+    }
+    let plan = store.preview(&open.stage, &options)?;
+    let current = store.head()?.map_or(0, |head| head.info.generation);
+    let overtaken =
+        |base| format!("generation {current} was committed since this transaction began on generation {base}");
+    Ok((plan, open.base.filter(|base| *base != current).map(overtaken).into_iter().collect()))
+}
+
+/// Prints the changes on stdout; with `--json` what stands against them, and how many there are, too.
+pub(super) fn print(ui: &Ui, plan: &Plan, notes: &[String]) -> Result<(), Failure> {
+    let mut data = ui.data();
+    for Change { kind, path, entry } in &plan.changes {
+        if ui.json {
+            let object = Object::new().field("change", word(*kind)).field("letter", kind.letter().to_string());
+            data.object(object.relative("path", path).field("kind", entry.word()))?;
+        } else {
+            let letter = data.paint(kind.letter().encode_utf8(&mut [0; 4]), style(*kind)).to_string();
+            data.line(format_args!("{letter} {path}"))?;
+        }
+    }
+    if ui.json {
+        for note in notes {
+            data.object(Object::new().field("problem", "overtaken").field("message", note.as_str()))?;
+        }
+        for problem in &plan.problems {
+            data.object(error::describe(Object::new(), problem))?;
+        }
+        let object = Object::new().field("summary", true);
+        data.object(summary_fields(object, plan).field("operations", plan.operations()))?;
+    }
+    data.finish()
+}
+
+fn word(kind: ChangeKind) -> &'static str {
+    match kind {
+        ChangeKind::Added => "added",
+        ChangeKind::Modified => "modified",
+        ChangeKind::Mode => "mode",
+        ChangeKind::Kind => "kind",
+        ChangeKind::Removed => "removed",
+        _ => "other",
+    }
+}
+
+fn style(kind: ChangeKind) -> Style {
+    match kind {
+        ChangeKind::Added => Style::Green,
+        ChangeKind::Removed => Style::Red,
+        _ => Style::Yellow,
+    }
+}

@@ -1,0 +1,167 @@
+//! What went wrong, as an exit code, a message and the way out. Every [`ErrorKind`] gets its code here and nowhere else.
+
+use std::path::Path;
+
+use txfs::{Error, ErrorKind, Problem};
+
+use super::output::{Object, Ui};
+
+pub(super) const DONE: u8 = 0;
+pub(super) const USAGE: u8 = 2;
+pub(super) const CONFLICT: u8 = 4;
+/// `diff --exit-code` found changes.
+pub(super) const DIFFERS: u8 = 8;
+/// txfs itself failed in `run`; its command's own status would be passed through.
+pub(super) const RUN_FAILED: u8 = 125;
+/// Whoever read stdout stopped; what the shell makes of SIGPIPE.
+pub(super) const CLOSED: u8 = 141;
+
+/// The exit code of a kind of error, and its name for programs.
+fn classify(kind: ErrorKind) -> (u8, &'static str) {
+    match kind {
+        ErrorKind::Failed => (1, "failed"),
+        ErrorKind::Usage => (USAGE, "usage"),
+        ErrorKind::Busy => (3, "busy"),
+        ErrorKind::Conflict => (CONFLICT, "conflict"),
+        ErrorKind::Refused => (5, "refused"),
+        ErrorKind::Corrupt => (6, "corrupt"),
+        ErrorKind::Unknown => (7, "unknown"),
+        _ => (1, "failed"),
+    }
+}
+
+/// Why a command ends with another exit code than 0.
+#[derive(Debug)]
+pub(super) struct Failure {
+    code: u8,
+    word: &'static str,
+    /// Empty when there is nothing to say.
+    message: String,
+    hints: Vec<String>,
+    /// The library's error, where it is one.
+    source: Option<Box<Error>>,
+}
+
+impl Failure {
+    /// The command ends with `code`, and whoever has to know has been told.
+    pub(super) fn silent(code: u8) -> Self {
+        Self { code, word: "failed", message: String::new(), hints: Vec::new(), source: None }
+    }
+
+    /// `message` is why the command ends with `code`.
+    pub(super) fn with_code(code: u8, message: String) -> Self {
+        Self { message, ..Self::silent(code) }
+    }
+
+    pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hints.push(hint.into());
+        self
+    }
+
+    pub(super) fn source(&self) -> Option<&Error> {
+        self.source.as_deref()
+    }
+
+    /// The same failure in `run`, where the codes 1 and 2 are those of its command.
+    pub(super) fn of_run(mut self) -> Self {
+        if matches!(self.code, 1 | USAGE) {
+            self.code = RUN_FAILED;
+        }
+        self
+    }
+
+    /// Tells the user of what went wrong after everything was done.
+    pub(super) fn as_warning(&self, ui: &Ui) {
+        if !self.message.is_empty() {
+            ui.warn(&self.message);
+        }
+    }
+
+    /// Tells the user, and returns the exit code.
+    pub(super) fn report(self, ui: &Ui) -> u8 {
+        if self.message.is_empty() {
+            return self.code;
+        }
+        ui.error(&self.message);
+        self.hints.iter().for_each(|hint| ui.hint(hint));
+        if ui.json {
+            let mut data = ui.data();
+            // The exit code says it too, should nobody read this.
+            let _ = data.object(self.object()).and_then(|()| data.finish());
+        }
+        self.code
+    }
+
+    fn object(&self) -> Object {
+        let hints = self.hints.clone();
+        let object = Object::new().field("error", self.word).field("code", self.code);
+        let object = object.field("message", self.message.as_str()).field("hints", hints);
+        match self.source() {
+            Some(Error::Refused { problems, .. }) => object.parts("problems", problems.iter().map(problem)),
+            _ => object,
+        }
+    }
+}
+
+/// A problem as a part of a JSON object.
+pub(super) fn problem(problem: &Problem) -> Object {
+    describe(Object::part(), problem)
+}
+
+/// Adds what a problem is to a JSON object.
+pub(super) fn describe(object: Object, problem: &Problem) -> Object {
+    let object = object.field("problem", problem.code()).field("message", problem.to_string());
+    match problem.paths() {
+        Some(paths) => {
+            object.paths("paths", paths.first.iter().map(|path| path.as_bytes())).field("total", paths.total)
+        }
+        None => object,
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let (code, word) = classify(error.kind());
+        // What to do with the stage of a transaction that came too late, only the command knows.
+        let hint = match &error {
+            Error::BaseMoved { .. } => None,
+            error => error.hint(),
+        };
+        let (message, hints) = (error.to_string(), hint.into_iter().collect());
+        Self { code, word, message, hints, source: Some(Box::new(error)) }
+    }
+}
+
+/// The request makes no sense.
+pub(super) fn usage(message: impl Into<String>) -> Failure {
+    Failure { word: "usage", ..Failure::with_code(USAGE, message.into()) }
+}
+
+/// Something failed that is no error of the library's.
+pub(super) fn failed(message: impl Into<String>) -> Failure {
+    Failure::with_code(1, message.into())
+}
+
+/// The operating system's words without the number that Rust adds.
+pub(super) fn reason(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or(&text).to_owned()
+}
+
+/// A system call of the command itself failed; worded as the library does.
+pub(super) fn cannot(action: &'static str, path: &Path, source: std::io::Error) -> Failure {
+    Error::Io { action, path: path.to_path_buf(), source }.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_has_the_exit_code_that_the_help_promises() {
+        use ErrorKind::{Busy, Conflict, Corrupt, Failed, Refused, Unknown, Usage};
+        for (code, kind) in (1..).zip([Failed, Usage, Busy, Conflict, Refused, Corrupt, Unknown]) {
+            assert_eq!(classify(kind).0, code, "{kind:?}");
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! What a user calls a transaction: its stage's path, or its output while only one transaction is open on it.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use txfs::fs::LinuxFs;
+use txfs::{Error, From, OpenTransaction, Store, Transaction, TransactionId};
+
+use super::error::{Failure, usage};
+use super::output::Ui;
+use super::{Context, count};
+
+/// How often the lock of a transaction is tried.
+const INTERVAL: Duration = Duration::from_millis(10);
+
+/// The transaction that `handle` means, with its recovered store.
+pub(super) fn find(context: &Context, handle: &Path) -> Result<(Store, TransactionId), Failure> {
+    if let Some((output, id)) = parse(handle) {
+        return Ok((context.expect(&output)?, id));
+    }
+    if is_stage(handle) {
+        let name = context.ui.name(handle);
+        return Err(usage(format!("{name}: there is no such transaction: it was committed or aborted")));
+    }
+    let store = context.expect(handle)?;
+    let open = only(context, &store)?;
+    Ok((store, open.id))
+}
+
+/// Takes a transaction up. Waits for its lock as for any other: whoever lists transactions holds it for an instant.
+pub(super) fn resume<'s>(context: &Context, store: &'s Store, id: TransactionId) -> Result<Transaction<'s>, Error> {
+    let begun = Instant::now();
+    loop {
+        match store.resume(id) {
+            Err(Error::Busy { .. }) if begun.elapsed() < context.lock_timeout => std::thread::sleep(INTERVAL),
+            result => return result,
+        }
+    }
+}
+
+/// The one open transaction that nobody is at work on.
+pub(super) fn only(context: &Context, store: &Store) -> Result<OpenTransaction, Failure> {
+    let (live, mut open): (Vec<_>, Vec<_>) = store.transactions()?.into_iter().partition(|open| open.live);
+    let output = context.ui.name(store.output());
+    match (open.pop(), open.is_empty(), live.len() as u64) {
+        (Some(one), true, _) => Ok(one),
+        (None, _, 0) => {
+            Err(usage(format!("{output} has no open transaction")).hint(format!("`txfs begin {output}` begins one")))
+        }
+        (None, _, live) => Err(usage(format!(
+            "{output} has no open transaction but {} that other processes are at work on",
+            count(live, "transaction")
+        ))),
+        (Some(last), false, _) => {
+            open.push(last);
+            let list: Vec<_> = open.iter().map(|open| context.ui.name(&open.stage)).collect();
+            Err(usage(format!("{output} has {} open transactions: {}", list.len(), list.join(", ")))
+                .hint("say which one by its stage's path"))
+        }
+    }
+}
+
+/// The output and the transaction that a stage belongs to.
+pub(super) fn parse(stage: &Path) -> Option<(PathBuf, TransactionId)> {
+    Store::parse_stage(&LinuxFs::new(), stage)
+}
+
+/// Whether a path that leads nowhere has the shape of a stage's: `….txfs/tx/ID/stage`.
+fn is_stage(path: &Path) -> bool {
+    let names: Vec<_> = path.iter().rev().take(4).map(|name| name.as_encoded_bytes()).collect();
+    let is_id = |name: &[u8]| name.len() == 16 && name.iter().all(u8::is_ascii_hexdigit);
+    matches!(names[..], [b"stage", id, b"tx", state] if is_id(id) && state.ends_with(b".txfs"))
+}
+
+/// What to do with a transaction that stays open although another commit came first.
+pub(super) fn overtaken(ui: &Ui, store: &Store, from: From, stage: &Path) -> String {
+    let (output, stage) = (ui.name(store.output()), ui.name(stage));
+    let way_out = match from {
+        From::Current => String::new(),
+        _ => format!("`txfs publish {output} {stage}` publishes it over that generation, "),
+    };
+    format!("the stage is kept at {stage}: {way_out}`txfs abort {stage}` discards it")
+}
+
+/// What to do with a stage that is kept until what stands in its way is gone.
+pub(super) fn kept(ui: &Ui, stage: &Path) -> String {
+    let stage = ui.name(stage);
+    format!("the stage is kept at {stage}: `txfs commit {stage}` tries again, `txfs abort {stage}` discards it")
+}
+
+/// What to do with a transaction that stays open because its commit was refused.
+pub(super) fn still_open(ui: &Ui, stage: &Path) -> String {
+    let stage = ui.name(stage);
+    format!("the transaction stays open: `txfs commit {stage}` tries again, `txfs abort {stage}` discards it")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stage_is_known_by_its_shape_even_when_it_is_gone() {
+        assert!(is_stage(Path::new("/srv/.dist.txfs/tx/00ff00ff00ff00ff/stage")));
+        assert!(is_stage(Path::new("dist/.txfs/tx/00ff00ff00ff00ff/stage/")));
+        assert!(!is_stage(Path::new("/srv/stage")));
+        assert!(!is_stage(Path::new("/srv/.dist.txfs/tx/notes/stage")));
+    }
+}

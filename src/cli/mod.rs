@@ -1,0 +1,194 @@
+//! The command `txfs`: one file per command, on the library's public API alone.
+//!
+//! Invariants:
+//! 1. stdout carries data only, stderr carries talk; a closed pipe is no reason to panic on either.
+//! 2. Every command that names an output recovers it first and says in one line what that did ([`Context::recover`]); only
+//!    `journal`, which shows what is there, does not.
+//! 3. Every error becomes an exit code in one place, [`error`].
+//!
+//! A command that is killed leaves what the library leaves: the next command recovers it.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use txfs::{OpenOptions, Recovered, Store};
+
+use error::{Failure, usage};
+use output::{ColorChoice, Ui};
+
+mod abort;
+mod begin;
+mod commit;
+mod diff;
+mod error;
+mod handle;
+mod journal;
+mod output;
+mod publish;
+mod recover;
+mod run;
+mod status;
+mod verify;
+
+/// Crash-safe, all-or-nothing publication of a directory tree.
+///
+/// A build writes into a private stage; one commit makes it the published generation, all at once or not at all. Whatever
+/// interrupts a commit, the next txfs command on that output repairs it.
+#[derive(Parser)]
+#[command(name = "txfs", version, after_help = EXIT_CODES, max_term_width = 100)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    done
+  1    failed, the output is unchanged
+  2    usage
+  3    busy: another process holds the lock
+  4    conflict: another commit came first, entries of others are in the way or were changed;
+       `verify` found something
+  5    refused by a guard or a check
+  6    the state directory is damaged or not trusted
+  7    the outcome is unknown until `txfs recover` has run
+  8    `diff --exit-code` found changes
+  `run` passes its command's status through (128 + N when signal N killed it), and adds:
+  125  txfs itself failed    126  the command cannot be executed    127  it was not found
+
+Begin with:
+  txfs run dist -- npm run build -- --outDir {stage}";
+
+#[derive(Args)]
+#[command(next_help_heading = "Options of every command")]
+struct Global {
+    /// Print data as JSON, one object per line, each with "v":1
+    #[arg(long, global = true)]
+    json: bool,
+    /// Say nothing but errors and warnings
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    quiet: bool,
+    /// Say more
+    #[arg(short, long, global = true)]
+    verbose: bool,
+    /// Use colour: auto, always or never; NO_COLOR is honoured
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto", hide_possible_values = true)]
+    color: ColorChoice,
+    /// How long to wait for a lock that another process holds
+    #[arg(long, global = true, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
+    lock_timeout: Duration,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Begin(begin::BeginArgs),
+    Commit(commit::CommitArgs),
+    Abort(abort::AbortArgs),
+    Run(run::RunArgs),
+    Publish(publish::PublishArgs),
+    Recover(recover::RecoverArgs),
+    Status(status::StatusArgs),
+    Diff(diff::DiffArgs),
+    Journal(journal::JournalArgs),
+    Verify(verify::VerifyArgs),
+}
+
+/// What every command is given.
+struct Context {
+    ui: Ui,
+    lock_timeout: Duration,
+}
+
+/// Runs the command that the arguments name.
+pub(crate) fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help that nobody reads any more is no failure.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(error::USAGE));
+        }
+    };
+    let Global { json, quiet, verbose, color, lock_timeout } = cli.global;
+    let context = Context { ui: Ui::new(json, quiet, verbose, color), lock_timeout };
+    let result = match &cli.command {
+        Command::Begin(args) => begin::run(&context, args),
+        Command::Commit(args) => commit::run(&context, args),
+        Command::Abort(args) => abort::run(&context, args),
+        Command::Run(args) => run::run(&context, args),
+        Command::Publish(args) => publish::run(&context, args),
+        Command::Recover(args) => recover::run(&context, args),
+        Command::Status(args) => status::run(&context, args),
+        Command::Diff(args) => diff::run(&context, args),
+        Command::Journal(args) => journal::run(&context, args),
+        Command::Verify(args) => verify::run(&context, args),
+    };
+    ExitCode::from(result.unwrap_or_else(|failure| failure.report(&context.ui)))
+}
+
+impl Context {
+    fn options(&self) -> OpenOptions {
+        OpenOptions::default().lock_timeout(self.lock_timeout)
+    }
+
+    /// The recovered store of `out`; made where there is none.
+    fn make(&self, out: &Path) -> Result<Store, Failure> {
+        let store = Store::make(&self.options(), out)?;
+        self.recover(&store)?;
+        Ok(store)
+    }
+
+    /// The recovered store of `out`; `None` when txfs has nothing there.
+    fn find(&self, out: &Path) -> Result<Option<Store>, Failure> {
+        let Some(store) = Store::find(&self.options(), out)? else { return Ok(None) };
+        self.recover(&store)?;
+        Ok(Some(store))
+    }
+
+    /// As [`Context::find`], for commands that make no sense without a store.
+    fn expect(&self, out: &Path) -> Result<Store, Failure> {
+        self.find(out)?.ok_or_else(|| {
+            let name = self.ui.name(out);
+            usage(format!("nothing has been published to {name} by txfs")).hint(format!(
+                "`txfs publish {name} DIR` publishes a directory, `txfs begin {name}` begins a transaction"
+            ))
+        })
+    }
+
+    fn recover(&self, store: &Store) -> Result<Recovered, Failure> {
+        let recovered = store.recover()?;
+        recover::tell(&self.ui, store, &recovered);
+        Ok(recovered)
+    }
+}
+
+/// Seconds, with or without a fraction.
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "this is no number of seconds".to_owned())?;
+    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
+}
+
+/// `1 file`, `2 files`.
+fn count(number: u64, thing: &str) -> String {
+    format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_arguments_do_not_contradict_each_other() {
+        super::Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn seconds_may_have_a_fraction_but_no_sign() {
+        assert_eq!(super::seconds("0.25"), Ok(std::time::Duration::from_millis(250)));
+        assert!(super::seconds("-1").is_err() && super::seconds("soon").is_err() && super::seconds("inf").is_err());
+    }
+}

@@ -1,0 +1,79 @@
+//! `txfs publish`.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use txfs::{BeginOptions, Shown};
+
+use super::Context;
+use super::commit::{self, Done, PublishOptions};
+use super::error::{DONE, Failure, cannot, usage};
+
+/// Publish a copy of a directory
+///
+/// SRC is copied, by reflink where the file system can, and committed: OUT is then exactly what SRC was. Prints the number of the
+/// generation that is published now.
+#[derive(Args)]
+pub(super) struct PublishArgs {
+    /// The directory that is published; it need not exist
+    out: PathBuf,
+    /// The directory whose content is to be published
+    src: PathBuf,
+    #[command(flatten)]
+    publish: PublishOptions,
+}
+
+pub(super) fn run(context: &Context, args: &PublishArgs) -> Result<u8, Failure> {
+    let source = args.src.canonicalize().map_err(|error| cannot("open the directory", &args.src, error))?;
+    if !source.is_dir() {
+        return Err(usage(format!("{} is not a directory", Shown(&args.src))));
+    }
+    // Before anything is made.
+    if let Some(output) = locate(&args.out) {
+        refuse_overlap(&source, &output, args)?;
+    }
+    let store = context.make(&args.out)?;
+    refuse_overlap(&source, store.output(), args)?;
+    let mut transaction = store.begin(BeginOptions::default())?;
+    if transaction.stage().starts_with(&source) {
+        return Err(usage(format!("{} holds txfs' own state directory", Shown(&args.src))));
+    }
+    transaction.copy_from(&source)?;
+    let done = commit::conclude(context, &store, &mut transaction, &args.publish);
+    match done.map_err(|failure| match failure.source() {
+        Some(txfs::Error::BaseMoved { .. }) => failure.hint("try again"),
+        _ => failure,
+    })? {
+        Done::Committed(committed) => commit::report(context, &store, &committed, true),
+        Done::DryRun => transaction.abort()?,
+    }
+    Ok(DONE)
+}
+
+/// Where the output is or would be; `None` where the library can say better why it cannot be.
+fn locate(out: &Path) -> Option<PathBuf> {
+    match out.canonicalize() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let parent = out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            Some(parent.canonicalize().ok()?.join(out.file_name()?))
+        }
+        result => result.ok(),
+    }
+}
+
+fn refuse_overlap(source: &Path, output: &Path, args: &PublishArgs) -> Result<(), Failure> {
+    let (src, out) = (Shown(&args.src), Shown(&args.out));
+    if source == output {
+        return Err(usage(format!("{src} and {out} are one directory")).hint(
+            "a build that writes into its output can be run as `txfs run OUT -- CMD`, writing to {stage} instead",
+        ));
+    }
+    if source.starts_with(output) {
+        return Err(usage(format!("{src} is inside {out}, which it is to replace")));
+    }
+    if output.starts_with(source) {
+        return Err(usage(format!("{out} is inside {src}, of which it is to be a copy")));
+    }
+    Ok(())
+}

@@ -1,0 +1,70 @@
+//! `txfs verify`.
+
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+use clap::Args;
+use txfs::{Finding, FindingKind, Store};
+
+use super::error::{CONFLICT, DONE, Failure};
+use super::output::{Object, Style};
+use super::{Context, count};
+
+/// Read everything that is published and hold it against the manifest
+///
+/// Prints what differs, as `missing PATH`, `kind PATH`, `mode PATH` or `content PATH`, and exits with 4 if anything does.
+#[derive(Args)]
+pub(super) struct VerifyArgs {
+    /// The directory that is published
+    out: PathBuf,
+}
+
+pub(super) fn run(context: &Context, args: &VerifyArgs) -> Result<u8, Failure> {
+    let store = context.expect(&args.out)?;
+    let (generation, findings) = audit(context, &store)?;
+    let mut data = context.ui.data();
+    for Finding { path, kind } in &findings {
+        if context.ui.json {
+            data.object(Object::new().field("finding", word(*kind)).relative("path", path))?;
+        } else {
+            let word = data.paint(word(*kind), Style::Red).to_string();
+            data.line(format_args!("{word} {path}"))?;
+        }
+    }
+    if context.ui.json {
+        let object = Object::new().path("output", store.output().as_os_str().as_bytes());
+        data.object(object.field("generation", generation).field("findings", findings.len()))?;
+    }
+    data.finish()?;
+    let output = context.ui.name(store.output());
+    if findings.is_empty() {
+        context.ui.say(format_args!("{output} is as published: generation {generation}"));
+        return Ok(DONE);
+    }
+    let found = count(findings.len() as u64, "difference");
+    context.ui.say(format_args!("{output} is not as published: {found} from generation {generation}"));
+    Ok(CONFLICT)
+}
+
+/// Findings while another process commits mean nothing: then it looks again.
+fn audit(context: &Context, store: &Store) -> Result<(u64, Vec<Finding>), Failure> {
+    loop {
+        let before = store.head()?;
+        let findings = store.verify()?;
+        // Waits for a commit that is being applied.
+        context.recover(store)?;
+        if findings.is_empty() || store.head()? == before {
+            return Ok((before.map_or(0, |head| head.info.generation), findings));
+        }
+    }
+}
+
+fn word(kind: FindingKind) -> &'static str {
+    match kind {
+        FindingKind::Missing => "missing",
+        FindingKind::Kind => "kind",
+        FindingKind::Mode => "mode",
+        FindingKind::Content => "content",
+        _ => "other",
+    }
+}

@@ -1,0 +1,661 @@
+//! What the command `txfs` does, seen through the binary.
+#![allow(clippy::unwrap_used, reason = "the helpers of a test may fail it")]
+
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use fs2::FileExt;
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// A directory to work in, with the output `dist`.
+struct Scratch(TempDir);
+
+/// How a command ended.
+struct Ended {
+    code: i32,
+    out: String,
+    err: String,
+}
+
+impl Scratch {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn at(&self, path: &str) -> PathBuf {
+        self.0.path().canonicalize().unwrap().join(path)
+    }
+
+    fn write(&self, path: &str, content: &str) {
+        let path = self.at(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    }
+
+    fn read(&self, path: &str) -> String {
+        let path = self.at(path);
+        fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    }
+
+    fn command<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_txfs"));
+        command.args(args).current_dir(self.0.path()).env("LC_ALL", "C").stdin(Stdio::null());
+        command
+    }
+
+    fn txfs<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Ended {
+        Ended::from(self.command(args).output().unwrap())
+    }
+
+    fn start<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Child {
+        self.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    }
+
+    /// `txfs run dist ARGS -- sh -c SCRIPT`.
+    fn run(&self, args: &[&str], script: &str) -> Ended {
+        self.txfs([&["run", "dist"], args, &["--", "sh", "-c", script]].concat())
+    }
+
+    fn begin(&self, args: &[&str]) -> PathBuf {
+        let begun = self.txfs([&["begin", "dist"], args].concat()).expect(0);
+        PathBuf::from(begun.out.strip_suffix('\n').unwrap())
+    }
+
+    /// Publishes exactly these files.
+    fn publish(&self, files: &[(&str, &str)]) {
+        let _ = fs::remove_dir_all(self.at("src"));
+        files.iter().for_each(|(path, content)| self.write(&format!("src/{path}"), content));
+        self.txfs(["publish", "dist", "src", "--max-removed", "100"]).expect(0);
+    }
+
+    fn transactions(&self) -> usize {
+        fs::read_dir(self.at(".dist.txfs/tx")).map_or(0, Iterator::count)
+    }
+}
+
+impl From<Output> for Ended {
+    fn from(output: Output) -> Self {
+        Self {
+            code: output.status.code().unwrap_or(-1),
+            out: String::from_utf8(output.stdout).unwrap(),
+            err: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+}
+
+impl Ended {
+    #[track_caller]
+    fn expect(self, code: i32) -> Self {
+        assert_eq!(self.code, code, "stdout: {}\nstderr: {}", self.out, self.err);
+        assert!(!self.err.contains("panicked"), "{}", self.err);
+        self
+    }
+
+    #[track_caller]
+    fn says(self, text: &str) -> Self {
+        assert!(self.err.contains(text), "`{text}` is not in: {}", self.err);
+        self
+    }
+
+    /// Every line as JSON.
+    #[track_caller]
+    fn json(&self) -> Vec<Value> {
+        let parse = |line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error} in {line}"));
+        let objects: Vec<Value> = self.out.lines().map(parse).collect();
+        assert!(objects.iter().all(|object| object["v"] == 1), "{}", self.out);
+        objects
+    }
+}
+
+#[track_caller]
+fn wait_for(what: &str, mut happened: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !happened() {
+        assert!(begun.elapsed() < Duration::from_secs(20), "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+fn signal(child: &Child, signal: &str) {
+    assert!(Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap().success());
+}
+
+/// Whether this process, and so every child of it, ignores the signal.
+fn is_ignored(signal: i32) -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap();
+    u64::from_str_radix(mask.trim(), 16).unwrap() & (1 << (signal - 1)) != 0
+}
+
+fn end(child: Child) -> Ended {
+    Ended::from(child.wait_with_output().unwrap())
+}
+
+#[test]
+fn begin_prints_the_stage_alone_and_commit_the_generation() {
+    let dir = Scratch::new();
+    let begun = dir.txfs(["begin", "dist"]).expect(0);
+    assert_eq!((begun.out.lines().count(), begun.err.as_str()), (1, ""));
+    let stage = PathBuf::from(begun.out.trim_end());
+    assert!(stage.is_absolute() && stage.is_dir());
+    fs::write(stage.join("index.html"), "one").unwrap();
+    assert!(!dir.at("dist").exists(), "G2");
+    let committed = dir.txfs([OsStr::new("commit"), stage.as_os_str()]).expect(0);
+    assert_eq!(committed.out, "1\n");
+    assert_eq!(committed.err, "published generation 1 of dist: 1 added, 0 changed, 0 removed, 0 unchanged\n");
+    assert_eq!(dir.read("dist/index.html"), "one");
+    dir.txfs([OsStr::new("commit"), stage.as_os_str()]).expect(2).says("no such transaction");
+}
+
+#[test]
+fn a_commit_without_changes_says_so_and_keeps_the_number() {
+    let dir = Scratch::new();
+    dir.publish(&[("a", "a")]);
+    let again = dir.txfs(["publish", "dist", "src"]).expect(0);
+    assert_eq!((again.out.as_str(), again.err.as_str()), ("1\n", "dist is unchanged: generation 1\n"));
+    assert_eq!(dir.txfs(["-q", "publish", "dist", "src"]).expect(0).err, "");
+}
+
+#[test]
+fn the_output_names_its_only_transaction() {
+    let dir = Scratch::new();
+    dir.publish(&[("a", "a")]);
+    dir.txfs(["commit", "dist"]).expect(2).says("no open transaction");
+    let stage = dir.begin(&[]);
+    fs::write(stage.join("b"), "b").unwrap();
+    let other = dir.begin(&[]);
+    let refused = dir.txfs(["commit", "dist"]).expect(2).says("2 open transactions");
+    assert!(
+        [&stage, &other]
+            .iter()
+            .all(|stage| refused.err.contains(stage.parent().unwrap().file_name().unwrap().to_str().unwrap()))
+    );
+    dir.txfs([OsStr::new("abort"), other.as_os_str()]).expect(0).says("dist is unchanged");
+    assert_eq!(dir.txfs(["commit", "dist"]).expect(0).out, "2\n");
+}
+
+#[test]
+fn abort_discards_the_stage() {
+    let dir = Scratch::new();
+    let stage = dir.begin(&[]);
+    let aborted = dir.txfs(["abort", "dist", "--json"]).expect(0).json();
+    assert_eq!(aborted[0]["output"], dir.at("dist").to_str().unwrap());
+    assert!(!stage.exists() && !dir.at("dist").exists());
+}
+
+#[test]
+fn a_refused_commit_leaves_the_transaction_open_and_says_how_to_go_on() {
+    let dir = Scratch::new();
+    let stage = dir.begin(&[]);
+    let refused = dir.txfs(["commit", "dist"]).expect(5).says("the stage has no file in it").says("--allow-empty");
+    assert!(refused.err.contains("txfs abort") && refused.out.is_empty());
+    fs::write(stage.join("a"), "a").unwrap();
+    dir.txfs(["commit", "dist"]).expect(0);
+}
+
+#[test]
+fn a_change_keeps_what_it_does_not_name() {
+    let dir = Scratch::new();
+    dir.publish(&[("keep", "k"), ("old/x", "x"), ("old/y", "y")]);
+    let stage = dir.begin(&["--from", "current"]);
+    fs::write(stage.join("new"), "n").unwrap();
+    let dry = dir.txfs(["commit", "dist", "--remove", "old/x", "--dry-run"]).expect(0);
+    assert_eq!(dry.out, "A new\nD old/x\n");
+    assert_eq!(dir.txfs(["diff", "dist"]).expect(0).out, "A new\n");
+    dir.txfs(["commit", "dist", "--remove", "new"]).expect(2).says("it is in the stage");
+    dir.txfs(["commit", "dist", "--remove", "../x"]).expect(2);
+    let committed = dir.txfs(["commit", "dist", "--remove", "./old/", "--remove", "nothing"]).expect(0);
+    committed.says("--remove nothing: nothing was published there");
+    assert_eq!(dir.read("dist/keep"), "k");
+    assert!(dir.at("dist/new").exists() && !dir.at("dist/old").exists());
+    dir.begin(&[]);
+    dir.txfs(["commit", "dist", "--remove", "keep"]).expect(2).says("whole new generation");
+}
+
+#[test]
+fn a_copy_begins_with_what_is_published() {
+    let dir = Scratch::new();
+    dir.publish(&[("a", "a"), ("b", "b")]);
+    let stage = dir.begin(&["--from", "copy"]);
+    assert_eq!(fs::read_to_string(stage.join("a")).unwrap(), "a");
+    fs::remove_file(stage.join("b")).unwrap();
+    assert_eq!(dir.txfs(["diff", "dist"]).expect(0).out, "D b\n");
+}
+
+#[test]
+fn run_publishes_what_its_command_wrote() {
+    let dir = Scratch::new();
+    let ran = dir.run(
+        &["-m", "first"],
+        "echo out; echo one > {stage}/a; echo two > $TXFS_STAGE/b; echo $TXFS_OUTPUT > {stage}/c",
+    );
+    let ran = ran.expect(0).says("published generation 1 of dist: 3 added");
+    assert_eq!(ran.out, "out\n", "stdout is the command's");
+    assert_eq!((dir.read("dist/a").as_str(), dir.read("dist/b").as_str()), ("one\n", "two\n"));
+    assert_eq!(dir.read("dist/c").trim_end(), dir.at("dist").to_str().unwrap());
+    let ran = dir.run(&["--json", "--max-removed", "70"], "echo two > {stage}/a").expect(0).json();
+    assert_eq!((&ran[0]["generation"], &ran[0]["modified"], &ran[0]["removed"]), (&2.into(), &1.into(), &2.into()));
+    assert_eq!(ran[0]["changed"], true);
+}
+
+#[test]
+fn run_passes_the_status_of_a_failing_command_through() {
+    let dir = Scratch::new();
+    dir.publish(&[("a", "a")]);
+    dir.run(&[], "echo broken > {stage}/a; exit 42").expect(42).says("exited with status 42: dist is unchanged");
+    dir.run(&[], "kill -9 $$").expect(137).says("killed by signal 9");
+    dir.txfs(["run", "dist", "--", "no-such-command"]).expect(127).says("dist is unchanged");
+    dir.txfs(["run", "dist", "--", "./src/a"]).expect(126).says("dist is unchanged");
+    assert_eq!((dir.read("dist/a").as_str(), dir.transactions()), ("a", 0));
+}
+
+#[test]
+fn failures_of_run_itself_are_told_from_those_of_its_command() {
+    let dir = Scratch::new();
+    dir.txfs(["run", "none/dist", "--", "true"]).expect(125);
+    dir.run(&["--remove", "x"], "echo > {stage}/x").expect(125);
+    dir.run(&[], "true").expect(5).says("the stage was discarded");
+    dir.txfs(["run", "dist", "true"]).expect(2);
+    assert_eq!(dir.transactions(), 0);
+}
+
+#[test]
+fn a_signal_reaches_the_command_and_nothing_is_committed() {
+    for (name, status) in [("-TERM", 143), ("-INT", 130), ("-HUP", 129), ("-QUIT", 131)] {
+        if is_ignored(status - 128) {
+            println!("{name} is ignored here, as in a background job: not tried");
+            continue;
+        }
+        let dir = Scratch::new();
+        let trapped = &name[1..];
+        let script = format!(
+            "trap 'echo caught; touch {{stage}}/x; exit 0' {trapped}; touch ready; while :; do sleep 0.01; done"
+        );
+        let child = dir.start(["run", "dist", "--", "sh", "-c", &script]);
+        wait_for("the command", || dir.at("ready").exists());
+        signal(&child, name);
+        let ended = end(child).expect(status).says("dist is unchanged");
+        assert_eq!((ended.out.as_str(), dir.at("dist").exists(), dir.transactions()), ("caught\n", false, 0));
+    }
+}
+
+#[test]
+fn a_signal_that_was_ignored_stays_ignored() {
+    let dir = Scratch::new();
+    let script = "trap '' HUP; exec \"$0\" run dist -- sh -c 'touch ready; until test -e go; do sleep 0.01; done; echo > {stage}/x'";
+    let mut shell = Command::new("sh");
+    shell.args(["-c", script, env!("CARGO_BIN_EXE_txfs")]).current_dir(dir.0.path());
+    let child = shell.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    wait_for("the command", || dir.at("ready").exists());
+    signal(&child, "-HUP");
+    dir.write("go", "");
+    end(child).expect(0).says("published generation 1");
+}
+
+#[test]
+fn overlapping_runs_conflict_and_the_second_stage_is_kept() {
+    let dir = Scratch::new();
+    let slow = "echo slow > {stage}/a; touch ready; until test -e go; do sleep 0.01; done";
+    let child = dir.start(["run", "dist", "--", "sh", "-c", slow]);
+    wait_for("the command", || dir.at("ready").exists());
+    let status = dir.txfs(["status", "dist", "--json"]).expect(0).json();
+    assert_eq!(status[0]["transactions"][0]["live"], true);
+    dir.txfs(["commit", "dist"]).expect(2).says("at work");
+    dir.run(&[], "echo fast > {stage}/a").expect(0);
+    dir.write("go", "");
+    let ended = end(child).expect(4).says("generation 1 was committed since").says("txfs abort");
+    assert_eq!(dir.read("dist/a"), "fast\n");
+    let status = dir.txfs(["status", "dist", "--json"]).expect(0).json();
+    let open = &status[0]["transactions"][0];
+    let stage = PathBuf::from(open["stage"].as_str().unwrap());
+    assert!(ended.err.contains(open["transaction"].as_str().unwrap()));
+    assert_eq!(open["live"], false);
+    assert_eq!(fs::read_to_string(stage.join("a")).unwrap(), "slow\n");
+    dir.txfs(["diff", "dist"]).expect(0).says("generation 1 was committed since");
+    dir.txfs([OsStr::new("commit"), stage.as_os_str()]).expect(4).says("txfs publish dist");
+    dir.txfs([OsStr::new("publish"), OsStr::new("dist"), stage.as_os_str()]).expect(0);
+    assert_eq!(dir.read("dist/a"), "slow\n");
+}
+
+#[test]
+fn drift_keeps_the_stage_of_a_run_until_it_is_allowed() {
+    let dir = Scratch::new();
+    dir.publish(&[("a", "a")]);
+    dir.write("dist/a", "edited");
+    dir.run(&[], "echo new > {stage}/a").expect(4).says("a").says("--allow-drift").says("txfs commit");
+    assert_eq!(dir.read("dist/a"), "edited");
+    dir.txfs(["commit", "dist", "--allow-drift"]).expect(0);
+    assert_eq!(dir.read("dist/a"), "new\n");
+}
+
+#[test]
+fn a_check_sees_the_stage_and_refuses() {
+    let dir = Scratch::new();
+    let good = "test \"$PWD\" = \"$TXFS_STAGE\" && test -s a && test -n \"$TXFS_OUTPUT\" && echo talk";
+    let ran = dir.run(&["--check", good, "--json"], "echo a > {stage}/a").expect(0).says("talk");
+    assert_eq!(ran.json().len(), 1, "a check's stdout is no data");
+    dir.run(&["--check", "true", "--check", "exit 3"], "echo b > {stage}/a")
+        .expect(5)
+        .says("check `exit 3` exited with status 3");
+    dir.run(&["--check", "exit 3", "--dry-run"], "echo b > {stage}/a").expect(5).says("check `exit 3`");
+    assert_eq!((dir.read("dist/a").as_str(), dir.transactions()), ("a\n", 0));
+}
+
+#[test]
+fn a_dry_run_changes_nothing() {
+    let dir = Scratch::new();
+    dir.publish(&[("a", "a"), ("b", "b"), ("c", "c")]);
+    let stage = dir.begin(&[]);
+    fs::write(stage.join("a"), "new").unwrap();
+    let refused = dir.txfs(["commit", "dist", "--dry-run"]).expect(5).says("--max-removed");
+    assert_eq!(refused.out, "M a\nD b\nD c\n");
+    let dry =
+        dir.txfs(["commit", "dist", "--dry-run", "--max-removed", "100", "--json"]).expect(0).says("generation 2");
+    let objects = dry.json();
+    assert_eq!((&objects[0]["change"], &objects[0]["path"]), (&"modified".into(), &"a".into()));
+    assert_eq!((&objects[3]["summary"], &objects[3]["removed"]), (&true.into(), &2.into()));
+    assert_eq!((dir.read("dist/a").as_str(), dir.transactions()), ("a", 1));
+}
+
+#[test]
+fn diff_says_what_would_change_and_how() {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    let dir = Scratch::new();
+    dir.publish(&[("gone", "g"), ("content", "old"), ("kind", "file"), ("mode", "m"), ("same", "s")]);
+    for (path, content) in [("content", "new"), ("mode", "m"), ("same", "s"), ("added", "a")] {
+        dir.write(&format!("next/{path}"), content);
+    }
+    symlink("same", dir.at("next/kind")).unwrap();
+    fs::set_permissions(dir.at("next/mode"), fs::Permissions::from_mode(0o755)).unwrap();
+    let diff = dir.txfs(["diff", "dist", "next"]).expect(0);
+    assert_eq!((diff.out.as_str(), diff.err.as_str()), ("A added\nM content\nD gone\nT kind\nm mode\n", ""));
+    dir.txfs(["diff", "dist", "next", "--exit-code"]).expect(8);
+    dir.txfs(["diff", "dist", "src", "--exit-code"]).expect(0);
+    let objects = dir.txfs(["diff", "dist", "next", "--json"]).expect(0).json();
+    let summary = objects.last().unwrap();
+    assert_eq!((objects.len(), &summary["summary"], &summary["modified"]), (6, &true.into(), &3.into()));
+    dir.txfs(["diff", "dist"]).expect(2).says("no open transaction");
+    assert!(dir.txfs(["--color", "always", "diff", "dist", "next"]).out.contains("\x1b["));
+}
+
+#[test]
+fn diff_names_what_stands_against_the_commit() {
+    let dir = Scratch::new();
+    dir.publish(&[("a", "a")]);
+    dir.write("dist/foreign", "mine");
+    dir.write("next/a", "a");
+    dir.write("next/foreign", "theirs");
+    dir.txfs(["diff", "dist", "next"])
+        .expect(0)
+        .says("problem: entries that txfs did not publish are in the way: foreign");
+    let objects = dir.txfs(["diff", "dist", "next", "--json"]).json();
+    assert!(objects.iter().any(|object| object["problem"] == "foreign" && object["paths"][0] == "foreign"));
+    dir.txfs(["publish", "dist", "next"]).expect(4).says("--adopt");
+    dir.txfs(["publish", "dist", "next", "--adopt"]).expect(0);
+}
+
+#[test]
+fn status_tells_of_the_generation_and_of_open_transactions() {
+    let dir = Scratch::new();
+    let nothing = dir.txfs(["status", "dist"]).expect(0);
+    assert_eq!(nothing.out, "nothing has been published to dist by txfs\n");
+    assert_eq!(dir.txfs(["status", "dist", "--json"]).json()[0]["generation"], Value::Null);
+    dir.write("src/a", "12345");
+    dir.txfs(["publish", "dist", "src", "-m", "two\nlines"]).expect(0);
+    let stage = dir.begin(&["--from", "current"]);
+    let status = dir.txfs(["status", "dist"]).expect(0);
+    for text in ["1 file, 5 bytes", "two\\nlines", "in-place", "(beside the output)", "a change, on generation 1"] {
+        assert!(status.out.contains(text), "{text} in {}", status.out);
+    }
+    let status = &dir.txfs(["status", "dist", "--json"]).expect(0).json()[0];
+    assert_eq!(
+        (&status["generation"], &status["bytes"], &status["message"]),
+        (&1.into(), &5.into(), &"two\nlines".into())
+    );
+    assert_eq!(status["transactions"][0]["stage"], stage.to_str().unwrap());
+    assert!(status["capabilities"]["exchange"].is_boolean());
+}
+
+#[test]
+fn recover_is_silent_when_there_is_nothing_to_do() {
+    let dir = Scratch::new();
+    for _ in 0..2 {
+        let recovered = dir.txfs(["recover", "dist"]).expect(0);
+        assert_eq!((recovered.out.as_str(), recovered.err.as_str()), ("", ""));
+        dir.publish(&[("a", "a")]);
+    }
+    assert_eq!(dir.txfs(["recover", "dist", "--json"]).expect(0).json()[0]["commit"], Value::Null);
+}
+
+#[test]
+fn a_killed_run_is_recovered_by_the_next_command_in_one_line() {
+    let dir = Scratch::new();
+    dir.publish(&[("a", "a")]);
+    let script = "touch {stage}/x ready; until test -e go; do sleep 0.01; done";
+    let child = dir.start(["run", "dist", "--", "sh", "-c", script]);
+    wait_for("the command", || dir.at("ready").exists());
+    signal(&child, "-KILL");
+    dir.write("go", "");
+    end(child);
+    let status = dir.txfs(["status", "dist"]).expect(0);
+    assert_eq!(status.err, "txfs: recovered dist: discarded 1 unfinished transaction\n");
+    assert_eq!((dir.txfs(["status", "dist"]).err.as_str(), dir.read("dist/a").as_str()), ("", "a"));
+}
+
+#[test]
+fn a_commit_killed_at_any_moment_is_recovered_by_the_next_command() {
+    let dir = Scratch::new();
+    let fill = |content: &str| (0..400).for_each(|i| dir.write(&format!("src/{i}"), content));
+    let mut seen = Vec::new();
+    for (i, content) in ["one", "two", "three", "four"].into_iter().enumerate() {
+        fill(content);
+        let mut child = dir.start(["publish", "dist", "src"]);
+        let journal = dir.at(".dist.txfs/journal");
+        wait_for("the journal", || journal.exists() || child.try_wait().unwrap().is_some());
+        std::thread::sleep(Duration::from_micros(700 * i as u64));
+        let _ = child.kill();
+        child.wait().unwrap();
+        let status = dir.txfs(["status", "dist"]).expect(0);
+        assert!(status.err.lines().count() <= 1, "{}", status.err);
+        assert!(status.err.is_empty() || status.err.starts_with("txfs: recovered dist: "), "{}", status.err);
+        seen.push(status.err);
+        if dir.at("dist").exists() {
+            let first = dir.read("dist/0");
+            assert!((0..400).all(|i| dir.read(&format!("dist/{i}")) == first), "G1");
+        }
+        dir.txfs(["verify", "dist"]).expect(0);
+    }
+    println!("{seen:#?}");
+}
+
+#[test]
+fn journal_shows_a_settled_journal_and_damaged_ones() {
+    let dir = Scratch::new();
+    assert_eq!(dir.txfs(["journal", "dist"]).expect(0).err, "dist has no journal\n");
+    dir.publish(&[("a", "old"), ("gone", "g")]);
+    dir.publish(&[("a", "new"), ("b", "b")]);
+    let all = dir.txfs(["journal", "dist"]).expect(0).out;
+    let dump = all.split("\n\n").find(|dump| dump.contains("/previous/2/journal")).unwrap();
+    let position = |text: &str| dump.find(text).unwrap_or_else(|| panic!("{text} in {dump}"));
+    assert!(position("begin   generation 2 from 1") < position("#0     add"));
+    assert!(position("#1     replace           a  file 0644 3 B blake3") < position("#2     remove            gone"));
+    assert!(position("commit  3 operations") < position("valid commit of generation 2"));
+    let objects = dir.txfs(["journal", "--file", ".dist.txfs/previous/2/journal", "--json"]).expect(0).json();
+    assert_eq!((&objects[2]["operation"], &objects[2]["path"]), (&"replace".into(), &"a".into()));
+    assert_eq!((&objects[2]["old"]["size"], &objects[0]["offset"]), (&3.into(), &16.into()));
+    assert!(dir.txfs(["journal", "dist", "--json"]).json().len() >= objects.len());
+
+    let journal = fs::read(dir.at(".dist.txfs/previous/2/journal")).unwrap();
+    fs::write(dir.at("cut"), &journal[..journal.len() - 3]).unwrap();
+    let cut = dir.txfs(["journal", "--file", "cut"]).expect(0);
+    assert!(cut.out.contains("#1     replace") && cut.out.contains("torn: it ends early, at byte"), "{}", cut.out);
+    let mut flipped = journal;
+    flipped[40] ^= 1;
+    fs::write(dir.at("flipped"), &flipped).unwrap();
+    assert!(dir.txfs(["journal", "--file", "flipped"]).expect(0).out.contains("corrupt: "));
+    assert_eq!(dir.txfs(["journal", "--file", "flipped", "--json"]).json()[0]["verdict"], "corrupt");
+    dir.txfs(["journal", "--file", "none"]).expect(1).says("cannot read none");
+    dir.txfs(["journal"]).expect(2);
+}
+
+#[test]
+fn verify_finds_what_was_changed_behind_txfs() {
+    let dir = Scratch::new();
+    dir.publish(&[("a", "a"), ("b", "b"), ("c", "c")]);
+    assert_eq!(dir.txfs(["verify", "dist"]).expect(0).out, "");
+    dir.write("dist/a", "x");
+    fs::remove_file(dir.at("dist/b")).unwrap();
+    assert_eq!(dir.txfs(["verify", "dist"]).expect(4).out, "content a\nmissing b\n");
+    let objects = dir.txfs(["verify", "dist", "--json"]).expect(4).json();
+    assert_eq!((&objects[1]["finding"], &objects[2]["findings"]), (&"missing".into(), &2.into()));
+}
+
+#[test]
+fn names_of_any_bytes_stay_on_one_line() {
+    let dir = Scratch::new();
+    fs::create_dir(dir.at("src")).unwrap();
+    let name = OsString::from_vec(b"new\nline\xff".to_vec());
+    fs::write(dir.at("src").join(&name), "x").unwrap();
+    dir.txfs(["publish", "dist", "src"]).expect(0);
+    fs::write(dir.at("dist").join(&name), "drift").unwrap();
+    assert_eq!(dir.txfs(["verify", "dist"]).expect(4).out, "content new\\nline\\xff\n");
+    let finding = &dir.txfs(["verify", "dist", "--json"]).json()[0];
+    assert_eq!((&finding["path"], &finding["path_bytes"]), (&"new\nline\u{fffd}".into(), &"6e65770a6c696e65ff".into()));
+    fs::write(dir.at("src").join(&name), "y").unwrap();
+    let refused = dir.txfs(["publish", "dist", "src"]).expect(4).says("new\\nline\\xff");
+    assert!(
+        refused.err.lines().all(|line| line.starts_with("error: ") || line.starts_with("hint: ")),
+        "{}",
+        refused.err
+    );
+    let missing = OsString::from_vec(b"no\nsuch\xfe".to_vec());
+    let refused = dir.txfs([OsStr::new("commit"), &missing]).expect(2).says("no\\nsuch\\xfe");
+    assert!(
+        refused.err.lines().all(|line| line.starts_with("error: ") || line.starts_with("hint: ")),
+        "{}",
+        refused.err
+    );
+}
+
+#[test]
+fn begin_prints_a_stage_of_any_bytes_as_it_is() {
+    let dir = Scratch::new();
+    let name = OsString::from_vec(b"out\xff".to_vec());
+    let output = dir.command([OsStr::new("begin"), &name]).output().unwrap();
+    assert!(output.status.success());
+    let stage = Path::new(OsStr::from_bytes(output.stdout.strip_suffix(b"\n").unwrap()));
+    fs::write(stage.join("a"), "a").unwrap();
+    dir.txfs([OsStr::new("commit"), stage.as_os_str()]).expect(0);
+    assert!(dir.0.path().join(&name).join("a").exists());
+}
+
+#[test]
+fn what_makes_no_sense_is_a_usage_error() {
+    let dir = Scratch::new();
+    dir.publish(&[("a/b", "x")]);
+    for args in [
+        &["publish", "dist", "dist"][..],
+        &["publish", "dist", "dist/a"],
+        &["publish", "src/a", "src"],
+        &["publish", "dist", "src/a/b"],
+        &["publish", "dist", ".dist.txfs"],
+        &["commit", "src"],
+        &["verify", "src"],
+        &["diff", "src", "dist"],
+        &["commit"],
+        &["explode"],
+        &["status", "dist", "--lock-timeout", "soon"],
+        &["commit", "dist", "--max-removed", "101"],
+        &["begin", "dist", "--from", "nowhere"],
+        &["begin", "dist", "-q", "-v"],
+    ] {
+        let refused = dir.txfs(args).expect(2);
+        assert!(refused.err.starts_with("error: ") && refused.out.is_empty(), "{args:?}: {}", refused.err);
+    }
+    assert!(!dir.at(".src.txfs").exists() && !dir.at("src/.a.txfs").exists(), "a usage error makes nothing");
+    assert_eq!(dir.transactions(), 0);
+    let object = &dir.txfs(["publish", "dist", "dist", "--json"]).expect(2).json()[0];
+    assert_eq!((&object["error"], &object["code"]), (&"usage".into(), &2.into()));
+}
+
+#[test]
+fn a_lock_that_is_held_makes_the_command_busy() {
+    let dir = Scratch::new();
+    dir.publish(&[("a", "a")]);
+    let lock = fs::OpenOptions::new().write(true).open(dir.at(".dist.txfs/lock")).unwrap();
+    FileExt::lock_exclusive(&lock).unwrap();
+    dir.txfs(["publish", "dist", "src", "--lock-timeout", "0"]).expect(3).says("held by another txfs process");
+    dir.txfs(["begin", "dist", "--lock-timeout", "0.05"]).expect(3).says("--lock-timeout");
+    dir.txfs(["status", "dist"]).expect(0);
+    // As while another process applies a commit.
+    fs::write(dir.at(".dist.txfs/journal"), "").unwrap();
+    let status = dir.txfs(["status", "dist"]).expect(0);
+    assert!(status.out.contains("a commit is in progress"), "{}", status.out);
+    assert_eq!(dir.txfs(["status", "dist", "--json"]).json()[0]["committing"], true);
+    drop(lock);
+    dir.txfs(["status", "dist"]).expect(0).says("txfs: recovered dist: discarded a commit that had not begun");
+}
+
+#[test]
+fn a_run_that_finds_the_lock_held_keeps_its_stage() {
+    let dir = Scratch::new();
+    dir.publish(&[("a", "a")]);
+    let script = "echo new > {stage}/a; touch ready; until test -e go; do sleep 0.01; done";
+    let child = dir.start(["--lock-timeout", "0", "run", "dist", "--", "sh", "-c", script]);
+    wait_for("the command", || dir.at("ready").exists());
+    let lock = fs::OpenOptions::new().write(true).open(dir.at(".dist.txfs/lock")).unwrap();
+    FileExt::lock_exclusive(&lock).unwrap();
+    dir.write("go", "");
+    end(child).expect(3).says("the stage is kept");
+    drop(lock);
+    dir.txfs(["commit", "dist"]).expect(0);
+    assert_eq!(dir.read("dist/a"), "new\n");
+}
+
+#[test]
+fn a_damaged_journal_is_refused_and_status_shows_what_it_can() {
+    let dir = Scratch::new();
+    dir.publish(&[("a", "a")]);
+    fs::write(dir.at(".dist.txfs/journal"), "this is no journal at all").unwrap();
+    let status = dir.txfs(["status", "dist"]).expect(6).says("cannot be used").says("hint: ");
+    assert!(status.out.contains("generation:   1"), "{}", status.out);
+    dir.txfs(["begin", "dist"]).expect(6);
+    assert!(dir.txfs(["journal", "dist"]).expect(0).out.contains("corrupt: "));
+    assert_eq!(dir.read("dist/a"), "a");
+}
+
+#[test]
+fn a_closed_pipe_is_no_reason_to_panic() {
+    let dir = Scratch::new();
+    dir.publish(&[("a", "a")]);
+    fs::create_dir(dir.at("next")).unwrap();
+    (0..5000).for_each(|i| fs::write(dir.at("next").join(format!("{i:0100}")), "").unwrap());
+    // The reader ends first: the command starts when the pipe has no reader any more.
+    let closed = |args: &str| {
+        let script = format!("{{ sleep 0.1; \"$0\" {args}; echo $? >&2; }} | true");
+        let output =
+            Command::new("sh").args(["-c", &script, env!("CARGO_BIN_EXE_txfs")]).current_dir(dir.0.path()).output();
+        Ended::from(output.unwrap()).err
+    };
+    assert_eq!(closed("diff dist next"), "141\n");
+    assert_eq!(closed("status dist"), "141\n");
+    assert_eq!(closed("begin dist"), "141\n");
+    assert_eq!(dir.transactions(), 0, "nobody learned of the stage");
+    assert_eq!(closed("-q publish dist next"), "0\n", "the commit stands");
+    let silent = dir.command(["publish", "dist", "none"]).stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap();
+    assert_eq!(silent.code(), Some(1));
+}
+
+#[test]
+fn help_and_version_are_data() {
+    let dir = Scratch::new();
+    let help = dir.txfs(["--help"]).expect(0);
+    assert!(help.out.contains("Exit codes:") && help.err.is_empty());
+    assert!(dir.txfs(["run", "--help"]).expect(0).out.contains("mdbook"));
+    assert!(dir.txfs(["--version"]).expect(0).out.starts_with("txfs "));
+}
