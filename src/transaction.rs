@@ -575,9 +575,21 @@ impl<F: Fs> Transaction<'_, F> {
             return self.nothing_to_do(head, plan);
         }
         let stage = self.stage_tree()?;
-        plan.stage_modes.iter().try_for_each(|(path, mode)| stage.set_dir_mode(path, *mode))?;
+        let modes = std::mem::take(&mut plan.stage_modes);
+        let opened = modes.iter().try_for_each(|(path, mode)| stage.set_dir_mode(path, mode | 0o700));
+        let result = opened.and_then(|()| self.carry_through(head.as_ref(), plan, options));
+        if self.open && result.is_err() {
+            // What is committed again means what it meant; a stage that cannot be put back does not.
+            stage.forget();
+            self.open = modes.iter().rev().all(|(path, mode)| stage.set_dir_mode(path, *mode).is_ok());
+        }
+        result
+    }
+
+    /// P3 to P6: from the first thing that is written to the settled commit.
+    fn carry_through(&mut self, head: Option<&Head>, mut plan: Plan, options: &CommitOptions<'_>) -> Result<Committed> {
         let entries = std::mem::take(&mut plan.manifest);
-        let journal = self.write_intent(head.as_ref(), entries, &plan, options.message.clone());
+        let journal = self.write_intent(head, entries, &plan, options.message.clone());
         let journal = journal.and_then(|journal| self.make_intent_durable().map(|()| journal));
         let journal = journal.inspect_err(|_| self.drop_intent())?;
         self.pass_commit_point()?;
