@@ -17,10 +17,7 @@ use crate::fs::stream::Stream;
 use crate::fs::tree::{Tree, Walked};
 use crate::fs::{Fs, Kind, RenameMode, Stat};
 use crate::manifest::{Digest, Entry, Object};
-use crate::path::RelPath;
-
-/// The name that no published entry may have at the top: txfs' own state directory inside an output.
-pub(crate) const RESERVED: &[u8] = b".txfs";
+use crate::path::{RESERVED, RelPath};
 
 /// Read at once while digesting, in bytes.
 const CHUNK: usize = 128 << 10;

@@ -32,11 +32,11 @@ use crate::journal::record::{Begin, TransactionId};
 use crate::journal::writer;
 use crate::lock::Lock;
 use crate::manifest::{Digest, Entry, Head, Info, Manifest, Object, Totals};
-use crate::path::RelPath;
+use crate::path::{RESERVED, RelPath};
 use crate::plan::{self, Live, Plan, Rules, Scope};
 use crate::recover::Recovered;
 use crate::settle;
-use crate::stage::{self, Known, RESERVED, Scratch};
+use crate::stage::{self, Known, Scratch};
 use crate::store::{Store, manifest_path, name, state_path};
 use crate::txdir::{self, COPY, From, Life, Meta, STAGE, part};
 
@@ -509,6 +509,10 @@ impl<F: Fs> Transaction<'_, F> {
         if current != self.meta.base {
             let output = self.store.output.path.clone();
             return Err(Error::BaseMoved { output, base: self.meta.base, current });
+        }
+        if current == u64::MAX {
+            let head = state_path(name::HEAD).under(self.store.state.at());
+            return Err(Error::corrupt(head, "its generation is the last that there can be"));
         }
         Ok(head)
     }
