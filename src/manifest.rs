@@ -125,7 +125,8 @@ impl Totals {
     fn count(&mut self, object: &Object) {
         self.entries += 1;
         self.files += u64::from(object.kind != Kind::Directory);
-        self.bytes += if object.kind == Kind::File { object.size } else { 0 };
+        // What a damaged or hostile manifest adds up to need not fit.
+        self.bytes = self.bytes.saturating_add(if object.kind == Kind::File { object.size } else { 0 });
     }
 
     /// The totals of some entries.
@@ -210,6 +211,9 @@ fn check_entries(entries: &[Entry], totals: Totals) -> Result<(), &'static str> 
     for (i, entry) in entries.iter().enumerate() {
         if entry.path.is_root() || (i > 0 && entries[i - 1].path >= entry.path) {
             return Err("entries that are not in ascending order");
+        }
+        if entry.path.is_reserved() {
+            return Err("an entry of the state directory");
         }
         while above.last().is_some_and(|dir| !entry.path.is_below(dir)) {
             above.pop();

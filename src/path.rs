@@ -20,6 +20,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 /// The longest name that Linux file systems accept, in bytes.
 pub(crate) const NAME_MAX: usize = 255;
 
+/// The name that no published entry may have at the top: txfs' own state directory inside an output.
+pub(crate) const RESERVED: &[u8] = b".txfs";
+
 /// A confined relative path; empty for the root of the tree itself.
 #[derive(Clone, PartialEq, Eq, Hash, Default)]
 pub struct RelPath(Box<[u8]>);
@@ -150,6 +153,11 @@ impl RelPath {
             return !self.is_root();
         }
         self.0.len() > ancestor.0.len() && self.0.starts_with(&ancestor.0) && self.0[ancestor.0.len()] == b'/'
+    }
+
+    /// Whether this is where a state directory inside the output is, or below it: never published, never changed by a commit.
+    pub(crate) fn is_reserved(&self) -> bool {
+        self.components().next() == Some(RESERVED)
     }
 
     /// Every proper ancestor, from the top, the root left out.

@@ -128,7 +128,7 @@ pub struct Plan {
     pub(crate) operations: Vec<Operation>,
     /// What the new generation publishes.
     pub(crate) manifest: Vec<Entry>,
-    /// Staged directories that need another mode to be moved or emptied.
+    /// Staged directories that have to be opened to be moved or emptied, with the modes that they were staged with.
     pub(crate) stage_modes: Vec<(RelPath, u32)>,
     /// Whether the manifest differs from the current one in more than identities.
     pub(crate) owns_others: bool,
@@ -278,7 +278,7 @@ impl<'a, L: Live> Planner<'a, L> {
     fn open_staged(&mut self, entry: &Entry, moves: bool) {
         let mode = entry.object.mode;
         if mode & 0o700 != 0o700 {
-            self.plan.stage_modes.push((entry.path.clone(), mode | 0o700));
+            self.plan.stage_modes.push((entry.path.clone(), mode));
             if moves {
                 self.modes.insert(entry.path.clone(), (mode | 0o700, mode));
             }

@@ -342,6 +342,8 @@ impl<F: Fs> Store<F> {
 
     fn roll_forward(&self, journal: &Journal, head: Relation, skip_unknown: bool) -> Result<Recovered> {
         let generation = journal.begin.head.info.generation;
+        // It was durable before the journal had its name: a HEAD that names no manifest would be the end of the store.
+        self.manifest(&journal.begin.head)?;
         let applier = self.applier(journal)?;
         let mut pending = 0;
         let (mut skip, mut unknown) = (HashSet::new(), Paths::default());
@@ -389,6 +391,11 @@ impl<F: Fs> Store<F> {
             }
         }
         self.refuse_unknown(generation, unknown, skip_unknown)?;
+        // Of two names only the later intention may outlive the undoing: the other would publish what was undone.
+        if self.state.stat(&state_path(name::JOURNAL))?.is_some() {
+            self.state.remove_entry(&state_path(name::JOURNAL), Kind::File)?;
+            self.sync_state()?;
+        }
         let undone = self.undo(journal, journal.operations.len(), &applier, &skip);
         undone.map_err(|source| self.unknown_outcome(source))?;
         let commit = Some(RecoveredCommit::RolledBack { generation });

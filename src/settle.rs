@@ -148,12 +148,12 @@ fn prune_stage<F: Fs>(stage: &Tree<F>, displaced: &BTreeSet<&RelPath>) -> Result
 fn retain<F: Fs>(store: &Store<F>, current: u64) -> Result<Vec<PathBuf>> {
     let mut rescued = Vec::new();
     for generation in numbers(store, name::PREVIOUS)? {
-        if generation + KEEP <= current {
+        if current.saturating_sub(generation) >= KEEP {
             rescued.append(&mut purge(store, generation)?);
         }
     }
     for generation in numbers(store, name::MANIFESTS)? {
-        if generation + KEEP < current || generation > current {
+        if current.saturating_sub(generation) > KEEP || generation > current {
             store.state.remove_entry(&manifest_path(generation), Kind::File)?;
         }
     }

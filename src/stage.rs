@@ -15,10 +15,7 @@ use crate::error::{Error, Paths, Problem, Result};
 use crate::fs::tree::{Tree, Walked};
 use crate::fs::{Fs, Kind, RenameMode, Stat};
 use crate::manifest::{Digest, Entry, Object};
-use crate::path::RelPath;
-
-/// The name that no published entry may have at the top: txfs' own state directory inside an output.
-pub(crate) const RESERVED: &[u8] = b".txfs";
+use crate::path::{RESERVED, RelPath};
 
 /// What is in a stage.
 #[derive(Debug, Default)]

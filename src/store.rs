@@ -35,8 +35,7 @@ use crate::fs::tree::Tree;
 use crate::fs::{Fs, Kind, LinuxFs, RenameMode, found, is_not_directory};
 use crate::lock::{self, Lock};
 use crate::manifest::{Digest, Head, Manifest, decode, encode};
-use crate::path::{NAME_MAX, RelPath};
-use crate::stage::RESERVED;
+use crate::path::{NAME_MAX, RESERVED, RelPath};
 
 const STORE: Format = Format { magic: *b"txfsstor", version: 1 };
 
@@ -58,6 +57,9 @@ pub(crate) mod name {
     pub(crate) const RESCUED: &str = "rescued";
     pub(crate) const PROBE: &str = "probe";
 }
+
+/// The directories that every store has.
+const DIRECTORIES: [&str; 3] = [name::MANIFESTS, name::TRANSACTIONS, name::PREVIOUS];
 
 /// What the file system of a store can do, found out by doing it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -274,6 +276,7 @@ impl<F: Fs> Store<F> {
         let Some(state) = output.open_state()? else { return Ok(None) };
         check_trust(&state)?;
         let Some(capabilities) = read_capabilities(&state)? else { return Ok(None) };
+        check_layout(&state)?;
         Ok(Some(Self::new(options, output, state, capabilities)))
     }
 
@@ -421,6 +424,22 @@ fn check_trust<F: Fs>(state: &Tree<F>) -> Result<()> {
     Ok(())
 }
 
+/// The directories of a complete store are there, and are directories.
+fn check_layout<F: Fs>(state: &Tree<F>) -> Result<()> {
+    for directory in DIRECTORIES {
+        let path = state_path(directory);
+        match state.stat(&path)? {
+            Some(stat) if stat.is_dir() => {}
+            Some(_) => {
+                let what = "it is not a directory: move it away".into();
+                return Err(Error::Untrusted { path: path.under(state.at()), what });
+            }
+            None => return Err(Error::corrupt(path.under(state.at()), "it is missing")),
+        }
+    }
+    Ok(())
+}
+
 /// Opens a file of the state directory that belongs to this user and is a file.
 pub(crate) fn open_trusted<F: Fs>(state: &Tree<F>, path: &RelPath) -> Result<Option<Stream<F>>> {
     let Some(named) = state.stat(path)? else { return Ok(None) };
@@ -457,7 +476,7 @@ fn check_unclaimed<F: Fs>(state: &Tree<F>) -> Result<()> {
 
 /// Fills a new state directory; the `store` file comes last, and says that it is complete.
 fn initialize<F: Fs>(state: &Tree<F>) -> Result<Capabilities> {
-    for directory in [name::MANIFESTS, name::TRANSACTIONS, name::PREVIOUS] {
+    for directory in DIRECTORIES {
         make_dir(state, &state_path(directory))?;
     }
     write_new(state, &state_path(name::IGNORE), |mut file| file.write_all(b"*\n"))?;
@@ -488,6 +507,8 @@ fn initialize<F: Fs>(state: &Tree<F>) -> Result<Capabilities> {
         stream.fs.sync_file(&stream.file)
     })?;
     let dir = state.root();
+    // Barrier: the `store` file says that the rest is there, so no crash may keep it and lose the rest.
+    state.fs.sync_dir(dir).map_err(state.io("make durable", &RelPath::root()))?;
     state.fs.rename(dir, new.name(), dir, store.name(), RenameMode::Replace).map_err(state.io("rename", &new))?;
     Ok(capabilities)
 }

@@ -33,11 +33,11 @@ use crate::journal::record::{Begin, TransactionId};
 use crate::journal::writer;
 use crate::lock::Lock;
 use crate::manifest::{Digest, Entry, Head, Info, Manifest, Object, Totals};
-use crate::path::RelPath;
+use crate::path::{RESERVED, RelPath};
 use crate::plan::{self, Live, Plan, Rules, Scope};
 use crate::recover::Recovered;
 use crate::settle;
-use crate::stage::{self, Known, RESERVED, Scratch};
+use crate::stage::{self, Known, Scratch};
 use crate::store::{Store, manifest_path, name, state_path};
 use crate::txdir::{self, COPY, From, Life, Meta, STAGE, part};
 
@@ -519,6 +519,10 @@ impl<F: Fs> Transaction<'_, F> {
             let output = self.store.output.path.clone();
             return Err(Error::BaseMoved { output, base: self.meta.base, current });
         }
+        if current == u64::MAX {
+            let head = state_path(name::HEAD).under(self.store.state.at());
+            return Err(Error::corrupt(head, "its generation is the last that there can be"));
+        }
         Ok(head)
     }
 
@@ -591,9 +595,21 @@ impl<F: Fs> Transaction<'_, F> {
             return self.nothing_to_do(head, plan);
         }
         let stage = self.stage_tree()?;
-        plan.stage_modes.iter().try_for_each(|(path, mode)| stage.set_dir_mode(path, *mode))?;
+        let modes = std::mem::take(&mut plan.stage_modes);
+        let opened = modes.iter().try_for_each(|(path, mode)| stage.set_dir_mode(path, mode | 0o700));
+        let result = opened.and_then(|()| self.carry_through(head.as_ref(), plan, options));
+        if self.open && result.is_err() {
+            // What is committed again means what it meant; a stage that cannot be put back does not.
+            stage.forget();
+            self.open = modes.iter().rev().all(|(path, mode)| stage.set_dir_mode(path, *mode).is_ok());
+        }
+        result
+    }
+
+    /// P3 to P6: from the first thing that is written to the settled commit.
+    fn carry_through(&mut self, head: Option<&Head>, mut plan: Plan, options: &CommitOptions<'_>) -> Result<Committed> {
         let entries = std::mem::take(&mut plan.manifest);
-        let journal = self.write_intent(head.as_ref(), entries, &plan, options.message.clone());
+        let journal = self.write_intent(head, entries, &plan, options.message.clone());
         let journal = journal.and_then(|journal| self.make_intent_durable().map(|()| journal));
         let journal = journal.inspect_err(|_| self.drop_intent())?;
         self.pass_commit_point()?;

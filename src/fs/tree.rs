@@ -11,7 +11,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{Fs, Kind, Stat, found};
+use super::{Fs, Kind, Stat, found, is_not_directory};
 use crate::error::{Error, Result};
 use crate::path::RelPath;
 
@@ -50,14 +50,23 @@ impl<F: Fs> Tree<F> {
 
     /// The tree below one of the directories of this one.
     pub(crate) fn below(&self, path: &RelPath) -> Result<Self> {
-        let root = self.fs.open_dir(&self.root, path).map_err(self.io("open the directory", path))?;
+        let root = self.fs.open_dir(&self.root, path).map_err(self.not_opened(path))?;
         Ok(Self::new(&self.fs, root, path.under(&self.at)))
     }
 
     /// As [`Tree::below`], `None` where there is no such directory.
     pub(crate) fn find_below(&self, path: &RelPath) -> Result<Option<Self>> {
-        let root = found(self.fs.open_dir(&self.root, path)).map_err(self.io("open the directory", path))?;
+        let root = found(self.fs.open_dir(&self.root, path)).map_err(self.not_opened(path))?;
         Ok(root.map(|root| Self::new(&self.fs, root, path.under(&self.at))))
+    }
+
+    /// Whatever is in the place of one of txfs' own directories was not put there by txfs.
+    fn not_opened(&self, path: &RelPath) -> impl FnOnce(io::Error) -> Error {
+        let at = path.under(&self.at);
+        |error| match is_not_directory(&error) {
+            true => Error::Untrusted { path: at, what: "it is not a directory: move it away".into() },
+            false => Error::io("open the directory", at)(error),
+        }
     }
 
     pub(crate) fn root(&self) -> &F::Dir {
@@ -211,7 +220,7 @@ impl<F: Fs> Tree<F> {
     }
 }
 
-/// Whether the error says that nothing is at the path.
+/// Whether the error says that nothing is at the path: nothing can be below a file or a link either.
 fn is_absent(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+    error.kind() == io::ErrorKind::NotFound || is_not_directory(error)
 }

@@ -88,6 +88,9 @@ fn check_operations(records: &[(u64, Record)]) -> Result<(), (u64, &'static str)
     };
     for (offset, operation) in operations() {
         check_modes(operation).map_err(|what| (offset, what))?;
+        if operation.path().is_reserved() {
+            return Err((offset, "an operation on the state directory"));
+        }
         let moves = !matches!(operation, Operation::SetMode { .. });
         let movable = !operation.path().is_root() || matches!(operation, Operation::Add { .. });
         if moves && !movable {

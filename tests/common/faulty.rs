@@ -1,0 +1,166 @@
+//! The kernel with some of its calls failing on demand: for errors that no test can provoke otherwise.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use nix::errno::Errno;
+use txfs::RelPath;
+use txfs::fs::{Fs, LinuxFs, Listed, RenameMode, Stat, Timestamp};
+
+/// A call that may be made to fail.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Call {
+    Rename { name: Vec<u8>, new_name: Vec<u8>, directory: bool },
+    SyncDir,
+    SyncFs,
+    RemoveDir { name: Vec<u8> },
+    Other(&'static str),
+}
+
+type Rule = dyn Fn(&Call) -> Option<Errno> + Send + Sync;
+
+/// [`LinuxFs`], asking a rule before each call that changes something.
+#[derive(Clone)]
+pub struct Faulty {
+    kernel: LinuxFs,
+    rule: Arc<Rule>,
+}
+
+impl Faulty {
+    pub fn new(rule: impl Fn(&Call) -> Option<Errno> + Send + Sync + 'static) -> Self {
+        Self { kernel: LinuxFs::new(), rule: Arc::new(rule) }
+    }
+
+    fn ask(&self, call: &Call) -> io::Result<()> {
+        (self.rule)(call).map_or(Ok(()), |errno| Err(errno.into()))
+    }
+
+    fn other(&self, call: &'static str) -> io::Result<()> {
+        self.ask(&Call::Other(call))
+    }
+}
+
+type File = std::fs::File;
+
+impl Fs for Faulty {
+    type Dir = OwnedFd;
+    type File = File;
+
+    fn open_anchor(&self, path: &Path) -> io::Result<OwnedFd> {
+        self.kernel.open_anchor(path)
+    }
+    fn resolve(&self, path: &Path) -> io::Result<PathBuf> {
+        self.kernel.resolve(path)
+    }
+    fn read_anchor_link(&self, path: &Path) -> io::Result<PathBuf> {
+        self.kernel.read_anchor_link(path)
+    }
+    fn open_dir(&self, at: &OwnedFd, path: &RelPath) -> io::Result<OwnedFd> {
+        self.kernel.open_dir(at, path)
+    }
+    fn open_file(&self, at: &OwnedFd, name: &[u8]) -> io::Result<File> {
+        self.kernel.open_file(at, name)
+    }
+    fn open_write(&self, at: &OwnedFd, name: &[u8]) -> io::Result<File> {
+        self.kernel.open_write(at, name)
+    }
+    fn create_file(&self, at: &OwnedFd, name: &[u8], mode: u32) -> io::Result<File> {
+        self.other("create_file")?;
+        self.kernel.create_file(at, name, mode)
+    }
+    fn stat(&self, at: &OwnedFd, name: &[u8]) -> io::Result<Stat> {
+        self.kernel.stat(at, name)
+    }
+    fn stat_dir(&self, dir: &OwnedFd) -> io::Result<Stat> {
+        self.kernel.stat_dir(dir)
+    }
+    fn stat_file(&self, file: &File) -> io::Result<Stat> {
+        self.kernel.stat_file(file)
+    }
+    fn list(&self, dir: &OwnedFd) -> io::Result<Vec<Listed>> {
+        self.kernel.list(dir)
+    }
+    fn read_link(&self, at: &OwnedFd, name: &[u8]) -> io::Result<Vec<u8>> {
+        self.kernel.read_link(at, name)
+    }
+    fn read(&self, file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
+        self.kernel.read(file, buffer)
+    }
+    fn write(&self, file: &mut File, bytes: &[u8]) -> io::Result<usize> {
+        self.other("write")?;
+        self.kernel.write(file, bytes)
+    }
+    fn copy_content(&self, from: &mut File, to: &mut File) -> io::Result<()> {
+        self.kernel.copy_content(from, to)
+    }
+    fn copy_attributes(&self, from: &File, to: &File) -> io::Result<()> {
+        self.kernel.copy_attributes(from, to)
+    }
+    fn set_mode(&self, file: &File, mode: u32) -> io::Result<()> {
+        self.kernel.set_mode(file, mode)
+    }
+    fn set_dir_mode(&self, dir: &OwnedFd, mode: u32) -> io::Result<()> {
+        self.other("set_dir_mode")?;
+        self.kernel.set_dir_mode(dir, mode)
+    }
+    fn set_mtime(&self, file: &File, mtime: Timestamp) -> io::Result<()> {
+        self.kernel.set_mtime(file, mtime)
+    }
+    fn make_dir(&self, at: &OwnedFd, name: &[u8], mode: u32) -> io::Result<()> {
+        self.other("make_dir")?;
+        self.kernel.make_dir(at, name, mode)
+    }
+    fn make_symlink(&self, at: &OwnedFd, name: &[u8], target: &[u8]) -> io::Result<()> {
+        self.kernel.make_symlink(at, name, target)
+    }
+    fn link(&self, from: &OwnedFd, name: &[u8], to: &OwnedFd, new_name: &[u8]) -> io::Result<()> {
+        self.kernel.link(from, name, to, new_name)
+    }
+    fn rename(&self, from: &OwnedFd, name: &[u8], to: &OwnedFd, new_name: &[u8], mode: RenameMode) -> io::Result<()> {
+        let directory = self.kernel.stat(from, name).is_ok_and(|stat| stat.is_dir());
+        self.ask(&Call::Rename { name: name.to_vec(), new_name: new_name.to_vec(), directory })?;
+        self.kernel.rename(from, name, to, new_name, mode)
+    }
+    fn remove_file(&self, at: &OwnedFd, name: &[u8]) -> io::Result<()> {
+        self.other("remove_file")?;
+        self.kernel.remove_file(at, name)
+    }
+    fn remove_dir(&self, at: &OwnedFd, name: &[u8]) -> io::Result<()> {
+        self.ask(&Call::RemoveDir { name: name.to_vec() })?;
+        self.kernel.remove_dir(at, name)
+    }
+    fn sync_file(&self, file: &File) -> io::Result<()> {
+        self.kernel.sync_file(file)
+    }
+    fn sync_dir(&self, dir: &OwnedFd) -> io::Result<()> {
+        self.ask(&Call::SyncDir)?;
+        self.kernel.sync_dir(dir)
+    }
+    fn sync_fs(&self, dir: &OwnedFd) -> io::Result<()> {
+        self.ask(&Call::SyncFs)?;
+        self.kernel.sync_fs(dir)
+    }
+    fn try_lock(&self, file: &File) -> io::Result<bool> {
+        self.kernel.try_lock(file)
+    }
+    fn user(&self) -> u32 {
+        self.kernel.user()
+    }
+    fn now(&self) -> Timestamp {
+        self.kernel.now()
+    }
+    fn boot(&self) -> io::Result<String> {
+        self.kernel.boot()
+    }
+    fn unique(&self) -> io::Result<u64> {
+        self.kernel.unique()
+    }
+    fn parallelism(&self) -> usize {
+        self.kernel.parallelism()
+    }
+    fn pause(&self, duration: std::time::Duration) {
+        self.kernel.pause(duration);
+    }
+}

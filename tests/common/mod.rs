@@ -1,0 +1,87 @@
+//! What the integration tests share: scratch file systems, snapshots of trees, the behaviour suite, and a file system that fails.
+
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "each test program uses a part of this")]
+
+pub mod faulty;
+pub mod forge;
+pub mod mounts;
+pub mod suite;
+pub mod tree;
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use txfs::fs::Fs;
+use txfs::{BeginOptions, CommitOptions, Committed, Store};
+
+/// Whether tests whose environment cannot run them have to fail instead of being skipped: CI says so.
+pub fn required() -> bool {
+    std::env::var_os("TXFS_REQUIRE_MOUNTS").is_some_and(|value| value == "1")
+}
+
+/// Says on stderr that a test was not run, past the test harness' capture; fails where nothing may be skipped.
+pub fn skip(test: &str, why: &str) {
+    use std::io::Write;
+    assert!(!required(), "{test} cannot run here, and TXFS_REQUIRE_MOUNTS=1: {why}");
+    let _ = writeln!(std::io::stderr().lock(), "SKIPPED: {test}: {why}");
+}
+
+/// Whether this process is root.
+pub fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
+}
+
+/// How long the open-ended tests run, in seconds: `TXFS_SECONDS` makes them longer.
+pub fn seconds(default: u64) -> u64 {
+    std::env::var("TXFS_SECONDS").ok().and_then(|value| value.parse().ok()).unwrap_or(default)
+}
+
+/// A path of any bytes.
+pub fn bytes(path: &[u8]) -> PathBuf {
+    PathBuf::from(OsStr::from_bytes(path))
+}
+
+/// Options that allow the stage to be as small as the tests like.
+pub fn lenient<'a>() -> CommitOptions<'a> {
+    let mut options = CommitOptions::default();
+    options.max_removed = 100;
+    options.allow_empty = true;
+    options
+}
+
+/// Publishes exactly these files.
+pub fn publish<F: Fs>(store: &Store<F>, files: &[(&str, &str)]) -> txfs::Result<Committed> {
+    let mut transaction = store.begin(BeginOptions::default())?;
+    for (path, content) in files {
+        transaction.write(path, content)?;
+    }
+    transaction.commit(&lenient())
+}
+
+/// The text of a file.
+pub fn read(dir: &Path, path: &str) -> String {
+    std::fs::read_to_string(dir.join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// A state directory beside `out`.
+pub fn state_of(out: &Path) -> PathBuf {
+    let name = [b".", out.file_name().unwrap().as_bytes(), b".txfs"].concat();
+    out.with_file_name(OsStr::from_bytes(&name))
+}
+
+/// A small generator of repeatable random numbers (xorshift64*): tests need variety, not quality.
+pub struct Random(u64);
+
+impl Random {
+    pub fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    pub fn below(&mut self, limit: u64) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) % limit
+    }
+}

@@ -1,0 +1,233 @@
+//! Calls that fail while a commit is under way: what the caller is told is the truth, and recovery finds everything it needs.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use common::faulty::{Call, Faulty};
+use common::tree::{Node, snapshot};
+use common::{lenient, publish, read, state_of};
+use nix::errno::Errno;
+use tempfile::TempDir;
+use txfs::fs::Fs;
+use txfs::{BeginOptions, Error, OpenOptions, Outcome, Store, Transaction};
+
+fn scratch() -> (TempDir, PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("dist");
+    (dir, out)
+}
+
+/// A rule that is off until it is armed.
+fn armed(rule: impl Fn(&Call) -> Option<Errno> + Send + Sync + 'static) -> (Faulty, Arc<AtomicBool>) {
+    let arm = Arc::new(AtomicBool::new(false));
+    let on = arm.clone();
+    (Faulty::new(move |call| if on.load(Ordering::SeqCst) { rule(call) } else { None }), arm)
+}
+
+fn nth(n: usize, which: impl Fn(&Call) -> bool + Send + Sync + 'static, errno: Errno) -> (Faulty, Arc<AtomicBool>) {
+    let count = AtomicUsize::new(0);
+    armed(move |call| (which(call) && count.fetch_add(1, Ordering::SeqCst) == n).then_some(errno))
+}
+
+const OLD: [(&str, &str); 4] = [("a", "old"), ("b", "old"), ("stale/x", "old"), ("z.html", "old")];
+const NEW: [(&str, &str); 4] = [("a", "new!"), ("b", "new!"), ("fresh/y", "new!"), ("z.html", "new!")];
+
+/// Fills a stage; the directory is read-only, so that modes have to be opened and closed on the way.
+fn fill<F: Fs>(transaction: &mut Transaction<'_, F>) {
+    for (path, content) in NEW {
+        transaction.write(path, content).unwrap();
+    }
+    set_mode(&transaction.stage().join("fresh"), 0o555);
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+/// The trees before and after, as they are without any failure.
+fn expected() -> [BTreeMap<Vec<u8>, Node>; 2] {
+    let (_dir, out) = scratch();
+    let store = Store::open(&out).unwrap();
+    publish(&store, &OLD).unwrap();
+    let old = snapshot(&out);
+    let mut transaction = store.begin(BeginOptions::default()).unwrap();
+    fill(&mut transaction);
+    transaction.commit(&lenient()).unwrap();
+    [old, snapshot(&out)]
+}
+
+#[test]
+fn a_failed_barrier_before_the_commit_point_discards_the_stage() {
+    let (_dir, out) = scratch();
+    let (kernel, arm) = nth(0, |call| *call == Call::SyncFs, Errno::EIO);
+    let store = Store::open_with(&OpenOptions::with(kernel), &out).unwrap();
+    publish(&store, &OLD).unwrap();
+    let before = snapshot(&out);
+    arm.store(true, Ordering::SeqCst);
+    let mut transaction = store.begin(BeginOptions::default()).unwrap();
+    fill(&mut transaction);
+    let error = transaction.commit(&lenient()).unwrap_err();
+    assert!(matches!(error, Error::StageLost { .. }), "{error}");
+    assert_eq!((error.outcome(), snapshot(&out)), (Outcome::Unchanged, before));
+    assert!(transaction.commit(&lenient()).is_err(), "an fsync is never retried");
+    assert!(!transaction.stage().exists());
+}
+
+#[test]
+fn a_failed_barrier_at_the_commit_point_takes_the_journal_back() {
+    let (_dir, out) = scratch();
+    let (kernel, arm) = nth(0, |call| *call == Call::SyncDir, Errno::EIO);
+    let store = Store::open_with(&OpenOptions::with(kernel), &out).unwrap();
+    publish(&store, &OLD).unwrap();
+    let before = snapshot(&out);
+    arm.store(true, Ordering::SeqCst);
+    let mut transaction = store.begin(BeginOptions::default()).unwrap();
+    fill(&mut transaction);
+    let error = transaction.commit(&lenient()).unwrap_err();
+    assert_eq!((error.outcome(), snapshot(&out)), (Outcome::Unchanged, before), "{error}");
+    assert!(!state_of(&out).join("journal").exists());
+}
+
+#[test]
+fn an_unknown_outcome_keeps_what_recovery_needs_when_the_transaction_is_dropped() {
+    let [old, new] = expected();
+    // The commit point is passed, an operation fails, and so does undoing: every barrier and rename from there on.
+    let (_dir, out) = scratch();
+    let failing = Arc::new(AtomicBool::new(false));
+    let (seen, undo) = (failing.clone(), b"journal.undo".to_vec());
+    let (kernel, arm) = armed(move |call| match call {
+        Call::Rename { name, .. } if name == b"z.html" => {
+            seen.store(true, Ordering::SeqCst);
+            Some(Errno::EIO)
+        }
+        Call::Rename { new_name, .. } if *new_name == undo => None,
+        Call::Rename { .. } | Call::SyncFs if seen.load(Ordering::SeqCst) => Some(Errno::EIO),
+        _ => None,
+    });
+    let store = Store::open_with(&OpenOptions::with(kernel), &out).unwrap();
+    publish(&store, &OLD).unwrap();
+    arm.store(true, Ordering::SeqCst);
+    let mut transaction = store.begin(BeginOptions::default()).unwrap();
+    fill(&mut transaction);
+    let error = transaction.commit(&lenient()).unwrap_err();
+    assert!(failing.load(Ordering::SeqCst) && error.outcome() == Outcome::Unknown, "{error}");
+    drop(transaction);
+    let store = Store::open(&out).unwrap();
+    assert_eq!(snapshot(&out), old, "rolled back");
+    let mut transaction = store.begin(BeginOptions::default()).unwrap();
+    fill(&mut transaction);
+    transaction.commit(&lenient()).unwrap();
+    assert_eq!(snapshot(&out), new);
+}
+
+#[test]
+fn a_failed_last_barrier_is_an_unknown_outcome_and_keeps_what_was_displaced() {
+    let (_dir, out) = scratch();
+    let (kernel, arm) = nth(1, |call| *call == Call::SyncFs, Errno::EIO);
+    let store = Store::open_with(&OpenOptions::with(kernel), &out).unwrap();
+    publish(&store, &OLD).unwrap();
+    arm.store(true, Ordering::SeqCst);
+    let mut transaction = store.begin(BeginOptions::default()).unwrap();
+    fill(&mut transaction);
+    let error = transaction.commit(&lenient()).unwrap_err();
+    assert_eq!(error.outcome(), Outcome::Unknown, "{error}");
+    drop(transaction);
+    Store::open(&out).unwrap();
+    assert_eq!(read(&out, "a"), "new!");
+    assert_eq!(read(&state_of(&out), "previous/2/stage/a"), "old", "the next commit may still need it");
+}
+
+#[test]
+fn directories_that_cannot_be_renamed_are_taken_apart() {
+    let (_dir, out) = scratch();
+    let (kernel, arm) = armed(|call| match call {
+        Call::Rename { name, directory: true, .. } if name.starts_with(b"stale") => Some(Errno::EXDEV),
+        _ => None,
+    });
+    let [_, new] = expected();
+    let store = Store::open_with(&OpenOptions::with(kernel), &out).unwrap();
+    publish(&store, &OLD).unwrap();
+    arm.store(true, Ordering::SeqCst);
+    let mut transaction = store.begin(BeginOptions::default()).unwrap();
+    fill(&mut transaction);
+    transaction.commit(&lenient()).unwrap();
+    assert_eq!(snapshot(&out), new, "modes included");
+}
+
+/// Every changing call of a commit fails once, with each of a few errors. Then the outcome is what was said, the same
+/// transaction can be committed where it is still open, and recovery leaves exactly the old or the new generation.
+#[test]
+fn whichever_call_fails_the_caller_is_told_the_truth() {
+    let [old, new] = expected();
+    let (mut fired, mut committed, mut unchanged, mut unknown) = (0, 0, 0, 0);
+    for errno in [Errno::EIO, Errno::ENOSPC, Errno::EACCES, Errno::EROFS] {
+        for n in 0.. {
+            let (_dir, out) = scratch();
+            let hit = Arc::new(AtomicBool::new(false));
+            let (count, seen) = (AtomicUsize::new(0), hit.clone());
+            let (kernel, arm) = armed(move |_| {
+                let this = count.fetch_add(1, Ordering::SeqCst) == n;
+                seen.fetch_or(this, Ordering::SeqCst);
+                this.then_some(errno)
+            });
+            let store = Store::open_with(&OpenOptions::with(kernel), &out).unwrap();
+            publish(&store, &OLD).unwrap();
+            let mut transaction = store.begin(BeginOptions::default()).unwrap();
+            fill(&mut transaction);
+            arm.store(true, Ordering::SeqCst);
+            let result = transaction.commit(&lenient());
+            arm.store(false, Ordering::SeqCst);
+            let at = format!("{errno} at call {n}: {result:?}");
+            match &result {
+                Ok(_) => {
+                    committed += 1;
+                    assert_eq!(snapshot(&out), new, "{at}");
+                }
+                Err(error) if error.outcome() == Outcome::Unchanged => {
+                    unchanged += 1;
+                    assert_eq!(snapshot(&out), old, "{at}");
+                    if !matches!(error, Error::StageLost { .. }) {
+                        transaction.commit(&lenient()).unwrap_or_else(|error| panic!("{at}: again: {error}"));
+                        assert_eq!(snapshot(&out), new, "again after {at}");
+                    }
+                }
+                Err(_) => unknown += 1,
+            }
+            drop(transaction);
+            let store = Store::open(&out).unwrap_or_else(|error| panic!("{at}: {error}"));
+            let after = snapshot(&out);
+            assert!(after == old || after == new, "{at}: {after:?}");
+            assert!(store.recover().unwrap().is_nothing(), "{at}");
+            publish(&store, &[("next", "n")]).unwrap_or_else(|error| panic!("{at}: next: {error}"));
+            assert_eq!((fs::read_dir(&out).unwrap().count(), read(&out, "next")), (1, "n".into()));
+            if !hit.load(Ordering::SeqCst) {
+                break;
+            }
+            fired += 1;
+        }
+    }
+    println!("{fired} failures: {committed} committed, {unchanged} unchanged, {unknown} unknown");
+    assert!(fired > 100, "{fired}");
+}
+
+#[test]
+fn a_refused_commit_leaves_the_stage_as_it_was() {
+    let (_dir, out) = scratch();
+    let (kernel, arm) =
+        nth(0, |call| matches!(call, Call::Rename { name, .. } if name == b"journal.new"), Errno::ENOSPC);
+    let store = Store::open_with(&OpenOptions::with(kernel), &out).unwrap();
+    publish(&store, &OLD).unwrap();
+    arm.store(true, Ordering::SeqCst);
+    let mut transaction = store.begin(BeginOptions::default()).unwrap();
+    fill(&mut transaction);
+    transaction.commit(&lenient()).unwrap_err();
+    assert_eq!(fs::metadata(transaction.stage().join("fresh")).unwrap().mode() & 0o7777, 0o555);
+}

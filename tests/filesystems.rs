@@ -1,0 +1,176 @@
+//! The same behaviour on every file system that txfs is for: the one of the temporary directory, ext4, xfs and btrfs in loop
+//! images, tmpfs, and overlayfs.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+
+use common::mounts::{self, Mount};
+use common::suite::{self, Ground};
+use common::{lenient, publish, read, skip};
+use txfs::{BeginOptions, Error, OpenOptions, Place, Store};
+
+fn run_suite(name: &str, dir: &std::path::Path, sparse: bool, levels: usize) {
+    let started = std::time::Instant::now();
+    let ground = Ground { dir: dir.to_path_buf(), options: OpenOptions::default(), exchange: true, sparse, levels };
+    let behaviours = suite::run(&ground);
+    println!("{name}: {behaviours} behaviours in {:.1} s", started.elapsed().as_secs_f32());
+}
+
+fn on(kind: &str) {
+    let mount = match mounts::mount(kind) {
+        Ok(mount) => mount,
+        Err(why) => return skip(kind, &why),
+    };
+    let dir = mount.path().join("suite");
+    fs::create_dir(&dir).unwrap();
+    let levels = if kind == "tmpfs" { 2000 } else { 250 };
+    run_suite(kind, &dir, ["xfs", "tmpfs"].contains(&kind), levels);
+    fs::remove_dir_all(&dir).unwrap();
+    mount_point_as_output(&mount);
+}
+
+/// Nothing can be renamed between a mount point and its siblings, so the state directory is inside, and no part of the output.
+fn mount_point_as_output(mount: &Mount) {
+    let out = mount.path();
+    for content in ["one", "two"] {
+        let store = Store::open(out).unwrap();
+        assert_eq!((store.place(), store.state()), (Place::Inside, out.join(".txfs").as_path()));
+        let committed = publish(&store, &[("a/b", content), ("c", "c")]).unwrap();
+        assert!(committed.warnings.is_empty(), "{:?}", committed.warnings);
+        assert_eq!(read(out, "a/b"), content);
+        assert!(store.recover().unwrap().is_nothing());
+    }
+    let store = Store::open(out).unwrap();
+    publish(&store, &[]).unwrap();
+    assert!(!out.join("c").exists() && out.join(".txfs/HEAD").exists());
+    // A stage cannot publish over the state directory.
+    let mut transaction = store.begin(BeginOptions::default()).unwrap();
+    transaction.write(".txfs/HEAD", "mine").unwrap();
+    assert!(matches!(transaction.commit(&lenient()).unwrap_err(), Error::Refused { .. }));
+}
+
+#[test]
+fn on_the_file_system_of_the_temporary_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    run_suite("temporary directory", dir.path(), false, 500);
+}
+
+#[test]
+fn on_ext4() {
+    on("ext4");
+}
+
+#[test]
+fn on_xfs() {
+    on("xfs");
+}
+
+#[test]
+fn on_btrfs() {
+    on("btrfs");
+}
+
+#[test]
+fn on_tmpfs() {
+    on("tmpfs");
+}
+
+#[test]
+fn on_overlayfs() {
+    on("overlayfs");
+}
+
+/// A container image with a published output in it: its directories are of the lower layer, and cannot be renamed.
+#[test]
+fn an_output_of_an_overlayfs_lower_layer_is_replaced_piece_by_piece() {
+    let mount = mounts::overlay(|lower| {
+        let store = Store::open(lower.join("dist")).unwrap();
+        let files = [("keep", "k"), ("change", "old"), ("stale/1", "1"), ("stale/sub/2", "2"), ("dir/y", "y")];
+        publish(&store, &files).unwrap();
+    });
+    let mount = match mount {
+        Ok(mount) => mount,
+        Err(why) => return skip("overlayfs lower layer", &why),
+    };
+    let out = mount.path().join("dist");
+    let store = Store::open(&out).unwrap();
+    assert_eq!(store.head().unwrap().unwrap().info.generation, 1);
+    let kept = fs::metadata(out.join("keep")).unwrap().mtime_nsec();
+    for round in ["one", "two", "three"] {
+        let mut transaction = store.begin(BeginOptions::default()).unwrap();
+        for (path, content) in [("keep", "k"), ("change", round), ("dir/z", round), ("ro/f", round)] {
+            transaction.write(path, content).unwrap();
+        }
+        transaction.write(format!("new-{round}/n"), "n").unwrap();
+        for path in ["ro", &format!("new-{round}")] {
+            fs::set_permissions(transaction.stage().join(path), fs::Permissions::from_mode(0o555)).unwrap();
+        }
+        let committed = transaction.commit(&lenient()).unwrap();
+        assert!(committed.warnings.is_empty() && committed.rescued.is_empty(), "{committed:?}");
+        assert_eq!((read(&out, "change"), read(&out, "dir/z")), (round.into(), round.into()));
+        assert!(!out.join("stale").exists() && !out.join("dir/y").exists());
+        for path in ["ro", &format!("new-{round}")] {
+            assert_eq!(fs::metadata(out.join(path)).unwrap().mode() & 0o7777, 0o555, "{path} in round {round}");
+        }
+        assert_eq!(fs::read_dir(&out).unwrap().count(), 5);
+        assert!(store.verify().unwrap().is_empty());
+    }
+    assert_eq!(fs::metadata(out.join("keep")).unwrap().mtime_nsec(), kept);
+}
+
+/// A directory of the lower layer that becomes a file cannot be exchanged: the commit is refused or undone, never half done.
+#[test]
+fn a_lower_layer_directory_that_becomes_a_file_changes_all_or_nothing() {
+    let mount = mounts::overlay(|lower| {
+        let store = Store::open(lower.join("dist")).unwrap();
+        publish(&store, &[("d/inner", "i"), ("z", "old")]).unwrap();
+    });
+    let mount = match mount {
+        Ok(mount) => mount,
+        Err(why) => return skip("overlayfs lower layer", &why),
+    };
+    let out = mount.path().join("dist");
+    let store = Store::open(&out).unwrap();
+    match publish(&store, &[("d", "a file"), ("z", "new"), ("a", "added")]) {
+        Ok(_) => assert_eq!((read(&out, "d"), read(&out, "z")), ("a file".into(), "new".into())),
+        Err(error) => {
+            println!("refused: {error}");
+            assert_eq!(error.outcome(), txfs::Outcome::Unchanged, "{error}");
+            assert_eq!((read(&out, "d/inner"), read(&out, "z")), ("i".into(), "old".into()));
+            assert!(!out.join("a").exists());
+        }
+    }
+    assert!(store.verify().unwrap().is_empty());
+    publish(&store, &[("d/inner", "i"), ("z", "third")]).unwrap();
+    assert_eq!(read(&out, "z"), "third");
+}
+
+/// Another file system in the output is nobody's business: it is neither entered nor removed.
+#[test]
+fn a_mount_in_the_output_is_not_crossed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (out, elsewhere) = (dir.path().join("dist"), dir.path().join("elsewhere"));
+    fs::create_dir(&elsewhere).unwrap();
+    fs::write(elsewhere.join("precious"), "p").unwrap();
+    let store = Store::open(&out).unwrap();
+    publish(&store, &[("d/sub/precious", "mine"), ("keep", "k")]).unwrap();
+    let mount = match mounts::bind(&elsewhere, &out.join("d/sub")) {
+        Ok(mount) => mount,
+        Err(why) => return skip("bind mount", &why),
+    };
+    let before = common::tree::snapshot(&out);
+    let result = publish(&store, &[("keep", "k2")]);
+    println!("{result:?}");
+    if result.is_err() {
+        assert_eq!(common::tree::snapshot(&out), before);
+    }
+    assert_eq!(read(&elsewhere, "precious"), "p");
+    drop(mount);
+    publish(&store, &[("keep", "k3")]).unwrap();
+    assert_eq!(read(&elsewhere, "precious"), "p");
+    assert!(!out.join("d").exists());
+}

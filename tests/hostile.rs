@@ -1,0 +1,807 @@
+//! State planted by somebody else, or damaged: refused or harmless, and nothing outside the store changes.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use common::forge::{self, begin, info, nothing, object, path};
+use common::tree::{Node, snapshot};
+use common::{bytes, lenient, publish, read, state_of};
+use tempfile::TempDir;
+use txfs::fs::Kind;
+use txfs::{
+    Begin, BeginOptions, CommitOptions, Entry, Error, ErrorKind, Head, Object, OpenOptions, Operation, Problem,
+    RecoveredCommit, Store, Totals,
+};
+
+/// A store with two generations, and a tree beside it that nobody may touch.
+struct Scene {
+    dir: TempDir,
+    out: PathBuf,
+    state: PathBuf,
+    head: Head,
+    before: BTreeMap<Vec<u8>, Node>,
+}
+
+type Trees = [BTreeMap<Vec<u8>, Node>; 2];
+
+impl Scene {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join("dist");
+        let outside = dir.path().join("outside");
+        fs::create_dir_all(outside.join("sub")).unwrap();
+        fs::write(outside.join("victim"), "precious").unwrap();
+        fs::write(outside.join("sub/victim"), "precious").unwrap();
+        let store = Store::open(&out).unwrap();
+        publish(&store, &[("a", "1"), ("d/x", "1"), ("old/y", "1")]).unwrap();
+        publish(&store, &[("a", "2"), ("d/x", "2"), ("d/z/deep", "2")]).unwrap();
+        let head = store.head().unwrap().unwrap();
+        let before = snapshot(&out);
+        Self { state: state_of(&out), dir, out, head, before }
+    }
+
+    fn outside(&self) -> PathBuf {
+        self.dir.path().join("outside")
+    }
+
+    fn trees(&self) -> Trees {
+        [snapshot(&self.out), snapshot(&self.outside())]
+    }
+
+    fn plant(&self, name: &str, content: impl AsRef<[u8]>) {
+        let _ = fs::remove_file(self.state.join(name));
+        fs::write(self.state.join(name), content).unwrap();
+    }
+
+    /// The HEAD that a journal on top of the current generation leads to.
+    fn next(&self) -> Head {
+        Head {
+            info: info(self.head.info.generation + 1),
+            manifest: txfs::Digest::of(b"next"),
+            totals: Totals::default(),
+        }
+    }
+
+    /// The first record of a journal of transaction 7 on top of the current generation.
+    fn begin(&self) -> Begin {
+        let (manifest, head) = forge::manifest(&info(self.head.info.generation + 1), &[], None);
+        self.plant(&format!("manifests/{}", head.info.generation), manifest);
+        begin(7, Some(&self.head), head)
+    }
+
+    /// Makes the directory of transaction 7 as a commit of it would have left it, with these files staged.
+    fn transaction(&self, staged: &[(&str, &str)]) -> PathBuf {
+        let directory = self.state.join("tx/0000000000000007");
+        fs::create_dir_all(directory.join("stage")).unwrap();
+        fs::create_dir_all(directory.join("removed")).unwrap();
+        for (name, content) in staged {
+            let file = directory.join("stage").join(name);
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(file, content).unwrap();
+        }
+        directory
+    }
+
+    fn open(&self) -> txfs::Result<Store> {
+        Store::open_with(&OpenOptions::default().lock_timeout(Duration::from_millis(200)), &self.out)
+    }
+
+    /// Opens the store and begins a transaction, which reads everything that recovery goes by.
+    fn begin_and_commit(&self) -> txfs::Result<()> {
+        let store = self.open()?;
+        let mut transaction = store.begin(BeginOptions::default())?;
+        transaction.write("a", "3")?;
+        transaction.write("d/x", "2")?;
+        transaction.commit(&CommitOptions::default())?;
+        Ok(())
+    }
+
+    /// Everything is refused as corrupt, and nothing in the output or outside changes.
+    #[track_caller]
+    fn refused(&self, what: &str) {
+        let before = self.trees();
+        let error = self.begin_and_commit().expect_err(what);
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{what}: {error}");
+        assert_eq!(self.trees(), before, "{what}: {error}");
+        assert!(error.hint().is_some() || matches!(error, Error::Untrusted { .. }), "{what}: no way out: {error}");
+    }
+
+    /// It may be refused or be harmless; nothing outside changes, and the output is as before or as committed.
+    #[track_caller]
+    fn harmless(&self, what: &str) -> txfs::Result<()> {
+        let [output, outside] = self.trees();
+        let result = self.begin_and_commit();
+        if let Err(error) = &result {
+            assert_ne!(error.kind(), ErrorKind::Unknown, "{what}: {error}");
+            assert_eq!(snapshot(&self.out), output, "{what}: {error}");
+        }
+        assert_eq!(snapshot(&self.outside()), outside, "{what}");
+        result
+    }
+}
+
+fn entry(name: &str, object: Object) -> Entry {
+    Entry { path: path(name), object }
+}
+
+#[test]
+fn a_journal_with_paths_that_leave_the_output_is_refused() {
+    for hostile in [&b"../outside/victim"[..], b"/etc/passwd", b"a/../../outside", b"a\0b", b".", b"a//b", b"a/"] {
+        for operation in [forge::raw_set_mode(hostile), forge::raw_add(hostile, &nothing(Kind::File))] {
+            let scene = Scene::new();
+            scene.transaction(&[]);
+            let begin = scene.begin();
+            scene.plant("journal", forge::journal_of(&begin, &[operation]));
+            scene.refused(&format!("{hostile:?}"));
+        }
+    }
+}
+
+#[test]
+fn a_journal_about_the_state_directory_is_refused() {
+    for name in [".txfs", ".txfs/HEAD"] {
+        let scene = Scene::new();
+        scene.transaction(&[(".txfs/HEAD", "mine")]);
+        let operation = Operation::Add { path: path(name), new: nothing(Kind::File) };
+        scene.plant("journal", forge::journal(&scene.begin(), &[operation]));
+        scene.refused(name);
+    }
+}
+
+#[test]
+fn nonsense_with_valid_checksums_is_refused() {
+    let file = nothing(Kind::File);
+    let add = |name: &str| Operation::Add { path: path(name), new: file };
+    let remove = |name: &str| Operation::Remove { path: path(name), old: file };
+    let cases: Vec<(&str, Vec<Operation>)> = vec![
+        ("twice", vec![add("n"), add("n")]),
+        ("overlapping", vec![remove("d"), remove("d/x")]),
+        ("overlapping, other order", vec![remove("d/x"), remove("d")]),
+        ("the output itself", vec![Operation::Remove { path: txfs::RelPath::root(), old: nothing(Kind::Directory) }]),
+        ("a wild mode", vec![Operation::SetMode { path: path("d"), from: 0o755, to: 0o100_777 }]),
+        ("entries that are nowhere", vec![add("n"), remove("a"), remove("nowhere")]),
+        ("a mode of nothing", vec![Operation::SetMode { path: path("nowhere"), from: 0o700, to: 0o777 }]),
+    ];
+    for (what, operations) in cases {
+        let scene = Scene::new();
+        scene.transaction(&[]);
+        scene.plant("journal", forge::journal(&scene.begin(), &operations));
+        scene.refused(what);
+    }
+}
+
+#[test]
+fn payloads_that_are_no_records_are_refused() {
+    let huge_path = {
+        let mut payload = vec![1, 0, 0];
+        payload.extend([0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01]);
+        payload
+    };
+    for (what, payload) in [
+        ("an unknown variant", vec![9, 9, 9]),
+        ("a count without its bytes", huge_path),
+        ("a begin record again", vec![0]),
+        ("another output", vec![1, 1, 0, 1, b'a', 1, 1]),
+        ("left-over bytes", [forge::raw_set_mode(b"d"), vec![0]].concat()),
+    ] {
+        let scene = Scene::new();
+        scene.transaction(&[]);
+        scene.plant("journal", forge::journal_of(&scene.begin(), &[payload]));
+        scene.refused(what);
+    }
+}
+
+#[test]
+fn frames_that_lie_about_their_length_are_refused() {
+    for (what, length, body) in
+        [("impossible", u32::MAX, 64), ("zero", 0u32, 64), ("just above the limit", (16 << 20) + 1, 64)]
+    {
+        let scene = Scene::new();
+        let mut file = forge::header(forge::JOURNAL, 1);
+        file.extend(length.to_le_bytes());
+        file.extend(vec![1u8; body]);
+        scene.plant("journal", &file);
+        scene.refused(what);
+    }
+}
+
+#[test]
+fn a_journal_of_another_version_is_refused() {
+    let scene = Scene::new();
+    let mut journal = forge::journal(&scene.begin(), &[]);
+    journal.splice(..16, forge::header(forge::JOURNAL, 2));
+    scene.plant("journal", journal);
+    scene.refused("version 2");
+    let error = scene.open().unwrap_err().to_string();
+    assert!(error.contains("version"), "{error}");
+}
+
+#[test]
+fn a_journal_of_a_transaction_that_is_not_there_is_refused() {
+    let scene = Scene::new();
+    let operations =
+        [Operation::Replace { path: path("a"), old: object(&scene.out.join("a")), new: nothing(Kind::File) }];
+    scene.plant("journal", forge::journal(&scene.begin(), &operations));
+    scene.refused("no transaction");
+}
+
+#[test]
+fn an_undo_journal_of_a_transaction_that_is_not_there_is_refused() {
+    let scene = Scene::new();
+    let operations = [Operation::Remove { path: path("gone"), old: nothing(Kind::File) }];
+    scene.plant("journal.undo", forge::journal(&scene.begin(), &operations));
+    scene.refused("no transaction");
+}
+
+#[test]
+fn generations_at_the_end_of_their_range_are_no_panic() {
+    let scene = Scene::new();
+    let entries = ["a", "d", "d/x", "d/z", "d/z/deep"].map(|name| entry(name, object(&scene.out.join(name))));
+    let (manifest, head) = forge::manifest(&info(u64::MAX), &entries, None);
+    scene.plant(&format!("manifests/{}", u64::MAX), manifest);
+    scene.plant("HEAD", forge::head(&head));
+    scene.refused("the last generation there can be");
+
+    let scene = Scene::new();
+    fs::create_dir(scene.state.join(format!("previous/{}", u64::MAX))).unwrap();
+    scene.plant(&format!("manifests/{}", u64::MAX), "x");
+    scene.harmless("a previous generation from the future").unwrap();
+
+    let scene = Scene::new();
+    let last = Head { info: info(0), ..scene.next() };
+    let begin = Begin { base: u64::MAX, ..begin(7, Some(&scene.head), last) };
+    scene.plant("journal", forge::journal(&begin, &[]));
+    scene.refused("a generation that wraps around");
+}
+
+#[test]
+fn totals_that_overflow_are_no_panic() {
+    let scene = Scene::new();
+    let huge = Object { size: u64::MAX, ..nothing(Kind::File) };
+    let (manifest, head) = forge::manifest(&scene.head.info, &[entry("a", huge), entry("b", huge)], None);
+    scene.plant("manifests/2", manifest);
+    scene.plant("HEAD", forge::head(&head));
+    // The sizes are drift, or the manifest is refused: either is well.
+    scene.harmless("sizes that add up to more than there is").unwrap_err();
+}
+
+#[test]
+fn manifests_that_contradict_themselves_are_refused() {
+    let file = nothing(Kind::File);
+    let wrong = Totals { entries: u64::MAX, files: 1, bytes: 1 };
+    for (what, entries, totals) in [
+        ("out of order", vec![entry("b", file), entry("a", file)], None),
+        ("twice", vec![entry("a", file), entry("a", file)], None),
+        ("without its directory", vec![entry("d/x", file)], None),
+        ("below a file", vec![entry("a", file), entry("a/b", file)], None),
+        ("other totals", vec![entry("a", file)], Some(wrong)),
+        ("the state directory", vec![entry(".txfs", nothing(Kind::Directory)), entry(".txfs/lock", file)], None),
+    ] {
+        let scene = Scene::new();
+        let (manifest, head) = forge::manifest(&scene.head.info, &entries, totals);
+        scene.plant("manifests/2", manifest);
+        scene.plant("HEAD", forge::head(&head));
+        scene.refused(what);
+    }
+}
+
+#[test]
+fn a_manifest_that_head_does_not_name_is_refused() {
+    let scene = Scene::new();
+    let (manifest, _) = forge::manifest(&scene.head.info, &[entry("a", nothing(Kind::File))], None);
+    scene.plant("manifests/2", manifest);
+    scene.refused("another manifest");
+    fs::remove_file(scene.state.join("manifests/2")).unwrap();
+    scene.refused("no manifest");
+}
+
+/// Every file of the state directory: emptied, cut, of zeros, of noise, and each of its bytes changed.
+#[test]
+fn damaged_files_are_refused_or_harmless_and_never_a_panic() {
+    let mut cases = 0;
+    for name in ["HEAD", "manifests/2", "store", "previous/2/journal", "manifests/1", "lock", ".gitignore"] {
+        let scene = Scene::new();
+        let Ok(whole) = fs::read(scene.state.join(name)) else { continue };
+        let mut versions = vec![vec![], vec![0; whole.len()], vec![0xff; 5000], b"txfs".to_vec()];
+        versions.extend((1..whole.len()).step_by(7).map(|cut| whole[..cut].to_vec()));
+        versions.extend((0..whole.len()).step_by(5).map(|at| {
+            let mut changed = whole.clone();
+            changed[at] ^= 0x10;
+            changed
+        }));
+        for version in versions {
+            scene.plant(name, &version);
+            // Only what is needed for a decision is read; the rest may be damaged.
+            let before = scene.trees();
+            if let Err(error) = scene.open().and_then(|store| store.begin(BeginOptions::default()).map(drop)) {
+                assert_eq!(error.kind(), ErrorKind::Corrupt, "{name}: {error}");
+            }
+            assert_eq!(scene.trees(), before);
+            cases += 1;
+        }
+        scene.plant(name, &whole);
+        scene.begin_and_commit().unwrap();
+    }
+    println!("{cases} damaged files");
+}
+
+#[test]
+fn transactions_with_any_meta_are_discarded_or_refused() {
+    for (what, meta) in [
+        ("none", None),
+        ("empty", Some(vec![])),
+        ("torn", Some(forge::header(forge::META, 1))),
+        ("noise", Some(b"noise, and rather long noise".to_vec())),
+        ("another version", Some(forge::header(forge::META, 7))),
+        ("another file's", Some(forge::header(forge::HEAD, 1))),
+    ] {
+        let scene = Scene::new();
+        let directory = scene.transaction(&[("x", "x")]);
+        if let Some(meta) = meta {
+            fs::write(directory.join("meta"), meta).unwrap();
+        }
+        let before = scene.trees();
+        match scene.open() {
+            Ok(_) => assert!(!directory.exists(), "{what}: discarded"),
+            Err(error) => assert_eq!(error.kind(), ErrorKind::Corrupt, "{what}: {error}"),
+        }
+        assert_eq!(scene.trees(), before, "{what}");
+    }
+}
+
+#[test]
+fn names_in_tx_that_are_no_numbers_are_left_alone() {
+    let scene = Scene::new();
+    for name in ["..x", "7", "000000000000000G", "00000000000000007"] {
+        fs::create_dir(scene.state.join("tx").join(name)).unwrap();
+    }
+    scene.begin_and_commit().unwrap();
+    assert_eq!(fs::read_dir(scene.state.join("tx")).unwrap().count(), 4);
+}
+
+#[test]
+fn symbolic_links_in_the_place_of_directories_are_refused() {
+    for name in ["tx", "manifests", "previous", "tx/0000000000000007", "rescued"] {
+        let scene = Scene::new();
+        let place = scene.state.join(name);
+        if place.is_dir() {
+            fs::rename(&place, scene.dir.path().join("moved")).unwrap();
+        }
+        symlink(scene.outside(), &place).unwrap();
+        if name == "rescued" {
+            scene.harmless(name).unwrap();
+        } else {
+            scene.refused(name);
+        }
+    }
+}
+
+#[test]
+fn a_symbolic_link_as_the_state_directory_is_refused() {
+    let scene = Scene::new();
+    fs::rename(&scene.state, scene.outside().join("state")).unwrap();
+    symlink(scene.outside().join("state"), &scene.state).unwrap();
+    scene.refused("a link to a real state directory");
+    fs::remove_file(&scene.state).unwrap();
+    fs::write(&scene.state, "a file").unwrap();
+    scene.refused("a file");
+    fs::remove_file(&scene.state).unwrap();
+    symlink("/nonexistent", &scene.state).unwrap();
+    scene.refused("a dangling link");
+}
+
+#[test]
+fn symbolic_links_and_special_files_in_the_place_of_files_are_refused() {
+    for name in ["journal", "journal.undo", "HEAD", "store", "manifests/2", "lock"] {
+        for special in ["link", "dangling", "fifo", "directory"] {
+            let scene = Scene::new();
+            let place = scene.state.join(name);
+            let _ = fs::rename(&place, scene.outside().join("original"));
+            match special {
+                "link" => symlink(scene.outside().join("victim"), &place).unwrap(),
+                "dangling" => symlink(scene.outside().join("not-there"), &place).unwrap(),
+                "fifo" => nix::unistd::mkfifo(&place, nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap(),
+                _ => fs::create_dir(&place).unwrap(),
+            }
+            let what = format!("{special} as {name}");
+            if (special, name) == ("fifo", "lock") {
+                // It can be locked as well as any file.
+                scene.harmless(&what).unwrap();
+            } else if name == "lock" {
+                scene.harmless(&what).unwrap_err();
+            } else {
+                scene.refused(&what);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_stage_that_is_a_symbolic_link_is_not_followed() {
+    let scene = Scene::new();
+    let store = scene.open().unwrap();
+    let mut transaction = store.begin(BeginOptions::default()).unwrap();
+    let stage = transaction.stage();
+    fs::remove_dir(&stage).unwrap();
+    symlink(scene.outside(), &stage).unwrap();
+    assert!(transaction.write("victim", "mine").is_err());
+    assert!(transaction.commit(&lenient()).is_err());
+    drop(transaction);
+    assert_eq!(read(&scene.outside(), "victim"), "precious");
+    assert_eq!(snapshot(&scene.out), scene.before);
+}
+
+#[test]
+fn links_on_the_way_to_a_staged_file_are_not_followed() {
+    let scene = Scene::new();
+    let store = scene.open().unwrap();
+    let mut transaction = store.begin(BeginOptions::default()).unwrap();
+    symlink(scene.outside(), transaction.stage().join("way")).unwrap();
+    transaction.write("way/victim", "mine").unwrap_err();
+    transaction.symlink("way/new", "x").unwrap_err();
+    transaction.make_dir("way/sub/new").unwrap_err();
+    for path in ["../x", "/x", "a/../../x", "a/./b"] {
+        assert_eq!(transaction.write(path, "x").unwrap_err().kind(), ErrorKind::Usage, "{path}");
+    }
+    transaction.remove("way/victim").unwrap();
+    assert_eq!(read(&scene.outside(), "victim"), "precious");
+    transaction.write("a", "a").unwrap();
+    transaction.commit(&lenient()).unwrap();
+    assert!(fs::symlink_metadata(scene.out.join("way")).unwrap().is_symlink());
+    let committed = publish(&store, &[("way/victim", "ours"), ("a", "a")]).unwrap();
+    assert!(committed.changed);
+    assert_eq!(read(&scene.outside(), "victim"), "precious");
+}
+
+#[test]
+fn special_files_in_a_stage_are_refused_and_named() {
+    let scene = Scene::new();
+    let store = scene.open().unwrap();
+    let mut transaction = store.begin(BeginOptions::default()).unwrap();
+    transaction.write("a", "3").unwrap();
+    let stage = transaction.stage();
+    nix::unistd::mkfifo(&stage.join("fifo"), nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
+    let _socket = std::os::unix::net::UnixListener::bind(stage.join("socket")).unwrap();
+    let error = transaction.commit(&lenient()).unwrap_err();
+    let Error::Refused { problems, .. } = &error else { panic!("{error}") };
+    assert!(matches!(&problems[..], [Problem::UnsupportedKind(paths)] if paths.total == 2), "{error}");
+    assert_eq!(error.kind(), ErrorKind::Refused);
+    assert_eq!(snapshot(&scene.out), scene.before);
+}
+
+#[test]
+fn a_published_directory_that_became_a_link_is_drift_and_not_followed() {
+    for staged in [&[("a", "3"), ("d/x", "3"), ("d/z/deep", "2")][..], &[("a", "3")]] {
+        let scene = Scene::new();
+        fs::rename(scene.out.join("d"), scene.outside().join("d")).unwrap();
+        symlink("../outside/d", scene.out.join("d")).unwrap();
+        let before = scene.trees();
+        let store = scene.open().unwrap();
+        let error = publish(&store, staged).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
+        assert_eq!(scene.trees(), before);
+        let mut options = lenient();
+        options.allow_drift = true;
+        let mut transaction = store.begin(BeginOptions::default()).unwrap();
+        staged.iter().for_each(|(path, content)| transaction.write(path, content).unwrap());
+        transaction.commit(&options).unwrap();
+        assert_eq!(snapshot(&scene.outside()), before[1]);
+        assert_eq!(scene.out.join("d").is_dir(), staged.len() > 1);
+        publish(&store, &[("a", "4")]).unwrap();
+        assert_eq!(snapshot(&scene.outside()), before[1], "nor when it is cleaned up");
+    }
+}
+
+#[test]
+fn a_link_that_appears_while_a_commit_is_recovered_is_not_followed() {
+    let scene = Scene::new();
+    let transaction = scene.transaction(&[("d/new", "n")]);
+    let new = object(&transaction.join("stage/d/new"));
+    let old = object(&scene.out.join("d/x"));
+    let operations = [Operation::Add { path: path("d/new"), new }, Operation::Remove { path: path("d/x"), old }];
+    scene.plant("journal", forge::journal(&scene.begin(), &operations));
+    fs::rename(scene.out.join("d"), scene.outside().join("d")).unwrap();
+    symlink("../outside/d", scene.out.join("d")).unwrap();
+    scene.refused("a link on the way");
+}
+
+#[test]
+fn a_directory_that_is_not_ours_is_not_taken_over() {
+    let scene = Scene::new();
+    let out = scene.dir.path().join("other");
+    let state = state_of(&out);
+    fs::create_dir(&state).unwrap();
+    fs::write(state.join("diary.txt"), "mine").unwrap();
+    let before = snapshot(&state);
+    let error = Store::open(&out).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+    assert!(error.to_string().contains("diary.txt"), "{error}");
+    assert_eq!(snapshot(&state), before);
+}
+
+#[test]
+fn a_state_directory_that_others_may_write_to_is_refused() {
+    for mode in [0o720, 0o702, 0o777] {
+        let scene = Scene::new();
+        fs::set_permissions(&scene.state, fs::Permissions::from_mode(mode)).unwrap();
+        scene.refused(&format!("mode {mode:o}"));
+    }
+}
+
+/// What recovery answers for each line of its table. `journal` leads from generation 2, which is current, to 3.
+mod table {
+    use super::*;
+
+    fn replace(scene: &Scene) -> Vec<Operation> {
+        let transaction = scene.transaction(&[("a", "3")]);
+        let (old, new) = (object(&scene.out.join("a")), object(&transaction.join("stage/a")));
+        vec![Operation::Replace { path: path("a"), old, new }]
+    }
+
+    /// The manifest of generation 3, and HEAD for it.
+    fn third(scene: &Scene) -> Head {
+        let entries = [entry("a", object(&scene.state.join("tx/0000000000000007/stage/a")))];
+        let (manifest, head) = forge::manifest(&info(3), &entries, None);
+        scene.plant("manifests/3", manifest);
+        head
+    }
+
+    fn recover(scene: &Scene) -> txfs::Result<Option<RecoveredCommit>> {
+        let store = Store::find(&OpenOptions::default(), &scene.out)?.unwrap();
+        let first = store.recover()?.commit;
+        assert!(store.recover()?.commit.is_none(), "recovery is a fixed point after {first:?}");
+        Ok(first)
+    }
+
+    #[test]
+    fn no_journal_is_clean() {
+        let scene = Scene::new();
+        scene.plant("journal.new", "half");
+        scene.plant("HEAD.new", "half");
+        assert_eq!(recover(&scene).unwrap(), None);
+        scene.begin_and_commit().unwrap();
+    }
+
+    #[test]
+    fn a_torn_journal_of_which_nothing_was_begun_is_discarded() {
+        let scene = Scene::new();
+        let operations = replace(&scene);
+        let head = third(&scene);
+        let whole = forge::journal(&begin(7, Some(&scene.head), head), &operations);
+        for cut in [0, 7, 16, 30, whole.len() - 40, whole.len() - 1] {
+            replace(&scene);
+            let mut torn = whole[..cut].to_vec();
+            scene.plant("journal", &torn);
+            assert_eq!(recover(&scene).unwrap(), Some(RecoveredCommit::Discarded), "cut at {cut}");
+            torn.resize(whole.len() + 100, 0);
+            replace(&scene);
+            if cut == 0 || cut > 15 {
+                scene.plant("journal", &torn);
+                assert_eq!(recover(&scene).unwrap(), Some(RecoveredCommit::Discarded), "zeros from {cut}");
+            }
+            assert_eq!(snapshot(&scene.out), scene.before);
+        }
+    }
+
+    #[test]
+    fn a_torn_journal_of_which_something_was_begun_is_refused() {
+        let scene = Scene::new();
+        let operations = replace(&scene);
+        let whole = forge::journal(&begin(7, Some(&scene.head), third(&scene)), &operations);
+        scene.plant("journal", &whole[..whole.len() - 1]);
+        let staged = scene.state.join("tx/0000000000000007/stage/a");
+        fs::rename(&staged, scene.out.join("a")).unwrap();
+        fs::write(&staged, "2").unwrap();
+        scene.refused("torn after it was begun");
+    }
+
+    #[test]
+    fn a_damaged_journal_is_refused() {
+        let scene = Scene::new();
+        let operations = replace(&scene);
+        let whole = forge::journal(&begin(7, Some(&scene.head), third(&scene)), &operations);
+        for at in [0, 9, 20, 40, whole.len() / 2] {
+            let mut damaged = whole.clone();
+            damaged[at] ^= 0x40;
+            scene.plant("journal", damaged);
+            scene.refused(&format!("byte {at}"));
+        }
+        let mut longer = whole.clone();
+        longer.push(1);
+        scene.plant("journal", longer);
+        scene.refused("bytes after its end");
+    }
+
+    #[test]
+    fn a_journal_on_its_base_is_rolled_forward() {
+        let scene = Scene::new();
+        let operations = replace(&scene);
+        let head = third(&scene);
+        scene.plant("journal", forge::journal(&begin(7, Some(&scene.head), head.clone()), &operations));
+        assert_eq!(recover(&scene).unwrap(), Some(RecoveredCommit::RolledForward { generation: 3, operations: 1 }));
+        assert_eq!(read(&scene.out, "a"), "3");
+        assert_eq!(scene.open().unwrap().head().unwrap(), Some(head));
+        assert_eq!(read(&scene.state, "previous/3/stage/a"), "2");
+    }
+
+    #[test]
+    fn a_journal_at_its_generation_is_finished() {
+        for applied in [true, false] {
+            let scene = Scene::new();
+            let operations = replace(&scene);
+            let head = third(&scene);
+            scene.plant("journal", forge::journal(&begin(7, Some(&scene.head), head.clone()), &operations));
+            scene.plant("HEAD", forge::head(&head));
+            let expected = if applied {
+                let staged = scene.state.join("tx/0000000000000007/stage/a");
+                let aside = scene.dir.path().join("aside");
+                fs::rename(scene.out.join("a"), &aside).unwrap();
+                fs::rename(&staged, scene.out.join("a")).unwrap();
+                fs::rename(aside, staged).unwrap();
+                RecoveredCommit::Settled { generation: 3 }
+            } else {
+                RecoveredCommit::RolledForward { generation: 3, operations: 1 }
+            };
+            assert_eq!(recover(&scene).unwrap(), Some(expected));
+            assert_eq!(read(&scene.out, "a"), "3");
+        }
+    }
+
+    #[test]
+    fn a_stale_journal_of_an_earlier_generation_is_settled() {
+        let scene = Scene::new();
+        let stale = fs::read(scene.state.join("previous/2/journal")).unwrap();
+        let store = scene.open().unwrap();
+        for content in ["3", "4"] {
+            publish(&store, &[("a", content)]).unwrap();
+            let before = scene.trees();
+            scene.plant("journal", &stale);
+            assert_eq!(recover(&scene).unwrap(), Some(RecoveredCommit::Settled { generation: 2 }));
+            assert_eq!(scene.trees(), before);
+            assert!(store.verify().unwrap().is_empty());
+        }
+    }
+
+    #[test]
+    fn the_settled_journal_of_the_current_generation_changes_nothing_when_it_comes_back() {
+        let scene = Scene::new();
+        let settled = fs::read(scene.state.join("previous/2/journal")).unwrap();
+        scene.plant("journal", settled);
+        assert_eq!(recover(&scene).unwrap(), Some(RecoveredCommit::Settled { generation: 2 }));
+        assert_eq!(snapshot(&scene.out), scene.before);
+        scene.begin_and_commit().unwrap();
+    }
+
+    #[test]
+    fn an_undo_journal_on_its_base_is_undone() {
+        for applied in [true, false] {
+            let scene = Scene::new();
+            let operations = replace(&scene);
+            scene.plant("journal.undo", forge::journal(&begin(7, Some(&scene.head), third(&scene)), &operations));
+            if applied {
+                let staged = scene.state.join("tx/0000000000000007/stage/a");
+                let aside = scene.dir.path().join("aside");
+                fs::rename(scene.out.join("a"), &aside).unwrap();
+                fs::rename(&staged, scene.out.join("a")).unwrap();
+                fs::rename(aside, staged).unwrap();
+            }
+            assert_eq!(recover(&scene).unwrap(), Some(RecoveredCommit::RolledBack { generation: 3 }));
+            assert_eq!(snapshot(&scene.out), scene.before);
+            scene.begin_and_commit().unwrap();
+        }
+    }
+
+    #[test]
+    fn an_undo_journal_of_an_earlier_generation_is_dropped() {
+        let scene = Scene::new();
+        let stale = fs::read(scene.state.join("previous/2/journal")).unwrap();
+        publish(&scene.open().unwrap(), &[("a", "3")]).unwrap();
+        let before = scene.trees();
+        scene.plant("journal.undo", stale);
+        assert_eq!(recover(&scene).unwrap(), Some(RecoveredCommit::Discarded));
+        assert_eq!(scene.trees(), before);
+    }
+
+    #[test]
+    fn an_undo_journal_at_its_generation_is_refused() {
+        let scene = Scene::new();
+        let settled = fs::read(scene.state.join("previous/2/journal")).unwrap();
+        scene.plant("journal.undo", settled);
+        scene.refused("undoing what is committed");
+    }
+
+    #[test]
+    fn a_journal_of_another_base_is_refused() {
+        for name in ["journal", "journal.undo"] {
+            let scene = Scene::new();
+            let operations = replace(&scene);
+            let other = Head { manifest: txfs::Digest::of(b"other"), ..scene.head.clone() };
+            scene.plant(name, forge::journal(&begin(7, Some(&other), third(&scene)), &operations));
+            scene.refused("another manifest");
+            let later = Head { info: info(9), ..scene.head.clone() };
+            let next = Head { info: info(10), ..scene.head.clone() };
+            scene.plant(name, forge::journal(&begin(7, Some(&later), next), &operations));
+            scene.refused("a generation from the future");
+            scene.plant(name, forge::journal(&begin(7, None, Head { info: info(1), ..scene.head.clone() }), &[]));
+            // An earlier generation: whatever it was, it is over.
+            scene.harmless("the first generation again").unwrap();
+        }
+    }
+
+    #[test]
+    fn a_lost_head_is_refused() {
+        let scene = Scene::new();
+        fs::remove_file(scene.state.join("HEAD")).unwrap();
+        let before = scene.trees();
+        let error = scene.begin_and_commit().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+        assert_eq!(scene.trees(), before);
+    }
+
+    #[test]
+    fn of_two_journals_the_one_to_undo_counts_for_good() {
+        let scene = Scene::new();
+        let operations = replace(&scene);
+        let journal = forge::journal(&begin(7, Some(&scene.head), third(&scene)), &operations);
+        scene.plant("journal", &journal);
+        scene.plant("journal.undo", &journal);
+        assert_eq!(recover(&scene).unwrap(), Some(RecoveredCommit::RolledBack { generation: 3 }));
+        assert_eq!(snapshot(&scene.out), scene.before);
+        assert_eq!(scene.open().unwrap().head().unwrap().unwrap().info.generation, 2);
+    }
+
+    #[test]
+    fn what_fits_neither_side_is_refused_and_can_be_skipped() {
+        let scene = Scene::new();
+        let operations = replace(&scene);
+        scene.plant("journal", forge::journal(&begin(7, Some(&scene.head), third(&scene)), &operations));
+        fs::write(scene.out.join("a"), "somebody else's").unwrap();
+        scene.refused("a foreign entry in the way");
+        let store = Store::find(&OpenOptions::default(), &scene.out).unwrap().unwrap();
+        store.recover_skipping_unknown().unwrap();
+        assert_eq!(read(&scene.out, "a"), "somebody else's");
+        assert_eq!(store.head().unwrap().unwrap().info.generation, 3);
+    }
+}
+
+/// A store inside the output: what is published can never be the state directory.
+#[test]
+fn the_state_directory_inside_the_output_is_never_published_nor_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join(bytes(&[b'n'; 250]));
+    fs::create_dir(&out).unwrap();
+    // The sibling's name would be too long, so the state is inside.
+    let store = Store::open(&out).unwrap();
+    assert_eq!(store.place(), txfs::Place::Inside);
+    publish(&store, &[("a", "1")]).unwrap();
+    let head = store.head().unwrap().unwrap();
+    let state = fs::metadata(out.join(".txfs")).unwrap().ino();
+    let entries = [entry(".txfs", object(&out.join(".txfs"))), entry("a", object(&out.join("a")))];
+    let (manifest, forged) = forge::manifest(&head.info, &entries, None);
+    fs::write(out.join(".txfs/manifests/1"), manifest).unwrap();
+    fs::write(out.join(".txfs/HEAD"), forge::head(&forged)).unwrap();
+    let error = publish(&store, &[("b", "1")]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+    assert_eq!(fs::metadata(out.join(".txfs")).unwrap().ino(), state);
+    assert_eq!(read(&out, "a"), "1");
+}
+
+/// A name that is no valid path cannot come from a file system; the root of the store's own parent is not one either.
+#[test]
+fn outputs_that_make_no_sense_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    symlink("loop", dir.path().join("loop")).unwrap();
+    fs::write(dir.path().join("file"), "f").unwrap();
+    for out in [Path::new("/"), &dir.path().join("missing/dist"), &dir.path().join("loop"), &dir.path().join("file")] {
+        let error = Store::open(out).unwrap_err();
+        println!("{}: {error}", out.display());
+    }
+    assert_eq!(read(dir.path(), "file"), "f");
+}
