@@ -7,6 +7,7 @@
 //!
 //! A crash inside leaves an unlocked file.
 
+use std::io;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
@@ -23,47 +24,71 @@ pub(crate) struct Lock<F: Fs> {
     _file: F::File,
 }
 
-/// Takes the lock at `path`, or returns `None` when another process holds it.
+/// What came of trying to take a lock.
+pub(crate) enum Attempt<F: Fs> {
+    /// It is held now.
+    Held(Lock<F>),
+    /// Another process holds it.
+    Busy,
+    /// There is no such file.
+    Missing,
+}
+
+/// Takes the lock at `path`, which is made where it is missing; `None` when another process holds it.
 pub(crate) fn try_acquire<F: Fs>(tree: &Tree<F>, path: &RelPath) -> Result<Option<Lock<F>>> {
     loop {
-        let file = open(tree, path)?;
-        if !tree.fs.try_lock(&file).map_err(tree.io("lock", path))? {
-            return Ok(None);
-        }
-        let locked = tree.fs.stat_file(&file).map_err(tree.io("read the attributes of", path))?;
-        if tree.stat(path)?.is_some_and(|named| (named.dev, named.ino) == (locked.dev, locked.ino)) {
-            return Ok(Some(Lock { _file: file }));
+        match attempt(tree, path)? {
+            Attempt::Held(lock) => return Ok(Some(lock)),
+            Attempt::Busy => return Ok(None),
+            Attempt::Missing => make(tree, path)?,
         }
     }
 }
 
-/// Takes the lock at `path`, waiting for it up to `timeout`.
+/// Takes the lock at `path` if it is there and nobody holds it.
+pub(crate) fn attempt<F: Fs>(tree: &Tree<F>, path: &RelPath) -> Result<Attempt<F>> {
+    let file = tree.parent(path).and_then(|dir| found(tree.fs.open_write(&dir, path.name())));
+    let Some(file) = file.map_err(tree.io("open the lock", path))? else { return Ok(Attempt::Missing) };
+    if !tree.fs.try_lock(&file).map_err(tree.io("lock", path))? {
+        return Ok(Attempt::Busy);
+    }
+    let locked = tree.fs.stat_file(&file).map_err(tree.io("read the attributes of", path))?;
+    match tree.stat(path)? {
+        Some(named) if (named.dev, named.ino) == (locked.dev, locked.ino) => Ok(Attempt::Held(Lock { _file: file })),
+        // It went away, or was made again, before it was locked.
+        _ => Ok(Attempt::Missing),
+    }
+}
+
+fn make<F: Fs>(tree: &Tree<F>, path: &RelPath) -> Result<()> {
+    match tree.parent(path).and_then(|dir| tree.fs.create_file(&dir, path.name(), 0o600)) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(tree.io("make the lock", path)(error)),
+        _ => Ok(()),
+    }
+}
+
+/// Takes the lock at `path`, which is made where it is missing, waiting for it up to `timeout`.
 pub(crate) fn acquire<F: Fs>(tree: &Tree<F>, path: &RelPath, timeout: Duration) -> Result<Lock<F>> {
-    let mut waited = Duration::ZERO;
     loop {
-        if let Some(lock) = try_acquire(tree, path)? {
+        if let Some(lock) = acquire_existing(tree, path, timeout)? {
             return Ok(lock);
         }
-        if waited >= timeout {
-            return Err(Error::Busy { path: path.under(tree.at()), waited });
+        make(tree, path)?;
+    }
+}
+
+/// Takes the lock at `path`, waiting for it up to `timeout`; `None` when there is no such file, or not any more.
+pub(crate) fn acquire_existing<F: Fs>(tree: &Tree<F>, path: &RelPath, timeout: Duration) -> Result<Option<Lock<F>>> {
+    let mut waited = Duration::ZERO;
+    loop {
+        match attempt(tree, path)? {
+            Attempt::Held(lock) => return Ok(Some(lock)),
+            Attempt::Missing => return Ok(None),
+            Attempt::Busy if waited >= timeout => return Err(Error::Busy { path: path.under(tree.at()), waited }),
+            Attempt::Busy => {}
         }
         let pause = INTERVAL.min(timeout - waited);
         tree.fs.pause(pause);
         waited += pause;
     }
-}
-
-fn open<F: Fs>(tree: &Tree<F>, path: &RelPath) -> Result<F::File> {
-    let result = tree.parent(path).and_then(|dir| {
-        Ok(match found(tree.fs.open_write(&dir, path.name()))? {
-            Some(file) => file,
-            None => match tree.fs.create_file(&dir, path.name(), 0o600) {
-                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-                    tree.fs.open_write(&dir, path.name())?
-                }
-                result => result?,
-            },
-        })
-    });
-    result.map_err(tree.io("open the lock", path))
 }

@@ -31,7 +31,7 @@ use crate::fs::{Fs, Kind, LinuxFs, Stat, found};
 use crate::journal::reader::Journal;
 use crate::journal::record::{Begin, TransactionId};
 use crate::journal::writer;
-use crate::lock::Lock;
+use crate::lock::{self, Lock};
 use crate::manifest::{Digest, Entry, Head, Info, Manifest, Object, Totals};
 use crate::path::{RESERVED, RelPath};
 use crate::plan::{self, Live, Plan, Rules, Scope};
@@ -235,9 +235,9 @@ impl<F: Fs> Store<F> {
         let Some(tree) = self.state.find_below(&txdir::path(id))? else {
             return missing("there is no such transaction: it was committed or aborted");
         };
-        let Some(lock) = crate::lock::try_acquire(&tree, &part(txdir::LOCK))? else {
-            let path = tree.at().join(txdir::LOCK);
-            return Err(Error::Busy { path, waited: std::time::Duration::ZERO });
+        let lock = match lock::acquire_existing(&tree, &part(txdir::LOCK), txdir::GLANCE)? {
+            Some(lock) => lock,
+            None => return missing("there is no such transaction: it was committed or aborted"),
         };
         match self.read_meta(id)? {
             Some(meta) if !meta.attached && meta.boot == self.boot() => Ok(self.transaction(id, meta, tree, lock)),
@@ -255,11 +255,11 @@ impl<F: Fs> Store<F> {
     pub fn transactions(&self) -> Result<Vec<OpenTransaction>> {
         let mut open = Vec::new();
         for id in self.transaction_ids()? {
-            let life = self.life(id)?;
-            let live = matches!(life, Life::Live);
-            if matches!(life, Life::Dead(_)) {
-                continue;
-            }
+            let live = match self.life(id)? {
+                Life::Live => true,
+                Life::Detached => false,
+                Life::Dead(_) => continue,
+            };
             let meta = self.read_meta(id)?;
             open.push(OpenTransaction {
                 id,

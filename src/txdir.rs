@@ -15,6 +15,7 @@
 //! 3. Without a readable `meta` nobody was ever told of the transaction, so it is dead.
 
 use std::io::Write;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -23,12 +24,15 @@ use crate::frame::{Damage, Format, FrameReader, FrameWriter};
 use crate::fs::tree::Tree;
 use crate::fs::{Fs, Timestamp};
 use crate::journal::record::TransactionId;
-use crate::lock::{self, Lock};
+use crate::lock::{self, Attempt, Lock};
 use crate::manifest::{decode, encode};
 use crate::path::RelPath;
 use crate::store::{Store, make_dir, name, numbered, open_trusted, state_path};
 
 const META_FORMAT: Format = Format { magic: *b"txfstran", version: 1 };
+
+/// Whoever only looks whether a transaction is alive holds its lock for an instant; this is longer, however slow the machine.
+pub(crate) const GLANCE: Duration = Duration::from_secs(2);
 
 /// What a transaction's stage stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -84,9 +88,7 @@ impl<F: Fs> Store<F> {
         let path = path(id);
         make_dir(&self.state, &path)?;
         let tree = self.state.below(&path)?;
-        let Some(lock) = lock::try_acquire(&tree, &part(LOCK))? else {
-            return Err(Error::corrupt(tree.at(), "somebody else has just made this transaction"));
-        };
+        let lock = lock::acquire(&tree, &part(LOCK), GLANCE)?;
         let stage = part(STAGE);
         let made = tree.fs.make_dir(tree.root(), stage.as_bytes(), 0o777);
         made.map_err(tree.io("make the directory", &stage))?;
@@ -132,10 +134,14 @@ impl<F: Fs> Store<F> {
         Ok(ids)
     }
 
-    /// Whether anybody still needs the transaction. Call with the store's lock held.
+    /// Whether anybody still needs the transaction. Whoever acts on the answer holds the store's lock.
     pub(crate) fn life(&self, id: TransactionId) -> Result<Life<F>> {
         let Some(tree) = self.state.find_below(&path(id))? else { return Ok(Life::Dead(None)) };
-        let Some(lock) = lock::try_acquire(&tree, &part(LOCK))? else { return Ok(Life::Live) };
+        let lock = match lock::attempt(&tree, &part(LOCK))? {
+            Attempt::Held(lock) => lock,
+            Attempt::Busy => return Ok(Life::Live),
+            Attempt::Missing => return Ok(Life::Dead(None)),
+        };
         Ok(match self.read_meta(id)? {
             Some(meta) if !meta.attached && meta.boot == self.boot() => Life::Detached,
             _ => Life::Dead(Some(lock)),

@@ -104,11 +104,11 @@ fn an_unknown_outcome_keeps_what_recovery_needs_when_the_transaction_is_dropped(
     let failing = Arc::new(AtomicBool::new(false));
     let (seen, undo) = (failing.clone(), b"journal.undo".to_vec());
     let (kernel, arm) = armed(move |call| match call {
-        Call::Rename { name, .. } if name == b"z.html" => {
+        Call::Rename { name, .. } if name == b"z.html" => Some(Errno::EIO),
+        Call::Rename { new_name, .. } if *new_name == undo => {
             seen.store(true, Ordering::SeqCst);
-            Some(Errno::EIO)
+            None
         }
-        Call::Rename { new_name, .. } if *new_name == undo => None,
         Call::Rename { .. } | Call::SyncFs if seen.load(Ordering::SeqCst) => Some(Errno::EIO),
         _ => None,
     });
@@ -215,7 +215,7 @@ fn whichever_call_fails_the_caller_is_told_the_truth() {
         }
     }
     println!("{fired} failures: {committed} committed, {unchanged} unchanged, {unknown} unknown");
-    assert!(fired > 100, "{fired}");
+    assert!(fired >= 100, "{fired}");
 }
 
 #[test]

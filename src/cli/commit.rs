@@ -230,15 +230,31 @@ pub(super) fn report(context: &Context, store: &Store, committed: &Committed, pr
     if !restored.is_empty() {
         ui.warn(format_args!("put back what somebody else had removed from {output}: {restored}"));
     }
-    for path in &committed.rescued {
-        ui.warn(format_args!("what txfs found in {output} and did not know was moved to {}", ui.name(path)));
-    }
+    report_rescued(ui, store, &committed.rescued);
     for warning in &committed.warnings {
         ui.warn(format_args!("generation {generation} is published, but {warning}"));
     }
     if let Err(failure) = print(ui, store, committed, print_number) {
         // The commit stands, whether or not somebody reads its number.
         failure.as_warning(ui);
+    }
+    sweep(ui, store);
+}
+
+/// Frees the space that the commit left, now that everybody knows of it.
+fn sweep(ui: &Ui, store: &Store) {
+    match store.sweep() {
+        Ok(rescued) => report_rescued(ui, store, &rescued),
+        Err(error) => {
+            ui.warn(format_args!("what the commit left could not be removed, the next one tries again: {error}"))
+        }
+    }
+}
+
+fn report_rescued(ui: &Ui, store: &Store, rescued: &[PathBuf]) {
+    let output = ui.name(store.output());
+    for path in rescued {
+        ui.warn(format_args!("what txfs found in {output} and did not know was moved to {}", ui.name(path)));
     }
 }
 
@@ -271,7 +287,13 @@ pub(super) struct Summary<'a>(pub(super) &'a Plan);
 impl std::fmt::Display for Summary<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let summary = self.0.summary;
-        let (added, changed) = (summary.added, summary.changed);
-        write!(f, "{added} added, {changed} changed, {} removed, {} unchanged", summary.removed, summary.unchanged)
+        let counts = [
+            (summary.added, "added"),
+            (summary.changed, "changed"),
+            (summary.removed, "removed"),
+            (summary.unchanged, "unchanged"),
+        ];
+        let said: Vec<_> = counts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
+        f.write_str(&if said.is_empty() { "nothing".to_owned() } else { said.join(", ") })
     }
 }
