@@ -230,6 +230,7 @@ fn deep<F: Fs>(ground: &Ground<F>, name: &[u8], levels: usize) {
         assert!(committed.warnings.is_empty() && committed.rescued.is_empty(), "{committed:?}");
     }
     assert_eq!(fs::read_dir(ground.out()).unwrap().count(), 1);
+    assert!(store.sweep().unwrap().is_empty());
     let state = super::state_of(&ground.out());
     assert_eq!(fs::read_dir(state.join("previous")).unwrap().count(), 1);
 }
