@@ -5,11 +5,11 @@
 
 mod common;
 
-use std::fs;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use common::generations::{self, ALWAYS};
 use common::suite::{self, Ground};
+use common::tree::snapshot;
 use common::{lenient, publish};
 use txfs::fs::LinuxFs;
 use txfs::fs::linux::Without;
@@ -67,64 +67,27 @@ fn a_file_system_without_what_safety_needs_is_refused_and_nothing_is_left_half_m
     }
 }
 
-const READERS: usize = 2;
-const SIZE: usize = 3000;
-
-/// What every file of a generation holds: its number, over and over, so that half a file shows.
-fn content(generation: u64) -> Vec<u8> {
-    format!("{generation:019}\n").repeat(SIZE / 20).into_bytes()
-}
-
-/// Reads a path as a web server would, and says which generation it is of.
-fn look(path: &Path) -> u64 {
-    let bytes = fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    assert_eq!(bytes.len(), content(0).len(), "{}: half a file", path.display());
-    let first = &bytes[..20];
-    assert!(bytes.chunks(20).all(|chunk| chunk == first), "{}: two generations in one file", path.display());
-    std::str::from_utf8(&first[..19]).unwrap().parse().unwrap()
-}
-
 /// Readers poll paths that exist in every generation while they are replaced, and while their neighbours come and go.
 fn no_path_is_ever_missing(without: Without, exchange: bool) {
+    const READERS: usize = 2;
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("dist");
     let store = Store::open_with(&OpenOptions::with(LinuxFs::without(without)), &out).unwrap();
-    let always = ["index.html", "a.css", "d/one", "d/e/two", "link-or-file", "changing/kind/three"];
     let commit = |generation: u64| {
         let mut transaction = store.begin(BeginOptions::default()).unwrap();
-        for path in &always[..4] {
-            transaction.write(path, content(generation)).unwrap();
-        }
-        // These change their kind with each generation, and the path leads to a whole file all the same.
-        let odd = generation % 2 == 1;
-        if odd {
-            transaction.symlink("link-or-file", "a.css").unwrap();
-        } else {
-            transaction.write("link-or-file", content(generation)).unwrap();
-        }
-        if odd && exchange {
-            transaction.write("elsewhere/three", content(generation)).unwrap();
-            transaction.symlink("changing/kind", "../elsewhere").unwrap();
-        } else {
-            transaction.write("changing/kind/three", content(generation)).unwrap();
-        }
-        transaction.write(format!("comes-and-goes-{generation}/x"), content(generation)).unwrap();
-        transaction.commit(&lenient()).unwrap();
+        generations::stage(&mut transaction, generation, exchange).unwrap();
+        assert_eq!(transaction.commit(&lenient()).unwrap().generation, generation);
     };
-    commit(0);
+    commit(1);
     let (stop, looks) = (AtomicBool::new(false), AtomicU64::new(0));
-    let mut commits = 0;
+    let mut commits = 1;
     std::thread::scope(|scope| {
         for _ in 0..READERS {
             scope.spawn(|| {
-                let mut last = [0; 6];
+                let mut last = Default::default();
                 while !stop.load(Ordering::Relaxed) {
-                    for (path, last) in always.iter().zip(&mut last) {
-                        let generation = look(&out.join(path));
-                        assert!(generation >= *last, "{path} went back from {last} to {generation}");
-                        *last = generation;
-                        looks.fetch_add(1, Ordering::Relaxed);
-                    }
+                    generations::look_around(&out, &mut last);
+                    looks.fetch_add(ALWAYS.len() as u64, Ordering::Relaxed);
                 }
             });
         }
@@ -136,6 +99,7 @@ fn no_path_is_ever_missing(without: Without, exchange: bool) {
         stop.store(true, Ordering::Relaxed);
     });
     println!("{without:?}: {} looks during {commits} commits", looks.load(Ordering::Relaxed));
+    assert_eq!(snapshot(&out), generations::expected(commits, exchange));
 }
 
 #[test]
