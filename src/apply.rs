@@ -20,6 +20,7 @@
 //! A crash inside leaves one operation done, not done or half done; [`crate::recover`] goes on from there.
 
 use std::cell::OnceCell;
+use std::collections::HashMap;
 use std::io;
 
 use crate::digest;
@@ -57,6 +58,35 @@ pub(crate) struct Applier<'a, F: Fs> {
     transaction: Option<Tree<F>>,
     stage: Option<Tree<F>>,
     capabilities: Capabilities,
+    /// The paths whose mode changes.
+    modes: HashMap<RelPath, Modes>,
+}
+
+/// What a journal does to a path whose mode it changes: a directory that is opened may be closed with another mode, move away,
+/// or have come from the stage, so that one operation alone cannot tell how far it has come.
+#[derive(Debug, Default)]
+struct Modes {
+    /// Every mode that the directory has on the way.
+    known: Vec<u32>,
+    /// The operation that makes the directory come or go.
+    moved_by: Option<usize>,
+}
+
+fn modes(operations: &[Operation]) -> HashMap<RelPath, Modes> {
+    let mut modes: HashMap<RelPath, Modes> = HashMap::new();
+    for operation in operations {
+        if let Operation::SetMode { path, from, to } = operation {
+            modes.entry(path.clone()).or_default().known.extend([*from, *to]);
+        }
+    }
+    for (index, operation) in operations.iter().enumerate() {
+        if let Some(modes) = modes.get_mut(operation.path())
+            && !matches!(operation, Operation::SetMode { .. })
+        {
+            modes.moved_by = Some(index);
+        }
+    }
+    modes
 }
 
 /// Whether an inode that disagrees is given a second chance by its content: a file system may give inodes other numbers, and a
@@ -97,12 +127,17 @@ impl<F: Fs> End<'_, F> {
 }
 
 impl<'a, F: Fs> Applier<'a, F> {
-    pub(crate) fn new(output: &'a Output<F>, transaction: Option<Tree<F>>, capabilities: Capabilities) -> Result<Self> {
+    pub(crate) fn new(
+        output: &'a Output<F>,
+        transaction: Option<Tree<F>>,
+        capabilities: Capabilities,
+        operations: &[Operation],
+    ) -> Result<Self> {
         let stage = match &transaction {
             Some(tree) => tree.find_below(&part(STAGE))?,
             None => None,
         };
-        Ok(Self { output, tree: OnceCell::new(), transaction, stage, capabilities })
+        Ok(Self { output, tree: OnceCell::new(), transaction, stage, capabilities, modes: modes(operations) })
     }
 
     /// How far operation `index` has come.
@@ -115,7 +150,7 @@ impl<'a, F: Fs> Applier<'a, F> {
 
     fn state_by(&self, index: usize, operation: &Operation, doubt: Doubt) -> Result<State> {
         match operation {
-            Operation::SetMode { path, from, to } => self.mode_state(path, *from, *to),
+            Operation::SetMode { path, from, to } => self.mode_state(index, path, *from, *to),
             Operation::RemoveDirectory { path, .. } => self.directory_state(path),
             Operation::Add { path, new } => move_state(new, self.staged(path)?, self.published(path)?, doubt),
             Operation::Remove { path, old } => move_state(old, self.published(path)?, self.removed(index), doubt),
@@ -123,11 +158,26 @@ impl<'a, F: Fs> Applier<'a, F> {
         }
     }
 
-    fn mode_state(&self, path: &RelPath, from: u32, to: u32) -> Result<State> {
-        let Some(end) = self.published(path)? else { return Ok(State::Unrecognized) };
-        Ok(match end.stat()? {
-            Some(stat) if stat.is_dir() && stat.mode == to => State::Done,
-            Some(stat) if stat.is_dir() && stat.mode == from => State::NotDone,
+    fn mode_state(&self, index: usize, path: &RelPath, from: u32, to: u32) -> Result<State> {
+        let modes = self.modes.get(path);
+        let stat = match self.published(path)? {
+            Some(end) => end.stat()?,
+            None => None,
+        };
+        Ok(match (stat, modes.and_then(|modes| modes.moved_by)) {
+            (Some(stat), _) if stat.is_dir() && stat.mode == to => State::Done,
+            (Some(stat), _) if stat.is_dir() && stat.mode == from => State::NotDone,
+            (Some(stat), _) if stat.is_dir() && modes.is_some_and(|modes| modes.known.contains(&stat.mode)) => {
+                State::NotDone
+            }
+            // The directory has left its place, or has not come yet.
+            (stat, Some(moved_by)) if !stat.is_some_and(|stat| stat.is_dir()) => {
+                if index < moved_by {
+                    State::Done
+                } else {
+                    State::NotDone
+                }
+            }
             _ => State::Unrecognized,
         })
     }
@@ -192,8 +242,8 @@ impl<'a, F: Fs> Applier<'a, F> {
     pub(crate) fn back(&self, index: usize, operation: &Operation) -> Result<()> {
         match (self.state(index, operation)?, operation) {
             (State::NotDone, Operation::Replace { path, .. }) => self.drop_kept(index, path),
+            (State::Done | State::NotDone, Operation::SetMode { path, from, .. }) => self.set_mode(path, *from),
             (State::NotDone, _) => Ok(()),
-            (State::Done, Operation::SetMode { path, from, .. }) => self.set_mode(path, *from),
             (State::Done, Operation::RemoveDirectory { path, mode }) => self.make_directory(path, *mode),
             (State::Done, Operation::Add { path, new }) => {
                 self.move_entry(new.kind, &self.need_published(path)?, &self.need_staged(path)?)
@@ -279,8 +329,13 @@ impl<'a, F: Fs> Applier<'a, F> {
         }
     }
 
+    /// Sets the mode of a directory of the output, if it is there: the operation that makes it come or go may be left out.
     fn set_mode(&self, path: &RelPath, mode: u32) -> Result<()> {
-        self.need_output()?.set_dir_mode(path, mode)
+        let Some(end) = self.published(path)? else { return Ok(()) };
+        match end.stat()? {
+            Some(stat) if stat.is_dir() && stat.mode != mode => self.need_output()?.set_dir_mode(path, mode),
+            _ => Ok(()),
+        }
     }
 
     fn remove_directory(&self, path: &RelPath) -> Result<()> {

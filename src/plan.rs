@@ -214,7 +214,9 @@ impl<'a, L: Live> Planner<'a, L> {
 
     /// Walks both inventories side by side, in order of the tree.
     fn merge(&mut self, stage: Object, staged: Vec<Entry>) -> Result<()> {
-        if !self.live.exists() {
+        if self.live.exists() {
+            self.open_staged(&Entry { path: RelPath::root(), object: stage }, false);
+        } else {
             self.add_root(stage);
         }
         let base = self.base;
@@ -561,6 +563,14 @@ impl<'a, L: Live> Planner<'a, L> {
             .extend(lists.into_iter().filter(|(paths, _)| !paths.is_empty()).map(|(paths, of)| of(paths)));
         self.plan.owns_others = !self.plan.changes.is_empty();
         let (open, close) = self.mode_operations()?;
+        // Made again by undoing, a directory has to take what was removed from it.
+        for operation in &mut self.removes {
+            if let Operation::RemoveDirectory { path, mode } = operation
+                && open.iter().any(|open| open.path() == path)
+            {
+                *mode |= 0o700;
+            }
+        }
         self.replaces.sort_by(|a, b| rank(a.path()).cmp(&rank(b.path())).then_with(|| a.path().cmp(b.path())));
         self.removes.sort_by(|a, b| b.path().cmp(a.path()));
         self.plan.operations = [open, self.adds, self.replaces, self.removes, close].concat();

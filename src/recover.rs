@@ -32,7 +32,7 @@ use crate::error::{Error, Paths, Result};
 use crate::frame::Damage;
 use crate::fs::{Fs, Kind};
 use crate::journal::reader::{self, Journal, Partial};
-use crate::journal::record::TransactionId;
+use crate::journal::record::{Operation, TransactionId};
 use crate::lock::Lock;
 use crate::manifest::Head;
 use crate::settle;
@@ -321,8 +321,11 @@ impl<F: Fs> Store<F> {
         if let Some(begin) = &partial.begin {
             let journal = Journal { begin: begin.clone(), operations: partial.operations.clone() };
             let applier = self.applier(&journal)?;
+            let mut opened = HashSet::new();
             for (index, operation) in journal.operations.iter().enumerate() {
-                if applier.state(index, operation)? != State::NotDone {
+                // A directory is opened before it is closed again: only the first of its modes tells.
+                let told = matches!(operation, Operation::SetMode { path, .. } if !opened.insert(path));
+                if !told && applier.state(index, operation)? != State::NotDone {
                     return Err(self.journal_error(name, &partial.damage));
                 }
             }
@@ -337,7 +340,7 @@ impl<F: Fs> Store<F> {
     }
 
     fn applier(&self, journal: &Journal) -> Result<Applier<'_, F>> {
-        Applier::new(&self.output, settle::find_transaction(self, journal)?, self.capabilities)
+        Applier::new(&self.output, settle::find_transaction(self, journal)?, self.capabilities, &journal.operations)
     }
 
     fn roll_forward(&self, journal: &Journal, head: Relation, skip_unknown: bool) -> Result<Recovered> {

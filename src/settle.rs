@@ -175,6 +175,10 @@ pub(crate) fn numbers<F: Fs>(store: &Store<F>, directory: &str) -> Result<Vec<u6
 fn purge<F: Fs>(store: &Store<F>, generation: u64) -> Result<Vec<PathBuf>> {
     let path = previous_path(generation);
     let Some(journal) = read_settled(store, generation)? else {
+        // A crash after the last entry, the journal, was removed leaves the empty directory.
+        if store.state.dir(&path).and_then(|dir| store.fs.list(&dir)).is_ok_and(|listed| listed.is_empty()) {
+            return store.state.remove_entry(&path, Kind::Directory).map(|()| Vec::new());
+        }
         // Without its journal nothing says what it holds.
         return rescue(store, &path, &generation.to_string()).map(|rescued| vec![rescued]);
     };
@@ -198,6 +202,8 @@ fn purge<F: Fs>(store: &Store<F>, generation: u64) -> Result<Vec<PathBuf>> {
             }
         }
     }
+    // Entries go in descending order: with this one gone first, the journal is the last of them.
+    previous.remove_entry(&part(txdir::COPY), Kind::File)?;
     store.state.remove(&path)?;
     Ok(rescued)
 }

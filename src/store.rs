@@ -196,8 +196,17 @@ impl<F: Fs> Output<F> {
             Err(error) if is_not_directory(&error) => {
                 Err(Error::Untrusted { path: at, what: "it is not a directory: move it away".into() })
             }
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(self.not_ours(&tree, &name, error)),
             Err(error) => Err(Error::io("open the state directory", at)(error)),
             Ok(root) => Ok(root.map(|root| Tree::new(&tree.fs, root, at))),
+        }
+    }
+
+    /// A state directory that cannot be opened: most likely another user's.
+    fn not_ours(&self, tree: &Tree<F>, name: &RelPath, error: io::Error) -> Error {
+        match tree.fs.stat(tree.root(), name.as_bytes()) {
+            Ok(stat) if stat.uid != tree.fs.user() => another_user(self.state_path(), stat.uid, tree.fs.user()),
+            _ => Error::io("open the state directory", self.state_path())(error),
         }
     }
 
@@ -413,7 +422,7 @@ fn check_trust<F: Fs>(state: &Tree<F>) -> Result<()> {
     let untrusted = |what: String| Err(Error::Untrusted { path: state.at().to_path_buf(), what });
     let user = state.fs.user();
     if stat.uid != user {
-        return untrusted(format!("it belongs to user {}, and this is user {user}: run txfs as its owner", stat.uid));
+        return Err(another_user(state.at().to_path_buf(), stat.uid, user));
     }
     if stat.mode & 0o022 != 0 {
         return untrusted(format!(
@@ -422,6 +431,11 @@ fn check_trust<F: Fs>(state: &Tree<F>) -> Result<()> {
         ));
     }
     Ok(())
+}
+
+fn another_user(path: PathBuf, owner: u32, user: u32) -> Error {
+    let what = format!("it belongs to user {owner}, and this is user {user}: run txfs as its owner");
+    Error::Untrusted { path, what }
 }
 
 /// The directories of a complete store are there, and are directories.

@@ -613,7 +613,8 @@ impl<F: Fs> Transaction<'_, F> {
         let journal = journal.and_then(|journal| self.make_intent_durable().map(|()| journal));
         let journal = journal.inspect_err(|_| self.drop_intent())?;
         self.pass_commit_point()?;
-        let applier = Applier::new(&self.store.output, Some(self.tree.clone()), self.store.capabilities);
+        let applier =
+            Applier::new(&self.store.output, Some(self.tree.clone()), self.store.capabilities, &journal.operations);
         let applier = applier.map_err(|error| {
             self.open = false;
             self.store.unknown_outcome(error)

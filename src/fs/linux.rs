@@ -6,7 +6,7 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -69,7 +69,11 @@ impl LinuxFs {
                     | ResolveFlag::RESOLVE_NO_MAGICLINKS
                     | ResolveFlag::RESOLVE_NO_XDEV,
             );
-            match fcntl::openat2(at, piece, how) {
+            let result = match fcntl::openat2(at, piece, how) {
+                Err(Errno::EACCES) => fcntl::openat2(at, piece, how.flags(DIR_FLAGS | OFlag::O_PATH)),
+                result => result,
+            };
+            match result {
                 Err(Errno::ENOSYS | Errno::EPERM) => self.no_openat2.store(true, Ordering::Relaxed),
                 result => return Ok(result?),
             }
@@ -81,7 +85,7 @@ impl LinuxFs {
         let mut dir = at.try_clone()?;
         let mut device = stat::fstat(&dir)?.st_dev;
         for name in piece.split(|&b| b == b'/') {
-            dir = fcntl::openat(&dir, name, DIR_FLAGS, Mode::empty())?;
+            dir = open_readable_or_not(&dir, name, DIR_FLAGS)?;
             let found = stat::fstat(&dir)?.st_dev;
             if found != device {
                 return Err(Errno::EXDEV.into());
@@ -97,7 +101,7 @@ impl Fs for LinuxFs {
     type File = File;
 
     fn open_anchor(&self, path: &Path) -> io::Result<OwnedFd> {
-        Ok(fcntl::open(path, OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?)
+        open_readable_or_not(fcntl::AT_FDCWD, path, OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)
     }
 
     fn resolve(&self, path: &Path) -> io::Result<PathBuf> {
@@ -212,7 +216,15 @@ impl Fs for LinuxFs {
     }
 
     fn set_dir_mode(&self, dir: &OwnedFd, mode: u32) -> io::Result<()> {
-        Ok(stat::fchmod(dir, Mode::from_bits_truncate(mode))?)
+        let mode = Mode::from_bits_truncate(mode);
+        match stat::fchmod(dir, mode) {
+            // A descriptor that only names the directory: its entry in /proc is that very directory, whatever the path is now.
+            Err(Errno::EBADF) => {
+                let named = format!("/proc/self/fd/{}", dir.as_raw_fd());
+                Ok(stat::fchmodat(fcntl::AT_FDCWD, &*named, mode, stat::FchmodatFlags::FollowSymlink)?)
+            }
+            result => Ok(result?),
+        }
     }
 
     fn set_mtime(&self, file: &File, mtime: Timestamp) -> io::Result<()> {
@@ -303,6 +315,14 @@ impl Fs for LinuxFs {
 
     fn pause(&self, duration: Duration) {
         std::thread::sleep(duration);
+    }
+}
+
+/// Opens a directory; where it may not be read, one that can only be searched, or have its mode changed by its owner.
+fn open_readable_or_not(at: impl AsFd, path: &(impl nix::NixPath + ?Sized), flags: OFlag) -> io::Result<OwnedFd> {
+    match fcntl::openat(&at, path, flags, Mode::empty()) {
+        Err(Errno::EACCES) => Ok(fcntl::openat(&at, path, flags | OFlag::O_PATH, Mode::empty())?),
+        result => Ok(result?),
     }
 }
 

@@ -30,7 +30,12 @@ pub struct Faulty {
 
 impl Faulty {
     pub fn new(rule: impl Fn(&Call) -> Option<Errno> + Send + Sync + 'static) -> Self {
-        Self { kernel: LinuxFs::new(), rule: Arc::new(rule) }
+        Self::on(LinuxFs::new(), rule)
+    }
+
+    /// On a kernel that lacks something.
+    pub fn on(kernel: LinuxFs, rule: impl Fn(&Call) -> Option<Errno> + Send + Sync + 'static) -> Self {
+        Self { kernel, rule: Arc::new(rule) }
     }
 
     fn ask(&self, call: &Call) -> io::Result<()> {

@@ -4,6 +4,7 @@
 
 pub mod faulty;
 pub mod forge;
+pub mod generations;
 pub mod mounts;
 pub mod suite;
 pub mod tree;

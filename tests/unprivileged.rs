@@ -1,0 +1,299 @@
+//! What root never notices: permissions that stand in the way, and state that belongs to somebody else.
+//!
+//! The tests run this program again as another user; what that user does is in [`scenes`].
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use common::tree::without_state;
+use common::{lenient, publish, read, state_of};
+use tempfile::TempDir;
+use txfs::{BeginOptions, Error, ErrorKind, Outcome, Place, Store};
+
+const USER: u32 = 65534;
+
+/// A directory of the unprivileged user's.
+fn ground() -> (TempDir, PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    set_mode(dir.path(), 0o755);
+    let ground = dir.path().join("ground");
+    fs::create_dir(&ground).unwrap();
+    chown(&ground, Some(USER), Some(USER)).unwrap();
+    (dir, ground)
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::symlink_metadata(path).unwrap().mode() & 0o7777
+}
+
+/// Runs a scene as the unprivileged user.
+#[track_caller]
+fn as_user(scene: &str, ground: &Path) {
+    // The test program itself may lie where that user cannot read it.
+    let program = ground.parent().unwrap().join("program");
+    if !program.exists() {
+        fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+        set_mode(&program, 0o755);
+    }
+    let output = Command::new(&program)
+        .args(["--exact", "scenes", "--nocapture", "--test-threads=1"])
+        .env("TXFS_SCENE", scene)
+        .env("TXFS_GROUND", ground)
+        .env("TMPDIR", ground)
+        .current_dir("/")
+        .uid(USER)
+        .gid(USER)
+        .output()
+        .unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    assert!(output.status.success(), "{scene}: {}", String::from_utf8_lossy(&text));
+}
+
+fn needs_root(test: &str) -> bool {
+    if !common::is_root() {
+        common::skip(test, "becoming another user needs root");
+    }
+    common::is_root()
+}
+
+/// What the other user does; nothing where nobody asked.
+#[test]
+fn scenes() {
+    let Ok(scene) = std::env::var("TXFS_SCENE") else { return };
+    let ground = PathBuf::from(std::env::var_os("TXFS_GROUND").unwrap());
+    let out = ground.join("dist");
+    assert!(!common::is_root());
+    match &*scene {
+        "read-only" => read_only(&out),
+        "first" => drop(publish(&Store::open(&out).unwrap(), &[("a/x", "1"), ("b/y", "1"), ("c", "1")]).unwrap()),
+        "denied" => denied(&out),
+        "inside" => inside(&out),
+        "refused" => {
+            let error = Store::open(&out).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+            println!("{error}");
+        }
+        "piecewise" => piecewise_rollback(&out),
+        "unreadable" => unreadable(&out),
+        other => panic!("no such scene: {other}"),
+    }
+}
+
+/// Read-only files and directories, nested, are published, changed, and removed by their owner.
+fn read_only(out: &Path) {
+    let store = Store::open(out).unwrap();
+    for (round, bits) in [0o555, 0o500, 0o550, 0o555].into_iter().enumerate() {
+        let mut transaction = store.begin(BeginOptions::default()).unwrap();
+        for path in ["ro/file".into(), "ro/sub/file".into(), "keep".into(), format!("ro/new-{round}/deep/file")] {
+            transaction.write(path, format!("{round}")).unwrap();
+        }
+        let stage = transaction.stage();
+        let new = format!("ro/new-{round}");
+        set_mode(&stage.join("ro/file"), 0o400);
+        for path in [&format!("{new}/deep"), &new, "ro/sub", "ro"] {
+            set_mode(&stage.join(path), bits);
+        }
+        set_mode(&stage, 0o555);
+        let committed = transaction.commit(&lenient()).unwrap();
+        assert!(committed.warnings.is_empty() && committed.rescued.is_empty(), "{committed:?}");
+        assert_eq!(read(out, "ro/sub/file"), format!("{round}"));
+        assert_eq!(read(out, &format!("{new}/deep/file")), format!("{round}"));
+        for path in [&format!("{new}/deep"), &new, "ro/sub", "ro"] {
+            assert_eq!(mode(&out.join(path)), bits, "{path}");
+        }
+        assert_eq!(fs::read_dir(out.join("ro")).unwrap().count(), 3, "the directory of the last round is gone");
+        assert!(store.verify().unwrap().is_empty());
+    }
+    for content in ["x", "y", "z"] {
+        let committed = publish(&store, &[("ro", content)]).unwrap();
+        assert!(committed.warnings.is_empty() && committed.rescued.is_empty(), "{committed:?}");
+        assert_eq!(read(out, "ro"), content);
+    }
+    publish(&store, &[("ro/file", "again")]).unwrap();
+}
+
+/// `b` belongs to root: what is in it cannot be replaced.
+fn denied(out: &Path) {
+    let store = Store::open(out).unwrap();
+    let before = without_state(out);
+    let mut transaction = store.begin(BeginOptions::default()).unwrap();
+    for (path, content) in [("a/x", "2"), ("b/y", "2"), ("c", "2"), ("n/new", "2")] {
+        transaction.write(path, content).unwrap();
+    }
+    set_mode(&transaction.stage().join("n"), 0o555);
+    for _ in 0..2 {
+        let error = transaction.commit(&lenient()).unwrap_err();
+        assert!(matches!(error, Error::RolledBack { .. }), "{error}");
+        assert_eq!((error.kind(), error.outcome()), (ErrorKind::Failed, Outcome::Unchanged));
+        assert!(error.to_string().contains("dist/b"), "{error}");
+        assert_eq!(without_state(out), before);
+    }
+    assert!(store.recover().unwrap().is_nothing());
+    assert!(store.verify().unwrap().is_empty());
+}
+
+/// Nothing can be made beside the output.
+fn inside(out: &Path) {
+    for content in ["1", "2"] {
+        let store = Store::open(out).unwrap();
+        assert_eq!((store.place(), store.state()), (Place::Inside, out.join(".txfs").as_path()));
+        publish(&store, &[("a/b", content), ("c", "c")]).unwrap();
+        assert_eq!(read(out, "a/b"), content);
+    }
+    // Without an output there is no place at all.
+    let error = Store::open(out.with_file_name("other")).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Failed, "{error}");
+}
+
+/// A stale read-only directory is taken apart, the commit fails later, and everything comes back.
+fn piecewise_rollback(out: &Path) {
+    use common::faulty::{Call, Faulty};
+    use nix::errno::Errno;
+    let kernel = Faulty::new(|call| match call {
+        Call::Rename { name, directory: true, .. } if name == b"stale" => Some(Errno::EXDEV),
+        Call::RemoveDir { name } if name == b"stale" => Some(Errno::EIO),
+        _ => None,
+    });
+    let store = Store::open_with(&txfs::OpenOptions::with(kernel), out).unwrap();
+    let mut transaction = store.begin(BeginOptions::default()).unwrap();
+    for path in ["stale/1", "stale/sub/2", "keep"] {
+        transaction.write(path, "old").unwrap();
+    }
+    for path in ["stale/sub", "stale"] {
+        set_mode(&transaction.stage().join(path), 0o555);
+    }
+    transaction.commit(&lenient()).unwrap();
+    let before = without_state(out);
+    let error = publish(&store, &[("keep", "new")]).unwrap_err();
+    assert!(matches!(error, Error::RolledBack { .. }), "{error}");
+    assert_eq!(without_state(out), before);
+}
+
+/// What cannot be read cannot be published; nothing changes, and it is said which path it is.
+fn unreadable(out: &Path) {
+    let store = Store::open(out).unwrap();
+    publish(&store, &[("a", "1")]).unwrap();
+    for (path, bits) in [("secret", 0o000), ("dir", 0o000), ("dir", 0o300)] {
+        let mut transaction = store.begin(BeginOptions::default()).unwrap();
+        transaction.write("a", "2").unwrap();
+        let staged = transaction.stage().join(path);
+        if path == "dir" {
+            fs::create_dir(&staged).unwrap();
+            fs::write(staged.join("x"), "x").unwrap();
+        } else {
+            fs::write(&staged, "x").unwrap();
+        }
+        set_mode(&staged, bits);
+        let error = transaction.commit(&lenient()).unwrap_err();
+        assert!(error.to_string().contains(path), "{error}");
+        assert_eq!((error.outcome(), read(out, "a")), (Outcome::Unchanged, "1".into()));
+        transaction.abort().unwrap_or_else(|error| panic!("{path} {bits:o}: {error}"));
+    }
+    assert_eq!(fs::read_dir(state_of(out).join("tx")).unwrap().count(), 0);
+}
+
+#[test]
+fn read_only_directories_are_published_changed_and_removed_by_their_owner() {
+    if needs_root("read-only directories") {
+        let (_dir, ground) = ground();
+        as_user("read-only", &ground);
+    }
+}
+
+#[test]
+fn a_denied_operation_rolls_back() {
+    if needs_root("denied operation") {
+        let (_dir, ground) = ground();
+        as_user("first", &ground);
+        chown(ground.join("dist/b"), Some(0), Some(0)).unwrap();
+        as_user("denied", &ground);
+        assert_eq!(read(&ground, "dist/b/y"), "1");
+        chown(ground.join("dist/b"), Some(USER), Some(USER)).unwrap();
+        // An immutable entry is denied even where the directory is one's own.
+        let chattr = |flag: &str| Command::new("chattr").arg(flag).arg(ground.join("dist/b")).status();
+        if chattr("+i").is_ok_and(|status| status.success()) {
+            as_user("denied", &ground);
+            chattr("-i").unwrap();
+        }
+        as_user("first", &ground);
+    }
+}
+
+#[test]
+fn where_nothing_can_be_made_beside_the_output_the_state_is_inside() {
+    if needs_root("unwritable parent") {
+        let (_dir, ground) = ground();
+        fs::create_dir(ground.join("dist")).unwrap();
+        chown(ground.join("dist"), Some(USER), Some(USER)).unwrap();
+        chown(&ground, Some(0), Some(0)).unwrap();
+        as_user("inside", &ground);
+    }
+}
+
+#[test]
+fn state_of_somebody_else_is_refused() {
+    if needs_root("foreign state") {
+        // Of root's, to the user; and of the user's, to root.
+        let (_dir, ground) = ground();
+        publish(&Store::open(ground.join("dist")).unwrap(), &[("a", "1")]).unwrap();
+        as_user("refused", &ground);
+        chown(state_of(&ground.join("dist")), Some(USER), Some(USER)).unwrap();
+        let before = without_state(&ground);
+        let error = Store::open(ground.join("dist")).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+        // The directory is theirs now, the files in it are not.
+        as_user("refused", &ground);
+        assert_eq!(without_state(&ground), before);
+    }
+}
+
+#[test]
+fn state_that_others_may_write_to_is_refused() {
+    if needs_root("writable state") {
+        for bits in [0o770, 0o722, 0o777, 0o1777] {
+            let (_dir, ground) = ground();
+            as_user("first", &ground);
+            set_mode(&state_of(&ground.join("dist")), bits);
+            as_user("refused", &ground);
+        }
+    }
+}
+
+#[test]
+fn a_directory_planted_where_the_state_goes_is_refused() {
+    if needs_root("planted state") {
+        let (_dir, ground) = ground();
+        let state = state_of(&ground.join("dist"));
+        fs::create_dir(&state).unwrap();
+        chown(&state, Some(USER + 1), None).unwrap();
+        as_user("refused", &ground);
+        assert_eq!(fs::read_dir(&state).unwrap().count(), 0);
+    }
+}
+
+#[test]
+fn a_read_only_directory_that_was_taken_apart_comes_back() {
+    if needs_root("piecewise") {
+        let (_dir, ground) = ground();
+        as_user("piecewise", &ground);
+    }
+}
+
+#[test]
+fn what_cannot_be_read_cannot_be_published() {
+    if needs_root("unreadable") {
+        let (_dir, ground) = ground();
+        as_user("unreadable", &ground);
+    }
+}
