@@ -125,6 +125,22 @@ impl<'scope, F: Fs + 'scope> Scan<'_, 'scope, '_, F> {
     }
 }
 
+impl Staged {
+    /// Adds entries that are taken from the current generation; what is staged itself comes before them.
+    pub(crate) fn add_referenced(&mut self, referenced: &[Entry]) {
+        let staged = std::mem::take(&mut self.entries);
+        let mut referenced = referenced.iter().peekable();
+        for entry in staged {
+            while let Some(before) = referenced.next_if(|referenced| referenced.path < entry.path) {
+                self.entries.push(before.clone());
+            }
+            while referenced.next_if(|referenced| referenced.path == entry.path).is_some() {}
+            self.entries.push(entry);
+        }
+        self.entries.extend(referenced.cloned());
+    }
+}
+
 /// Gives the file at `path` an inode of its own, by way of a scratch file.
 fn separate<F: Fs>(stage: &Tree<F>, scratch: &Scratch<'_, F>, path: &RelPath, stat: &Stat) -> Result<Stat> {
     let Scratch { tree, path: copy } = *scratch;
@@ -156,31 +172,99 @@ pub(crate) fn copy_file<F: Fs>(from: &Tree<F>, path: &RelPath, stat: &Stat, to: 
 
 /// Copies the tree `from`, except a state directory of txfs at its top, into the empty directory `to`.
 pub(crate) fn copy_tree<F: Fs>(from: &Tree<F>, to: &Tree<F>) -> Result<()> {
-    let mut copier = Copier { from, to, directories: Vec::new() };
+    copy_differing(from, to, &[]).map(drop)
+}
+
+/// As [`copy_tree`], but what `published` has with the same size, time and mode is not copied: it is returned.
+pub(crate) fn copy_differing<F: Fs>(from: &Tree<F>, to: &Tree<F>, published: &[Entry]) -> Result<Vec<Entry>> {
+    let mut copier = Copier::new(from, to);
+    let mut published = published.iter().peekable();
+    let mut same = Vec::new();
     let ours = |entry: &Walked| entry.path.as_bytes() == RESERVED;
-    from.walk(&RelPath::root(), |entry| !ours(entry), |entry| if ours(&entry) { Ok(()) } else { copier.copy(entry) })?;
+    from.walk(
+        &RelPath::root(),
+        |entry| !ours(entry),
+        |entry| {
+            while published.next_if(|published| published.path < entry.path).is_some() {}
+            match published.next_if(|published| published.path == entry.path) {
+                _ if ours(&entry) => Ok(()),
+                Some(published) if looks_same(&published.object, &entry.stat) => {
+                    copier.pass(&entry);
+                    same.push(published.clone());
+                    Ok(())
+                }
+                _ => copier.copy(&entry),
+            }
+        },
+    )?;
+    copier.finish()?;
+    Ok(same)
+}
+
+/// The quick check of rsync: same kind, mode, size and time. A link has no time of its own worth trusting, and a directory that
+/// its owner may not write to is always copied, because it has to be opened for what is copied into it.
+fn looks_same(published: &Object, stat: &Stat) -> bool {
+    let same = stat.kind == Some(published.kind) && stat.mode == published.mode;
+    same && match published.kind {
+        Kind::File => stat.size == published.size && stat.mtime == published.mtime,
+        Kind::Directory => stat.mode & 0o700 == 0o700,
+        Kind::Symlink => false,
+    }
+}
+
+/// Copies the entries of `from` at `paths`, ascending, into `to`, with the directories above them.
+pub(crate) fn copy_paths<'p, F: Fs>(
+    from: &Tree<F>,
+    to: &Tree<F>,
+    paths: impl IntoIterator<Item = &'p RelPath>,
+) -> Result<()> {
+    let mut copier = Copier::new(from, to);
+    for path in paths {
+        for above in path.ancestors() {
+            if let Some(stat) = from.stat(&above)?.filter(Stat::is_dir) {
+                copier.make_dir(above, stat.mode)?;
+            }
+        }
+        if let Some(stat) = from.stat(path)? {
+            copier.copy(&Walked { path: path.clone(), stat })?;
+        }
+    }
     copier.finish()
 }
 
-/// Copies entries, directories before what is in them.
+/// Copies entries in order of the tree. A directory that only leads to others is made when the first of them is copied.
 struct Copier<'a, F: Fs> {
     from: &'a Tree<F>,
     to: &'a Tree<F>,
-    directories: Vec<(RelPath, u32)>,
+    /// Directories above the entry that is next, with their modes, that have not been made.
+    passed: Vec<(RelPath, u32)>,
+    made: Vec<(RelPath, u32)>,
 }
 
-impl<F: Fs> Copier<'_, F> {
-    fn copy(&mut self, Walked { path, stat }: Walked) -> Result<()> {
+impl<'a, F: Fs> Copier<'a, F> {
+    fn new(from: &'a Tree<F>, to: &'a Tree<F>) -> Self {
+        Self { from, to, passed: Vec::new(), made: Vec::new() }
+    }
+
+    /// Notes an entry that is not copied.
+    fn pass(&mut self, entry: &Walked) {
+        self.passed.retain(|(dir, _)| entry.path.is_below(dir));
+        if entry.stat.is_dir() {
+            self.passed.push((entry.path.clone(), entry.stat.mode));
+        }
+    }
+
+    fn copy(&mut self, Walked { path, stat }: &Walked) -> Result<()> {
         let (from, to) = (self.from, self.to);
-        match stat.kind {
-            Some(Kind::File) => copy_file(from, &path, &stat, to, &path),
-            Some(Kind::Symlink) => copy_symlink(from, to, &path),
-            Some(Kind::Directory) => {
-                let made = to.parent(&path).and_then(|dir| to.fs.make_dir(&dir, path.name(), 0o700));
-                made.map_err(to.io("make the directory", &path))?;
-                self.directories.push((path, stat.mode));
-                Ok(())
+        for (dir, mode) in std::mem::take(&mut self.passed) {
+            if path.is_below(&dir) {
+                self.make_dir(dir, mode)?;
             }
+        }
+        match stat.kind {
+            Some(Kind::File) => copy_file(from, path, stat, to, path),
+            Some(Kind::Symlink) => copy_symlink(from, to, path),
+            Some(Kind::Directory) => self.make_dir(path.clone(), stat.mode),
             None => Err(Error::Usage {
                 path: path.under(from.at()),
                 what: "it is neither file, directory nor symlink, and only those are published".into(),
@@ -188,9 +272,19 @@ impl<F: Fs> Copier<'_, F> {
         }
     }
 
+    /// Makes a directory that its owner may write to, for now; one that is there is no error.
+    fn make_dir(&mut self, path: RelPath, mode: u32) -> Result<()> {
+        match self.to.parent(&path).and_then(|dir| self.to.fs.make_dir(&dir, path.name(), 0o700)) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+            result => result.map_err(self.to.io("make the directory", &path))?,
+        }
+        self.made.push((path, mode));
+        Ok(())
+    }
+
     /// Modes last, and from the bottom: a directory that its owner may not write to could not be filled.
     fn finish(self) -> Result<()> {
-        self.directories.iter().rev().try_for_each(|(path, mode)| self.to.set_dir_mode(path, *mode))
+        self.made.iter().rev().try_for_each(|(path, mode)| self.to.set_dir_mode(path, *mode))
     }
 }
 
@@ -199,15 +293,4 @@ fn copy_symlink<F: Fs>(from: &Tree<F>, to: &Tree<F>, path: &RelPath) -> Result<(
     let target = target.map_err(from.io("read the link", path))?;
     let made = to.parent(path).and_then(|dir| to.fs.make_symlink(&dir, path.name(), &target));
     made.map_err(to.io("make the link", path))
-}
-
-/// Copies some entries of `from` into the empty directory `to`; what is missing there is left out.
-pub(crate) fn copy_entries<F: Fs>(from: &Tree<F>, to: &Tree<F>, entries: &[Entry]) -> Result<()> {
-    let mut copier = Copier { from, to, directories: Vec::new() };
-    for entry in entries {
-        if let Some(stat) = from.stat(&entry.path)? {
-            copier.copy(Walked { path: entry.path.clone(), stat })?;
-        }
-    }
-    copier.finish()
 }

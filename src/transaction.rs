@@ -15,7 +15,7 @@
 //! 3. The caller learns one of: unchanged, committed, unknown (G8).
 //! 4. An fsync is never retried: a stage that could not be made durable is discarded, for the kernel forgets the error.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::ffi::OsStr;
 use std::fmt;
 use std::io::{self, Write};
@@ -29,7 +29,7 @@ use crate::fs::stream::Stream;
 use crate::fs::tree::{Tree, Walked};
 use crate::fs::{Fs, Kind, LinuxFs, Stat, found};
 use crate::journal::reader::Journal;
-use crate::journal::record::{Begin, TransactionId};
+use crate::journal::record::{Begin, Operation, TransactionId};
 use crate::journal::writer;
 use crate::lock::{self, Lock};
 use crate::manifest::{Digest, Entry, Head, Info, Manifest, Object, Totals};
@@ -155,6 +155,7 @@ pub struct Transaction<'s, F: Fs = LinuxFs> {
     _lock: Lock<F>,
     known: Known,
     removals: Vec<RelPath>,
+    referenced: Option<Referenced<F>>,
     open: bool,
     /// What sweeping found and met when the transaction began; the caller learns of it with the commit.
     rescued: Vec<PathBuf>,
@@ -165,6 +166,12 @@ impl<F: Fs> fmt::Debug for Transaction<'_, F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Transaction").field("stage", &self.stage()).field("base", &self.meta.base).finish()
     }
+}
+
+/// What is published as it is in the current generation, and is not staged; and where it could be copied from.
+struct Referenced<F: Fs> {
+    from: Tree<F>,
+    entries: Vec<Entry>,
 }
 
 /// An open transaction, as [`Store::transactions`] lists it.
@@ -219,6 +226,7 @@ impl<F: Fs> Store<F> {
             _lock: lock,
             known: Known::new(),
             removals: Vec::new(),
+            referenced: None,
             open: true,
             rescued: Vec::new(),
             warnings: Vec::new(),
@@ -474,11 +482,40 @@ impl<F: Fs> Transaction<'_, F> {
         stage::copy_tree(&from, &self.stage_tree()?)
     }
 
+    /// As [`Transaction::copy_from`], but files that are published with the same size, time and mode are taken from the current
+    /// generation without being read or copied, as rsync does. The stage then has only what differs: checks see no more.
+    ///
+    /// # Errors
+    /// As [`Transaction::copy_from`]; [`Error::BaseMoved`].
+    pub fn copy_differing_from(&mut self, source: impl AsRef<Path>) -> Result<()> {
+        let from = Tree::open(&self.store.fs, source.as_ref())?;
+        let head = self.check_base()?;
+        let published = self.store.base_entries(head.as_ref())?;
+        let entries = stage::copy_differing(&from, &self.stage_tree()?, &published)?;
+        self.referenced = Some(Referenced { from, entries });
+        Ok(())
+    }
+
+    /// Copies what was to be taken from the current generation and turns out not to be there, or not as it was published.
+    fn copy_missing(&mut self, plan: &Plan) -> Result<bool> {
+        let stage = self.stage_tree()?;
+        let Some(referenced) = &mut self.referenced else { return Ok(false) };
+        let moves = plan.operations.iter().filter(|operation| !matches!(operation, Operation::SetMode { .. }));
+        let moved: BTreeSet<&RelPath> = moves.map(Operation::path).collect();
+        let is_moved = |path: &RelPath| moved.contains(path) || path.ancestors().any(|above| moved.contains(&above));
+        let whole = moved.contains(&RelPath::root());
+        let (missing, entries): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut referenced.entries).into_iter().partition(|entry| whole || is_moved(&entry.path));
+        referenced.entries = entries;
+        stage::copy_paths(&referenced.from, &stage, missing.iter().map(|entry| &entry.path))?;
+        Ok(!missing.is_empty())
+    }
+
     fn copy_current(&self) -> Result<()> {
         let head = self.store.head()?;
         let (Some(from), to) = (self.store.output.open()?, self.stage_tree()?) else { return Ok(()) };
         let entries = self.store.base_entries(head.as_ref())?;
-        stage::copy_entries(&from, &to, &entries)
+        stage::copy_paths(&from, &to, entries.iter().map(|entry| &entry.path))
     }
 
     /// Removes what is at `path` in the stage and makes the directories above it.
@@ -535,6 +572,9 @@ impl<F: Fs> Transaction<'_, F> {
             let source = stage.io("make durable", &RelPath::root())(error);
             return Err(Error::StageLost { source: Box::new(source) });
         }
+        if let Some(referenced) = &self.referenced {
+            staged.add_referenced(&referenced.entries);
+        }
         let base = self.store.base_entries(head)?;
         let scope = match self.meta.from {
             From::Empty | From::Copy => Scope::Whole,
@@ -584,10 +624,10 @@ impl<F: Fs> Transaction<'_, F> {
     /// P2 to P6, under the store's lock.
     fn publish(&mut self, options: &CommitOptions<'_>, piecewise: bool) -> Result<Committed> {
         let head = self.check_base()?;
-        let mut plan = match self.prepare(head.as_ref(), options, true, piecewise) {
-            Err(Error::StageLost { source }) => return Err(self.lose_stage(*source)),
-            result => result?,
-        };
+        let mut plan = self.prepare_own(head.as_ref(), options, piecewise)?;
+        if self.copy_missing(&plan)? {
+            plan = self.prepare_own(head.as_ref(), options, piecewise)?;
+        }
         if !plan.problems.is_empty() {
             return Err(Error::Refused { output: self.store.output.path.clone(), problems: plan.problems });
         }
@@ -604,6 +644,13 @@ impl<F: Fs> Transaction<'_, F> {
             self.open = modes.iter().rev().all(|(path, mode)| stage.set_dir_mode(path, *mode).is_ok());
         }
         result
+    }
+
+    fn prepare_own(&mut self, head: Option<&Head>, options: &CommitOptions<'_>, piecewise: bool) -> Result<Plan> {
+        match self.prepare(head, options, true, piecewise) {
+            Err(Error::StageLost { source }) => Err(self.lose_stage(*source)),
+            result => result,
+        }
     }
 
     /// P3 to P6: from the first thing that is written to the settled commit.
@@ -722,6 +769,11 @@ impl<F: Fs> Transaction<'_, F> {
     /// # Errors
     /// The state directory cannot be written.
     pub fn keep(mut self) -> Result<PathBuf> {
+        if let Some(referenced) = self.referenced.take() {
+            // Without this process nobody knows what was to be taken from the current generation.
+            let paths = referenced.entries.iter().map(|entry| &entry.path);
+            stage::copy_paths(&referenced.from, &self.stage_tree()?, paths)?;
+        }
         self.meta.attached = false;
         self.store.write_meta(self.id, &self.meta)?;
         self.open = false;

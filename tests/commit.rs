@@ -306,3 +306,56 @@ fn an_error_while_applying_rolls_back() {
     assert_eq!(read(&out, "d"), "2");
     assert!(!matches!(store.recover().unwrap().commit, Some(RecoveredCommit::RolledForward { .. })));
 }
+
+#[test]
+fn what_a_source_has_as_published_is_not_copied_and_all_else_is() {
+    let (dir, out) = scratch();
+    let source = dir.path().join("source");
+    fs::create_dir_all(source.join("d/e")).unwrap();
+    fs::create_dir_all(source.join("alone/in")).unwrap();
+    fs::write(source.join("alone/in/here"), "1").unwrap();
+    for path in ["same", "d/same", "d/e/same", "d/e/changed", "d/e/touched"] {
+        fs::write(source.join(path), "1").unwrap();
+    }
+    symlink("same", source.join("link")).unwrap();
+    let store = Store::open(&out).unwrap();
+    let publish_source = |adjust: &dyn Fn()| {
+        let mut transaction = store.begin(BeginOptions::default()).unwrap();
+        transaction.copy_differing_from(&source).unwrap();
+        let staged: Vec<_> = ["same", "d/same", "d/e/same", "d/e/changed", "d/e/touched"]
+            .into_iter()
+            .filter(|path| transaction.stage().join(path).exists())
+            .collect();
+        adjust();
+        (transaction.commit(&CommitOptions::default()), staged)
+    };
+    let (committed, staged) = publish_source(&|| {});
+    assert_eq!((committed.unwrap().generation, staged.len()), (1, 5));
+    let (committed, staged) = publish_source(&|| {});
+    assert_eq!((committed.unwrap().changed, staged.len()), (false, 0));
+
+    fs::write(source.join("d/e/changed"), "2").unwrap();
+    fs::write(source.join("d/e/touched"), "1").unwrap();
+    fs::write(source.join("d/new"), "n").unwrap();
+    let before = fs::metadata(out.join("d/e/touched")).unwrap().ino();
+    let (committed, staged) = publish_source(&|| {});
+    let summary = committed.unwrap().plan.summary;
+    assert_eq!((summary.added, summary.changed, summary.removed), (1, 1, 0));
+    assert_eq!(staged, ["d/e/changed", "d/e/touched"]);
+    assert_eq!((read(&out, "d/e/changed"), read(&out, "d/new")), ("2".into(), "n".into()));
+    assert_eq!(fs::metadata(out.join("d/e/touched")).unwrap().ino(), before, "the same content is the same file");
+
+    // What has gone from the output since it was compared is copied after all; with its directory, and with the output itself.
+    publish_source(&|| fs::remove_file(out.join("d/e/same")).unwrap()).0.unwrap();
+    assert_eq!(read(&out, "d/e/same"), "1");
+    publish_source(&|| fs::remove_file(out.join("alone/in/here")).unwrap()).0.unwrap();
+    assert_eq!(read(&out, "alone/in/here"), "1");
+    publish_source(&|| fs::remove_dir_all(out.join("d")).unwrap()).0.unwrap();
+    assert_eq!((read(&out, "d/e/same"), read(&out, "d/e/changed")), ("1".into(), "2".into()));
+    publish_source(&|| fs::remove_dir_all(&out).unwrap()).0.unwrap();
+    assert_eq!((read(&out, "d/e/same"), read(&out, "same")), ("1".into(), "1".into()));
+    // What somebody edited is drift here too.
+    fs::write(out.join("same"), "edited").unwrap();
+    assert_eq!(publish_source(&|| {}).0.unwrap_err().kind(), ErrorKind::Conflict);
+    assert!(store.verify().unwrap().iter().all(|finding| finding.path.as_bytes() == b"same"));
+}

@@ -131,6 +131,10 @@ impl PublishOptions {
         options
     }
 
+    pub(super) fn has_checks(&self) -> bool {
+        !self.check.is_empty()
+    }
+
     pub(super) fn is_dry_run(&self) -> bool {
         self.dry_run
     }

@@ -12,14 +12,17 @@ use super::error::{DONE, Failure, cannot, usage};
 
 /// Publish a copy of a directory
 ///
-/// SRC is copied, by reflink where the file system can, and committed: OUT is then exactly what SRC was. Prints the number of the
-/// generation that is published now.
+/// SRC is copied, by reflink where the file system can, and committed: OUT is then exactly what SRC was. Files that are published
+/// already with the same size, time and mode are neither read nor copied. Prints the number of the generation that is published now.
 #[derive(Args)]
 pub(super) struct PublishArgs {
     /// The directory that is published; it need not exist
     out: PathBuf,
     /// The directory whose content is to be published
     src: PathBuf,
+    /// Read and compare every file, also those whose size, time and mode are as published
+    #[arg(long)]
+    checksum: bool,
     #[command(flatten)]
     publish: PublishOptions,
 }
@@ -39,7 +42,12 @@ pub(super) fn run(context: &Context, args: &PublishArgs) -> Result<u8, Failure> 
     if transaction.stage().starts_with(&source) {
         return Err(usage(format!("{} holds txfs' own state directory", Shown(&args.src))));
     }
-    transaction.copy_from(&source)?;
+    // A check is to see all that would be published.
+    if args.checksum || args.publish.has_checks() {
+        transaction.copy_from(&source)?;
+    } else {
+        transaction.copy_differing_from(&source)?;
+    }
     let done = commit::conclude(context, &store, &mut transaction, &args.publish);
     match done.map_err(|failure| match failure.source() {
         Some(txfs::Error::BaseMoved { .. }) => failure.hint("try again"),
