@@ -197,7 +197,7 @@ impl Error {
                 (!hints.is_empty()).then(|| hints.join("; "))
             }
             Error::Corrupt { .. } => {
-                Some("nothing was touched; look with `txfs journal` and `txfs status`, then restore or move away the file".into())
+                Some("nothing was touched; look with `txfs journal`; then restore the file, or move the whole state directory away and publish anew with --adopt".into())
             }
             Error::Unrecognized { .. } => Some(
                 "nothing was touched; put these entries back as they were, or run `txfs recover --skip-unknown` to leave them as they are and finish the rest".into(),

@@ -155,7 +155,7 @@ impl<F: Fs> Output<F> {
         let fs = &self.holder.fs;
         let output = match fs.open_dir(self.holder.root(), &self.name) {
             Err(error) if error.kind() == io::ErrorKind::CrossesDevices => return Ok(true),
-            result => result.map_err(Error::io("open the output", &self.path))?,
+            result => result.map_err(self.not_opened())?,
         };
         let beside = fs.stat_dir(self.holder.root()).map_err(Error::io("read the attributes of", self.holder.at()))?;
         let within = fs.stat_dir(&output).map_err(Error::io("read the attributes of", &self.path))?;
@@ -182,8 +182,16 @@ impl<F: Fs> Output<F> {
             return Tree::open(&self.holder.fs, &self.path).map(Some);
         }
         let root = found(self.holder.fs.open_dir(self.holder.root(), &self.name));
-        let root = root.map_err(Error::io("open the output", &self.path))?;
+        let root = root.map_err(self.not_opened())?;
         Ok(root.map(|root| Tree::new(&self.holder.fs, root, &self.path)))
+    }
+
+    fn not_opened(&self) -> impl FnOnce(io::Error) -> Error {
+        let path = self.path.clone();
+        |error| match is_not_directory(&error) {
+            true => Error::Usage { path, what: "it is not a directory, so it cannot be an output".into() },
+            false => Error::io("open the output", path)(error),
+        }
     }
 
     /// The state directory, if it is there.
