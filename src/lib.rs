@@ -78,6 +78,8 @@ mod digest;
 mod error;
 mod frame;
 pub mod fs;
+#[doc(hidden)]
+pub mod fuzzing;
 mod inspect;
 mod journal;
 mod lock;
