@@ -15,7 +15,7 @@ const LAYERS: &[&[&str]] = &[
     &["apply"],
     &["settle"],
     &["recover"],
-    &["transaction", "inspect"],
+    &["transaction", "inspect", "fuzzing"],
 ];
 
 fn sources(below: &str) -> Vec<(PathBuf, String)> {

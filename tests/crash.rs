@@ -98,7 +98,7 @@ fn race_for_ever(out: &Path, log: &Log, seed: u64) {
     loop {
         match race_once(out, log, &options, &mut random) {
             Ok(()) => {}
-            Err(error) if matches!(error, Error::BaseMoved { .. }) => log.say("base-moved"),
+            Err(Error::BaseMoved { .. }) => log.say("base-moved"),
             Err(error) if error.kind() == ErrorKind::Busy => log.say("busy"),
             Err(error) => log.say(&format!("bad: {error}")),
         }

@@ -21,7 +21,7 @@ use txfs::fs::{Fs, LinuxFs};
 use txfs::{BeginOptions, Error, OpenOptions, Outcome, Store, Transaction};
 
 fn scratch() -> (TempDir, PathBuf) {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = common::fast_scratch();
     let out = dir.path().join("dist");
     (dir, out)
 }

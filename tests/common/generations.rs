@@ -41,7 +41,9 @@ pub enum Item {
 pub fn items(generation: u64, exchange: bool) -> BTreeMap<String, Item> {
     let odd = generation % 2 == 1;
     let mut items = BTreeMap::new();
-    let mut put = |path: &str, item| drop(items.insert(path.to_owned(), item));
+    let mut put = |path: &str, item| {
+        items.insert(path.to_owned(), item);
+    };
     for file in ["index.html", "a.css", "d/one", "d/e/two"] {
         put(file, Item::File(0o644));
     }

@@ -38,6 +38,12 @@ pub fn seconds(default: u64) -> u64 {
     std::env::var("TXFS_SECONDS").ok().and_then(|value| value.parse().ok()).unwrap_or(default)
 }
 
+/// A directory in memory where there is such a place: for tests of many short commits, whose barriers cost nothing there.
+pub fn fast_scratch() -> tempfile::TempDir {
+    let memory = Path::new("/dev/shm");
+    if memory.is_dir() { tempfile::tempdir_in(memory).unwrap() } else { tempfile::tempdir().unwrap() }
+}
+
 /// A path of any bytes.
 pub fn bytes(path: &[u8]) -> PathBuf {
     PathBuf::from(OsStr::from_bytes(path))
