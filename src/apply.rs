@@ -140,6 +140,27 @@ impl<'a, F: Fs> Applier<'a, F> {
         Ok(Self { output, tree: OnceCell::new(), transaction, stage, capabilities, modes: modes(operations) })
     }
 
+    /// Gives the owner full access to the staged directories that move, and to those that entries move out of. Not before the
+    /// commit point: a stage whose commit does not come so far can be committed again, and means what it meant.
+    pub(crate) fn open_stage(&self, operations: &[Operation]) -> Result<()> {
+        let Some(stage) = &self.stage else { return Ok(()) };
+        let mut opened = None;
+        for operation in operations {
+            let (Operation::Add { path, new } | Operation::Replace { path, new, .. }) = operation else { continue };
+            let parent = path.parent();
+            if opened.as_ref() != Some(&parent) {
+                stage.make_writable(&parent)?;
+                opened = Some(parent);
+            }
+            let closed = new.kind == Kind::Directory && new.mode & 0o700 != 0o700;
+            if closed && stage.stat(path)?.is_some_and(|stat| new.is(&stat)) {
+                stage.make_writable(path)?;
+            }
+        }
+        stage.forget();
+        Ok(())
+    }
+
     /// How far operation `index` has come.
     pub(crate) fn state(&self, index: usize, operation: &Operation) -> Result<State> {
         match self.state_by(index, operation, Doubt::No)? {

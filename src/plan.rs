@@ -128,7 +128,7 @@ pub struct Plan {
     pub(crate) operations: Vec<Operation>,
     /// What the new generation publishes.
     pub(crate) manifest: Vec<Entry>,
-    /// Staged directories that have to be opened to be moved or emptied, with the modes that they were staged with.
+    /// Staged directories that are opened to be moved or emptied, with the modes that they were staged with.
     pub(crate) stage_modes: Vec<(RelPath, u32)>,
     /// Whether the manifest differs from the current one in more than identities.
     pub(crate) owns_others: bool,

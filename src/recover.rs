@@ -399,7 +399,9 @@ impl<F: Fs> Store<F> {
             self.state.remove_entry(&state_path(name::JOURNAL), Kind::File)?;
             self.sync_state()?;
         }
-        let undone = self.undo(journal, journal.operations.len(), &applier, &skip);
+        let undone = applier
+            .open_stage(&journal.operations)
+            .and_then(|()| self.undo(journal, journal.operations.len(), &applier, &skip));
         undone.map_err(|source| self.unknown_outcome(source))?;
         let commit = Some(RecoveredCommit::RolledBack { generation });
         Ok(Recovered { commit, ..Recovered::default() })
@@ -417,6 +419,9 @@ impl<F: Fs> Store<F> {
     /// # Errors
     /// [`Error::RolledBack`] when an operation failed and everything was undone; [`Error::OutcomeUnknown`] when a barrier failed.
     pub(crate) fn carry_out(&self, journal: &Journal, applier: &Applier<'_, F>, skip: &HashSet<usize>) -> Result<()> {
+        if let Err(error) = applier.open_stage(&journal.operations) {
+            return Err(self.roll_back(journal, 0, applier, skip, error));
+        }
         for (index, operation) in journal.operations.iter().enumerate() {
             if skip.contains(&index) {
                 continue;

@@ -636,8 +636,7 @@ impl<F: Fs> Transaction<'_, F> {
         }
         let stage = self.stage_tree()?;
         let modes = std::mem::take(&mut plan.stage_modes);
-        let opened = modes.iter().try_for_each(|(path, mode)| stage.set_dir_mode(path, mode | 0o700));
-        let result = opened.and_then(|()| self.carry_through(head.as_ref(), plan, options));
+        let result = self.carry_through(head.as_ref(), plan, options);
         if self.open && result.is_err() {
             // What is committed again means what it meant; a stage that cannot be put back does not.
             stage.forget();
