@@ -16,7 +16,7 @@ use txfs::fs::linux::Without;
 use txfs::{BeginOptions, Error, ErrorKind, OpenOptions, Store};
 
 fn run_suite(without: Without) {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = common::fast_scratch();
     let options = OpenOptions::with(LinuxFs::without(without));
     let ground = Ground { dir: dir.path().into(), options, exchange: !without.exchange, sparse: false, levels: 200 };
     println!("{without:?}: {} behaviours", suite::run(&ground));
@@ -54,7 +54,7 @@ fn a_file_system_without_what_safety_needs_is_refused_and_nothing_is_left_half_m
         (Without { no_replace: true, links: true, ..Without::default() }, "RENAME_NOREPLACE"),
         (Without { exchange: true, no_replace: true, links: true, openat2: true }, "RENAME_NOREPLACE"),
     ] {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = common::fast_scratch();
         let out = dir.path().join("dist");
         for _ in 0..2 {
             let error = Store::open_with(&OpenOptions::with(LinuxFs::without(without)), &out).unwrap_err();
@@ -70,7 +70,7 @@ fn a_file_system_without_what_safety_needs_is_refused_and_nothing_is_left_half_m
 /// Readers poll paths that exist in every generation while they are replaced, and while their neighbours come and go.
 fn no_path_is_ever_missing(without: Without, exchange: bool) {
     const READERS: usize = 2;
-    let dir = tempfile::tempdir().unwrap();
+    let dir = common::fast_scratch();
     let out = dir.path().join("dist");
     let store = Store::open_with(&OpenOptions::with(LinuxFs::without(without)), &out).unwrap();
     let commit = |generation: u64| {

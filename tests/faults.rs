@@ -258,19 +258,22 @@ fn fill_rich<F: Fs>(transaction: &mut Transaction<'_, F>, new: bool, kinds: bool
     modes.into_iter().for_each(|(path, bits)| set_mode(&transaction.stage().join(path), bits));
 }
 
+/// The rich trees before and after, as they are without any failure.
+fn expected_rich(kinds: bool) -> [BTreeMap<Vec<u8>, Node>; 2] {
+    let (_dir, out) = scratch();
+    let store = Store::open(&out).unwrap();
+    [false, true].map(|new| {
+        let mut transaction = store.begin(BeginOptions::default()).unwrap();
+        fill_rich(&mut transaction, new, kinds);
+        transaction.commit(&lenient()).unwrap();
+        snapshot(&out)
+    })
+}
+
 /// From one call on nothing works any more, as for a process that was killed; then another one recovers.
 fn dies_at_every_call(without: Without, piecewise: bool) {
     let kinds = !without.exchange;
-    let [old, new] = {
-        let (_dir, out) = scratch();
-        let store = Store::open(&out).unwrap();
-        [false, true].map(|new| {
-            let mut transaction = store.begin(BeginOptions::default()).unwrap();
-            fill_rich(&mut transaction, new, kinds);
-            transaction.commit(&lenient()).unwrap();
-            snapshot(&out)
-        })
-    };
+    let [old, new] = expected_rich(kinds);
     let (mut back, mut forward) = (0, 0);
     for n in 0.. {
         let (_dir, out) = scratch();
@@ -308,6 +311,44 @@ fn dies_at_every_call(without: Without, piecewise: bool) {
     }
     println!("{without:?}, piecewise {piecewise}: {back} times the old generation, {forward} times the new one");
     assert!(back > 10 && forward > 10);
+}
+
+/// A stage that outlives its process means the same when it is committed again.
+#[test]
+fn a_detached_transaction_whose_commit_was_interrupted_is_committed_again() {
+    let [old, new] = expected_rich(true);
+    let (mut again, mut done) = (0, 0);
+    for n in 0.. {
+        let (_dir, out) = scratch();
+        let count = AtomicUsize::new(0);
+        let (kernel, arm) = armed(move |_| (count.fetch_add(1, Ordering::SeqCst) >= n).then_some(Errno::EIO));
+        let store = Store::open_with(&OpenOptions::with(kernel), &out).unwrap();
+        let mut transaction = store.begin(BeginOptions::default()).unwrap();
+        fill_rich(&mut transaction, false, true);
+        transaction.commit(&lenient()).unwrap();
+        let mut transaction = store.begin(BeginOptions::default().detached(true)).unwrap();
+        let id = transaction.id();
+        fill_rich(&mut transaction, true, true);
+        arm.store(true, Ordering::SeqCst);
+        let result = transaction.commit(&lenient());
+        drop(transaction);
+        let store = Store::open(&out).unwrap_or_else(|error| panic!("dead at call {n}: {result:?}: {error}"));
+        match store.resume(id) {
+            Ok(mut transaction) => {
+                assert_eq!(snapshot(&out), old, "dead at call {n}: {result:?}");
+                transaction.commit(&lenient()).unwrap();
+                again += 1;
+            }
+            Err(_) => done += 1,
+        }
+        let lost = matches!(result, Err(Error::StageLost { .. })) && snapshot(&out) == old;
+        assert!(lost || snapshot(&out) == new, "dead at call {n}: {result:?}: {:?}", snapshot(&out));
+        if result.is_ok_and(|committed| committed.warnings.is_empty()) {
+            break;
+        }
+    }
+    println!("{again} times committed again, {done} times it was over");
+    assert!(again > 5 && done > 10);
 }
 
 #[test]

@@ -33,7 +33,7 @@ type Trees = [BTreeMap<Vec<u8>, Node>; 2];
 
 impl Scene {
     fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = common::fast_scratch();
         let out = dir.path().join("dist");
         let outside = dir.path().join("outside");
         fs::create_dir_all(outside.join("sub")).unwrap();
