@@ -222,22 +222,23 @@ impl<F: Fs> Store<F> {
     }
 
     fn recover_if_needed(&self, skip_unknown: bool) -> Result<Recovered> {
-        if self.has_journal()? {
+        if self.has_any(&[name::JOURNAL, name::JOURNAL_UNDO])? {
             let lock = self.lock()?;
             return self.recover_locked(&lock, skip_unknown);
         }
-        if self.transaction_ids()?.is_empty() {
+        // btrfs can lose the transaction and keep what its commit wrote beside it: the directories know no common order.
+        if self.transaction_ids()?.is_empty() && !self.has_any(&[name::JOURNAL_NEW, name::HEAD_NEW])? {
             return Ok(Recovered::default());
         }
-        // Dead transactions can wait while another process is at work.
+        // What a dead process left can wait while another one is at work.
         match self.try_lock()? {
             Some(lock) => self.recover_locked(&lock, skip_unknown),
             None => Ok(Recovered::default()),
         }
     }
 
-    fn has_journal(&self) -> Result<bool> {
-        for name in [name::JOURNAL, name::JOURNAL_UNDO] {
+    fn has_any(&self, names: &[&str]) -> Result<bool> {
+        for name in names {
             if self.state.stat(&state_path(name))?.is_some() {
                 return Ok(true);
             }

@@ -566,6 +566,9 @@ mod table {
         scene.plant("journal.new", "half");
         scene.plant("HEAD.new", "half");
         assert_eq!(recover(&scene).unwrap(), None);
+        // On btrfs both can survive the transaction that they belonged to.
+        let left = |name: &str| super::common::state_of(&scene.out).join(name).exists();
+        assert!(!left("journal.new") && !left("HEAD.new"), "what means nothing is removed");
         scene.begin_and_commit().unwrap();
     }
 

@@ -1,0 +1,78 @@
+//! The file systems, as they are made and mounted.
+
+use std::ops::Range;
+use std::path::Path;
+use std::process::Command;
+
+use txfs::fs::sim::Weakness;
+
+use crate::device::{Device, Mounted, run};
+
+/// A file system with its options.
+#[derive(Debug)]
+pub(crate) struct Variant {
+    /// What it is called on the command line.
+    pub(crate) name: &'static str,
+    pub(crate) kind: &'static str,
+    pub(crate) size: u64,
+    make: &'static [&'static str],
+    options: &'static str,
+    /// Where its superblock is: never torn in these images, for the kernel refuses a torn one whatever else is on the disk.
+    pub(crate) superblock: Range<u64>,
+    /// How the simulator is told to behave to cover it.
+    pub(crate) weakness: Weakness,
+    /// Distinct images of a bounded run.
+    pub(crate) budget: usize,
+}
+
+const EXT4: &[&str] = &[
+    "mkfs.ext4", "-q", "-F", "-b", "4096", "-J", "size=4", "-E", "lazy_itable_init=0,lazy_journal_init=0,nodiscard",
+];
+
+const fn ext4(name: &'static str, options: &'static str, budget: usize) -> Variant {
+    let (make, weakness) = (EXT4, Weakness::Ordered);
+    Variant { name, kind: "ext4", size: 16 << 20, make, options, superblock: 1024..2048, weakness, budget }
+}
+
+pub(crate) const VARIANTS: [Variant; 5] = [
+    ext4("ext4", "", 5_500),
+    ext4("ext4-writeback", "data=writeback", 1_500),
+    ext4("ext4-noauto", "noauto_da_alloc", 1_500),
+    Variant {
+        name: "xfs",
+        kind: "xfs",
+        size: 64 << 20,
+        make: &["mkfs.xfs", "-q", "-f", "-K"],
+        options: "nouuid",
+        superblock: 0..512,
+        weakness: Weakness::Ordered,
+        budget: 2_000,
+    },
+    Variant {
+        name: "btrfs",
+        kind: "btrfs",
+        size: 128 << 20,
+        make: &["mkfs.btrfs", "-q", "-f", "-K"],
+        options: "nodiscard",
+        superblock: 65536..69632,
+        weakness: Weakness::Btrfs,
+        budget: 5_500,
+    },
+];
+
+impl Variant {
+    pub(crate) fn make(&self, device: &Device) -> Result<(), String> {
+        let mut command = Command::new(self.make[0]);
+        // mkfs.xfs makes file systems below 300 MB only for its own test suite.
+        command.args(&self.make[1..]).envs([("TEST_DIR", "1"), ("TEST_DEV", "1"), ("QA_CHECK_FS", "1")]);
+        run(command.arg(device.path())).map(drop)
+    }
+
+    pub(crate) fn options(&self) -> &'static str {
+        self.options
+    }
+
+    pub(crate) fn mount(&self, device: &Device, at: &Path) -> nix::Result<Mounted> {
+        Mounted::new(device.path(), at, self.kind, self.options)
+    }
+}
