@@ -120,7 +120,7 @@ impl<F: Fs> Store<F> {
         match read() {
             Ok(meta) => Ok(meta),
             Err(Damage::Torn { .. }) => Ok(None),
-            Err(damage) => Err(Error::corrupt(path.under(self.state.at()), damage)),
+            Err(damage) => Err(self.damaged(&path, damage)),
         }
     }
 

@@ -329,3 +329,31 @@ fn a_process_that_dies_at_any_call_is_recovered_without_any_flag() {
 fn a_process_that_dies_at_any_call_is_recovered_where_directories_are_taken_apart() {
     dies_at_every_call(Without::default(), true);
 }
+
+#[test]
+fn what_cannot_be_read_for_an_instant_is_neither_damaged_nor_somebody_elses() {
+    // Sweeping reads HEAD, the journals of what two commits displaced and the manifest before them; and lists all of it.
+    for call in ["read", "list"] {
+        let mut failed = 0;
+        for n in 0..50 {
+            let (_dir, out) = scratch();
+            publish(&Store::open(&out).unwrap(), &OLD).unwrap();
+            let store = Store::open(&out).unwrap();
+            publish(&store, &NEW).unwrap();
+            let (kernel, arm) = nth(n, move |asked| *asked == Call::Read(call), Errno::EIO);
+            let faulty = Store::open_with(&OpenOptions::with(kernel), &out).unwrap();
+            arm.store(true, Ordering::SeqCst);
+            let swept = faulty.sweep();
+            arm.store(false, Ordering::SeqCst);
+            assert!(!state_of(&out).join("rescued").exists(), "{call} {n}");
+            match swept {
+                Ok(_) => {}
+                Err(Error::Io { .. }) => failed += 1,
+                Err(error) => panic!("{call} {n}: {error}"),
+            }
+            store.sweep().unwrap();
+            assert_eq!(fs::read_dir(state_of(&out).join("previous")).unwrap().count(), 1);
+        }
+        assert!((3..50).contains(&failed), "{call} failed {failed} times");
+    }
+}
