@@ -196,7 +196,7 @@ impl<F: Fs> Store<F> {
         let swept = settle::sweep(self);
         let base = self.head()?.map_or(0, |head| head.info.generation);
         let (from, attached) = (options.from, !options.detached);
-        let meta = Meta { base, from, attached, began: self.fs.now(), boot: self.boot() };
+        let meta = Meta { base, from, attached, began: self.fs.now(), boot: self.boot()? };
         let (id, tree, held) = self.make_transaction(&meta)?;
         let mut transaction = self.transaction(id, meta, tree, held);
         match swept {
@@ -240,10 +240,10 @@ impl<F: Fs> Store<F> {
             None => return missing("there is no such transaction: it was committed or aborted"),
         };
         match self.read_meta(id)? {
-            Some(meta) if !meta.attached && meta.boot == self.boot() => Ok(self.transaction(id, meta, tree, lock)),
-            Some(meta) if meta.boot != self.boot() => {
+            Some(meta) if !meta.is_of(&self.boot()?) => {
                 missing("the machine restarted since it began, so its stage may have lost files: begin again")
             }
+            Some(meta) if !meta.attached => Ok(self.transaction(id, meta, tree, lock)),
             _ => missing("its process died before it was finished: begin again"),
         }
     }

@@ -14,7 +14,7 @@
 //!    committed or aborted, or the machine restarts: what was written to its stage may then be lost.
 //! 3. Without a readable `meta` nobody was ever told of the transaction, so it is dead.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -54,6 +54,13 @@ pub(crate) struct Meta {
     pub(crate) attached: bool,
     pub(crate) began: Timestamp,
     pub(crate) boot: String,
+}
+
+impl Meta {
+    /// Whether it began in this boot, as far as that is known.
+    pub(crate) fn is_of(&self, boot: &str) -> bool {
+        self.boot == boot || self.boot.is_empty() || boot.is_empty()
+    }
 }
 
 /// Whether somebody still needs a transaction.
@@ -143,14 +150,20 @@ impl<F: Fs> Store<F> {
             Attempt::Missing => return Ok(Life::Dead(None)),
         };
         Ok(match self.read_meta(id)? {
-            Some(meta) if !meta.attached && meta.boot == self.boot() => Life::Detached,
+            Some(meta) if !meta.attached && meta.is_of(&self.boot()?) => Life::Detached,
             _ => Life::Dead(Some(lock)),
         })
     }
 
-    /// The current boot; without /proc every boot looks the same.
-    pub(crate) fn boot(&self) -> String {
-        self.fs.boot().unwrap_or_default()
+    /// The current boot; empty without /proc, where every boot looks the same.
+    pub(crate) fn boot(&self) -> Result<String> {
+        match self.fs.boot() {
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied) => {
+                Ok(String::new())
+            }
+            // Not knowing is no reason to take a transaction for one of another boot, and to discard it.
+            boot => boot.map_err(Error::io("read", "/proc/sys/kernel/random/boot_id")),
+        }
     }
 
     /// Puts a transaction that is over where sweeping finds it: its stage may be large, and its caller waits.
