@@ -195,7 +195,8 @@ impl<F: Fs> Store<F> {
         self.recover_locked(&lock, false)?;
         let swept = settle::sweep(self);
         let base = self.head()?.map_or(0, |head| head.info.generation);
-        let (from, attached) = (options.from, !options.detached);
+        // While its stage is being filled a transaction dies with its process: nobody is to find a part of a copy.
+        let (from, attached) = (options.from, !options.detached || options.from == From::Copy);
         let meta = Meta { base, from, attached, began: self.fs.now(), boot: self.boot()? };
         let (id, tree, held) = self.make_transaction(&meta)?;
         let mut transaction = self.transaction(id, meta, tree, held);
@@ -205,7 +206,8 @@ impl<F: Fs> Store<F> {
         }
         drop(lock);
         if from == From::Copy {
-            transaction.copy_current().inspect_err(|_| drop(self.remove_transaction(id)))?;
+            transaction.copy_current()?;
+            transaction.set_attached(!options.detached)?;
         }
         Ok(transaction)
     }
@@ -722,10 +724,19 @@ impl<F: Fs> Transaction<'_, F> {
     /// # Errors
     /// The state directory cannot be written.
     pub fn keep(mut self) -> Result<PathBuf> {
-        self.meta.attached = false;
-        self.store.write_meta(self.id, &self.meta)?;
+        self.set_attached(false)?;
         self.open = false;
         Ok(self.stage())
+    }
+
+    /// Whether the transaction dies with this process.
+    fn set_attached(&mut self, attached: bool) -> Result<()> {
+        if self.meta.attached != attached {
+            let meta = Meta { attached, ..self.meta.clone() };
+            self.store.write_meta(self.id, &meta)?;
+            self.meta = meta;
+        }
+        Ok(())
     }
 }
 

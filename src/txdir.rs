@@ -12,7 +12,7 @@
 //! 1. It is made, and found dead, only under the store's lock; a live one is never removed by another process (G10).
 //! 2. An attached transaction lives as long as its process holds `lock`. A detached one (`txfs begin`) lives until it is
 //!    committed or aborted, or the machine restarts: what was written to its stage may then be lost.
-//! 3. Without a readable `meta` nobody was ever told of the transaction, so it is dead.
+//! 3. Without a readable `meta` the transaction is dead: nobody was ever told of it, or it is being removed.
 
 use std::io::{self, Write};
 use std::time::Duration;
@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::frame::{Damage, Format, FrameReader, FrameWriter};
 use crate::fs::tree::Tree;
-use crate::fs::{Fs, Timestamp};
+use crate::fs::{Fs, Kind, Timestamp};
 use crate::journal::record::TransactionId;
 use crate::lock::{self, Attempt, Lock};
 use crate::manifest::{decode, encode};
@@ -174,6 +174,8 @@ impl<F: Fs> Store<F> {
 
     /// Removes a transaction that nobody needs, with everything in its stage.
     pub(crate) fn remove_transaction(&self, id: TransactionId) -> Result<()> {
+        // Dead first (invariant 3): a part of a stage must never be found open, and committed.
+        self.state.remove_entry(&meta_path(id), Kind::File)?;
         self.state.remove(&path(id))
     }
 }

@@ -18,7 +18,7 @@ use nix::errno::Errno;
 use tempfile::TempDir;
 use txfs::fs::linux::Without;
 use txfs::fs::{Fs, LinuxFs};
-use txfs::{BeginOptions, Error, OpenOptions, Outcome, Store, Transaction};
+use txfs::{BeginOptions, Error, From, OpenOptions, Outcome, Store, Transaction};
 
 fn scratch() -> (TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
@@ -372,5 +372,46 @@ fn a_transaction_outlives_a_look_at_the_boot_that_fails() {
             Err(error) => assert!(matches!(error, Error::Io { .. }), "{errno}: {error}"),
         }
         assert_eq!(store.transactions().unwrap().len(), 1, "{errno}");
+    }
+}
+
+#[test]
+fn a_part_of_a_stage_is_never_found_open() {
+    // Removing a stage, and filling one with a copy, fail at each step; dropping the failed copy fails, too.
+    for (from, call) in [(From::Empty, "remove_file"), (From::Copy, "create_file"), (From::Copy, "write")] {
+        let mut failed = 0;
+        for n in 0..12 {
+            let (_dir, out) = scratch();
+            publish(&Store::open(&out).unwrap(), &OLD).unwrap();
+            Store::open(&out).unwrap().sweep().unwrap();
+            let count = AtomicUsize::new(0);
+            let (kernel, arm) = armed(move |asked| {
+                let dead = count.load(Ordering::SeqCst) > n;
+                let counted = *asked == Call::Other(call) && count.fetch_add(1, Ordering::SeqCst) == n;
+                (dead || counted).then_some(Errno::EIO)
+            });
+            let store = Store::open_with(&OpenOptions::with(kernel), &out).unwrap();
+            let result = match from {
+                From::Copy => {
+                    arm.store(true, Ordering::SeqCst);
+                    store.begin(BeginOptions::default().from(from).detached(true)).map(drop)
+                }
+                _ => {
+                    let mut transaction = store.begin(BeginOptions::default().detached(true)).unwrap();
+                    fill(&mut transaction);
+                    arm.store(true, Ordering::SeqCst);
+                    transaction.abort()
+                }
+            };
+            arm.store(false, Ordering::SeqCst);
+            failed += usize::from(result.is_err());
+            drop(store);
+            let store = Store::open(&out).unwrap();
+            for open in store.transactions().unwrap() {
+                let staged = snapshot(&open.stage).values().filter(|node| matches!(node, Node::File { .. })).count();
+                assert_eq!(staged, 4, "{call} {n}: a part of a stage is open");
+            }
+        }
+        assert!((2..12).contains(&failed), "{call} failed {failed} times");
     }
 }
