@@ -151,7 +151,8 @@ impl<R: Read> FrameReader<R> {
         if payload_len == 0 || payload_len > PAYLOAD_MAX {
             return Err(self.damaged(&head, &[], "a frame with an impossible length"));
         }
-        let mut payload = Vec::new();
+        // Room for what is usual: a length that lies costs no more than this.
+        let mut payload = Vec::with_capacity(payload_len.min(64 << 10));
         let got = (&mut self.input).take(payload_len as u64).read_to_end(&mut payload)?;
         if got < payload_len {
             return Err(Damage::Torn { offset: self.offset });

@@ -286,7 +286,7 @@ impl<F: Fs> Store<F> {
         let path = state_path(name);
         let Some(stream) = open_trusted(&self.state, &path)? else { return Ok(None) };
         match reader::read(std::io::BufReader::with_capacity(64 << 10, stream)) {
-            Err(partial) if matches!(partial.damage, Damage::Io(_)) => Err(self.journal_error(name, &partial.damage)),
+            Err(partial) if matches!(partial.damage, Damage::Io(_)) => Err(self.damaged(&path, partial.damage)),
             read => Ok(Some(read)),
         }
     }

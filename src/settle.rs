@@ -17,6 +17,7 @@ use std::ops::Bound;
 use std::path::PathBuf;
 
 use crate::error::{Error, Result};
+use crate::frame::Damage;
 use crate::fs::tree::{Tree, Walked};
 use crate::fs::{Fs, Kind, RenameMode};
 use crate::journal::reader::{self, Journal};
@@ -176,7 +177,9 @@ fn purge<F: Fs>(store: &Store<F>, generation: u64) -> Result<Vec<PathBuf>> {
     let path = previous_path(generation);
     let Some(journal) = read_settled(store, generation)? else {
         // A crash after the last entry, the journal, was removed leaves the empty directory.
-        if store.state.dir(&path).and_then(|dir| store.fs.list(&dir)).is_ok_and(|listed| listed.is_empty()) {
+        let listed =
+            store.state.dir(&path).and_then(|dir| store.fs.list(&dir)).map_err(store.state.io("list", &path))?;
+        if listed.is_empty() {
             return store.state.remove_entry(&path, Kind::Directory).map(|()| Vec::new());
         }
         // Without its journal nothing says what it holds.
@@ -185,7 +188,12 @@ fn purge<F: Fs>(store: &Store<F>, generation: u64) -> Result<Vec<PathBuf>> {
     let previous = store.state.below(&path)?;
     let before = match journal.begin.base {
         0 => Vec::new(),
-        base => store.read_manifest(base).map(|(manifest, _)| manifest.entries).unwrap_or_default(),
+        base => match store.read_manifest(base) {
+            Ok((manifest, _)) => manifest.entries,
+            // What could not be read now is proved another time.
+            Err(error @ Error::Io { .. }) => return Err(error),
+            Err(_) => Vec::new(),
+        },
     };
     let mut rescued = Vec::new();
     for (index, operation) in journal.operations.iter().enumerate() {
@@ -209,8 +217,13 @@ fn purge<F: Fs>(store: &Store<F>, generation: u64) -> Result<Vec<PathBuf>> {
 }
 
 pub(crate) fn read_settled<F: Fs>(store: &Store<F>, generation: u64) -> Result<Option<Journal>> {
-    let stream = open_trusted(&store.state, &settled_path(generation))?;
-    Ok(stream.and_then(|stream| reader::read(stream).ok()))
+    let path = settled_path(generation);
+    let Some(stream) = open_trusted(&store.state, &path)? else { return Ok(None) };
+    match reader::read(stream) {
+        Ok(journal) => Ok(Some(journal)),
+        Err(partial) if matches!(partial.damage, Damage::Io(_)) => Err(store.damaged(&path, partial.damage)),
+        Err(_) => Ok(None),
+    }
 }
 
 /// Where in `previous/N` an operation may have left what it displaced.

@@ -378,7 +378,8 @@ impl<F: Fs> Store<F> {
         }
     }
 
-    fn damaged(&self, path: &RelPath, damage: Damage) -> Error {
+    /// Why a file of the state directory cannot be used: it could not be read, or what was read is wrong.
+    pub(crate) fn damaged(&self, path: &RelPath, damage: Damage) -> Error {
         match damage {
             Damage::Io(source) => self.state.io("read", path)(source),
             damage => Error::corrupt(path.under(self.state.at()), damage),

@@ -202,8 +202,9 @@ impl<F: Fs> Store<F> {
         self.recover_locked(&lock, false)?;
         let swept = settle::sweep(self);
         let base = self.head()?.map_or(0, |head| head.info.generation);
-        let (from, attached) = (options.from, !options.detached);
-        let meta = Meta { base, from, attached, began: self.fs.now(), boot: self.boot() };
+        // While its stage is being filled a transaction dies with its process: nobody is to find a part of a copy.
+        let (from, attached) = (options.from, !options.detached || options.from == From::Copy);
+        let meta = Meta { base, from, attached, began: self.fs.now(), boot: self.boot()? };
         let (id, tree, held) = self.make_transaction(&meta)?;
         let mut transaction = self.transaction(id, meta, tree, held);
         match swept {
@@ -212,7 +213,8 @@ impl<F: Fs> Store<F> {
         }
         drop(lock);
         if from == From::Copy {
-            transaction.copy_current().inspect_err(|_| drop(self.remove_transaction(id)))?;
+            transaction.copy_current()?;
+            transaction.set_attached(!options.detached)?;
         }
         Ok(transaction)
     }
@@ -248,10 +250,10 @@ impl<F: Fs> Store<F> {
             None => return missing("there is no such transaction: it was committed or aborted"),
         };
         match self.read_meta(id)? {
-            Some(meta) if !meta.attached && meta.boot == self.boot() => Ok(self.transaction(id, meta, tree, lock)),
-            Some(meta) if meta.boot != self.boot() => {
+            Some(meta) if !meta.is_of(&self.boot()?) => {
                 missing("the machine restarted since it began, so its stage may have lost files: begin again")
             }
+            Some(meta) if !meta.attached => Ok(self.transaction(id, meta, tree, lock)),
             _ => missing("its process died before it was finished: begin again"),
         }
     }
@@ -773,10 +775,19 @@ impl<F: Fs> Transaction<'_, F> {
             let paths = referenced.entries.iter().map(|entry| &entry.path);
             stage::copy_paths(&referenced.from, &self.stage_tree()?, paths)?;
         }
-        self.meta.attached = false;
-        self.store.write_meta(self.id, &self.meta)?;
+        self.set_attached(false)?;
         self.open = false;
         Ok(self.stage())
+    }
+
+    /// Whether the transaction dies with this process.
+    fn set_attached(&mut self, attached: bool) -> Result<()> {
+        if self.meta.attached != attached {
+            let meta = Meta { attached, ..self.meta.clone() };
+            self.store.write_meta(self.id, &meta)?;
+            self.meta = meta;
+        }
+        Ok(())
     }
 }
 

@@ -12,9 +12,9 @@
 //! 1. It is made, and found dead, only under the store's lock; a live one is never removed by another process (G10).
 //! 2. An attached transaction lives as long as its process holds `lock`. A detached one (`txfs begin`) lives until it is
 //!    committed or aborted, or the machine restarts: what was written to its stage may then be lost.
-//! 3. Without a readable `meta` nobody was ever told of the transaction, so it is dead.
+//! 3. Without a readable `meta` the transaction is dead: nobody was ever told of it, or it is being removed.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::frame::{Damage, Format, FrameReader, FrameWriter};
 use crate::fs::tree::Tree;
-use crate::fs::{Fs, Timestamp};
+use crate::fs::{Fs, Kind, Timestamp};
 use crate::journal::record::TransactionId;
 use crate::lock::{self, Attempt, Lock};
 use crate::manifest::{decode, encode};
@@ -54,6 +54,13 @@ pub(crate) struct Meta {
     pub(crate) attached: bool,
     pub(crate) began: Timestamp,
     pub(crate) boot: String,
+}
+
+impl Meta {
+    /// Whether it began in this boot, as far as that is known.
+    pub(crate) fn is_of(&self, boot: &str) -> bool {
+        self.boot == boot || self.boot.is_empty() || boot.is_empty()
+    }
 }
 
 /// Whether somebody still needs a transaction.
@@ -120,7 +127,7 @@ impl<F: Fs> Store<F> {
         match read() {
             Ok(meta) => Ok(meta),
             Err(Damage::Torn { .. }) => Ok(None),
-            Err(damage) => Err(Error::corrupt(path.under(self.state.at()), damage)),
+            Err(damage) => Err(self.damaged(&path, damage)),
         }
     }
 
@@ -143,14 +150,20 @@ impl<F: Fs> Store<F> {
             Attempt::Missing => return Ok(Life::Dead(None)),
         };
         Ok(match self.read_meta(id)? {
-            Some(meta) if !meta.attached && meta.boot == self.boot() => Life::Detached,
+            Some(meta) if !meta.attached && meta.is_of(&self.boot()?) => Life::Detached,
             _ => Life::Dead(Some(lock)),
         })
     }
 
-    /// The current boot; without /proc every boot looks the same.
-    pub(crate) fn boot(&self) -> String {
-        self.fs.boot().unwrap_or_default()
+    /// The current boot; empty without /proc, where every boot looks the same.
+    pub(crate) fn boot(&self) -> Result<String> {
+        match self.fs.boot() {
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied) => {
+                Ok(String::new())
+            }
+            // Not knowing is no reason to take a transaction for one of another boot, and to discard it.
+            boot => boot.map_err(Error::io("read", "/proc/sys/kernel/random/boot_id")),
+        }
     }
 
     /// Puts a transaction that is over where sweeping finds it: its stage may be large, and its caller waits.
@@ -161,6 +174,8 @@ impl<F: Fs> Store<F> {
 
     /// Removes a transaction that nobody needs, with everything in its stage.
     pub(crate) fn remove_transaction(&self, id: TransactionId) -> Result<()> {
+        // Dead first (invariant 3): a part of a stage must never be found open, and committed.
+        self.state.remove_entry(&meta_path(id), Kind::File)?;
         self.state.remove(&path(id))
     }
 }

@@ -18,7 +18,7 @@ use nix::errno::Errno;
 use tempfile::TempDir;
 use txfs::fs::linux::Without;
 use txfs::fs::{Fs, LinuxFs};
-use txfs::{BeginOptions, Error, OpenOptions, Outcome, Store, Transaction};
+use txfs::{BeginOptions, Error, From, OpenOptions, Outcome, Store, Transaction};
 
 fn scratch() -> (TempDir, PathBuf) {
     let dir = common::fast_scratch();
@@ -369,4 +369,90 @@ fn a_process_that_dies_at_any_call_is_recovered_without_any_flag() {
 #[test]
 fn a_process_that_dies_at_any_call_is_recovered_where_directories_are_taken_apart() {
     dies_at_every_call(Without::default(), true);
+}
+
+#[test]
+fn what_cannot_be_read_for_an_instant_is_neither_damaged_nor_somebody_elses() {
+    // Sweeping reads HEAD, the journals of what two commits displaced and the manifest before them; and lists all of it.
+    for call in ["read", "list"] {
+        let mut failed = 0;
+        for n in 0..32 {
+            let (_dir, out) = scratch();
+            publish(&Store::open(&out).unwrap(), &OLD).unwrap();
+            let store = Store::open(&out).unwrap();
+            publish(&store, &NEW).unwrap();
+            let (kernel, arm) = nth(n, move |asked| *asked == Call::Read(call), Errno::EIO);
+            let faulty = Store::open_with(&OpenOptions::with(kernel), &out).unwrap();
+            arm.store(true, Ordering::SeqCst);
+            let swept = faulty.sweep();
+            arm.store(false, Ordering::SeqCst);
+            assert!(!state_of(&out).join("rescued").exists(), "{call} {n}");
+            match swept {
+                Ok(_) => {}
+                Err(Error::Io { .. }) => failed += 1,
+                Err(error) => panic!("{call} {n}: {error}"),
+            }
+            store.sweep().unwrap();
+            assert_eq!(fs::read_dir(state_of(&out).join("previous")).unwrap().count(), 1);
+        }
+        assert!((3..32).contains(&failed), "{call} failed {failed} times");
+    }
+}
+
+#[test]
+fn a_transaction_outlives_a_look_at_the_boot_that_fails() {
+    let (_dir, out) = scratch();
+    let store = Store::open(&out).unwrap();
+    let transaction = store.begin(BeginOptions::default().detached(true)).unwrap();
+    let id = transaction.id();
+    drop(transaction);
+    for errno in [Errno::EIO, Errno::EMFILE, Errno::ENOENT, Errno::EACCES] {
+        let kernel = Faulty::new(move |call| (*call == Call::Read("boot")).then_some(errno));
+        match Store::open_with(&OpenOptions::with(kernel), &out) {
+            Ok(store) => drop(store.resume(id).unwrap()),
+            Err(error) => assert!(matches!(error, Error::Io { .. }), "{errno}: {error}"),
+        }
+        assert_eq!(store.transactions().unwrap().len(), 1, "{errno}");
+    }
+}
+
+#[test]
+fn a_part_of_a_stage_is_never_found_open() {
+    // Removing a stage, and filling one with a copy, fail at each step; dropping the failed copy fails, too.
+    for (from, call) in [(From::Empty, "remove_file"), (From::Copy, "create_file"), (From::Copy, "write")] {
+        let mut failed = 0;
+        for n in 0..12 {
+            let (_dir, out) = scratch();
+            publish(&Store::open(&out).unwrap(), &OLD).unwrap();
+            Store::open(&out).unwrap().sweep().unwrap();
+            let count = AtomicUsize::new(0);
+            let (kernel, arm) = armed(move |asked| {
+                let dead = count.load(Ordering::SeqCst) > n;
+                let counted = *asked == Call::Other(call) && count.fetch_add(1, Ordering::SeqCst) == n;
+                (dead || counted).then_some(Errno::EIO)
+            });
+            let store = Store::open_with(&OpenOptions::with(kernel), &out).unwrap();
+            let result = match from {
+                From::Copy => {
+                    arm.store(true, Ordering::SeqCst);
+                    store.begin(BeginOptions::default().from(from).detached(true)).map(drop)
+                }
+                _ => {
+                    let mut transaction = store.begin(BeginOptions::default().detached(true)).unwrap();
+                    fill(&mut transaction);
+                    arm.store(true, Ordering::SeqCst);
+                    transaction.abort()
+                }
+            };
+            arm.store(false, Ordering::SeqCst);
+            failed += usize::from(result.is_err());
+            drop(store);
+            let store = Store::open(&out).unwrap();
+            for open in store.transactions().unwrap() {
+                let staged = snapshot(&open.stage).values().filter(|node| matches!(node, Node::File { .. })).count();
+                assert_eq!(staged, 4, "{call} {n}: a part of a stage is open");
+            }
+        }
+        assert!((2..12).contains(&failed), "{call} failed {failed} times");
+    }
 }

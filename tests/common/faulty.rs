@@ -12,16 +12,25 @@ use txfs::fs::{Fs, LinuxFs, Listed, RenameMode, Stat, Timestamp};
 /// A call that may be made to fail.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Call {
-    Rename { name: Vec<u8>, new_name: Vec<u8>, directory: bool },
+    Rename {
+        name: Vec<u8>,
+        new_name: Vec<u8>,
+        directory: bool,
+    },
     SyncDir,
     SyncFs,
-    RemoveDir { name: Vec<u8> },
+    RemoveDir {
+        name: Vec<u8>,
+    },
+    /// Any other that changes something.
     Other(&'static str),
+    /// One that only looks.
+    Read(&'static str),
 }
 
 type Rule = dyn Fn(&Call) -> Option<Errno> + Send + Sync;
 
-/// [`LinuxFs`], asking a rule before each call that changes something.
+/// [`LinuxFs`], asking a rule before each call that changes something, and before some that do not.
 #[derive(Clone)]
 pub struct Faulty {
     kernel: LinuxFs,
@@ -45,6 +54,10 @@ impl Faulty {
     fn other(&self, call: &'static str) -> io::Result<()> {
         self.ask(&Call::Other(call))
     }
+
+    fn look(&self, call: &'static str) -> io::Result<()> {
+        self.ask(&Call::Read(call))
+    }
 }
 
 type File = std::fs::File;
@@ -57,6 +70,7 @@ impl Fs for Faulty {
         self.kernel.open_anchor(path)
     }
     fn resolve(&self, path: &Path) -> io::Result<PathBuf> {
+        self.look("resolve")?;
         self.kernel.resolve(path)
     }
     fn read_anchor_link(&self, path: &Path) -> io::Result<PathBuf> {
@@ -85,12 +99,14 @@ impl Fs for Faulty {
         self.kernel.stat_file(file)
     }
     fn list(&self, dir: &OwnedFd) -> io::Result<Vec<Listed>> {
+        self.look("list")?;
         self.kernel.list(dir)
     }
     fn read_link(&self, at: &OwnedFd, name: &[u8]) -> io::Result<Vec<u8>> {
         self.kernel.read_link(at, name)
     }
     fn read(&self, file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
+        self.look("read")?;
         self.kernel.read(file, buffer)
     }
     fn write(&self, file: &mut File, bytes: &[u8]) -> io::Result<usize> {
@@ -157,6 +173,7 @@ impl Fs for Faulty {
         self.kernel.now()
     }
     fn boot(&self) -> io::Result<String> {
+        self.look("boot")?;
         self.kernel.boot()
     }
     fn unique(&self) -> io::Result<u64> {

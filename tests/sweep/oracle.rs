@@ -1,0 +1,293 @@
+//! What has to hold after a command that met a fault, whatever the fault was.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use nix::errno::Errno;
+use serde_json::Value;
+
+use super::common::tree::snapshot;
+use super::strace::{Call, Fault, Faulted};
+use super::worlds::{self, Expected, Keeps, Scenario, Side, Snapshot, World};
+
+/// A command that met a fault, and how it ended.
+pub struct Case<'a> {
+    pub scenario: &'a Scenario,
+    pub world: &'a World,
+    pub expected: &'a Expected,
+    pub call: &'a Call,
+    pub fault: Fault,
+    pub ended: &'a Faulted,
+    /// The output before the command, and the identities of the entries in it that are not txfs'.
+    pub before: &'a Snapshot,
+    pub foreign: &'a [(u64, i64)],
+}
+
+/// Something that must not be.
+pub type Violation = String;
+
+macro_rules! ensure {
+    ($holds:expr, $($what:tt)*) => {
+        if !$holds {
+            return Err(format!($($what)*));
+        }
+    };
+}
+
+/// How the binary ended without any fault.
+struct Ended {
+    code: i32,
+    out: String,
+    err: String,
+}
+
+fn txfs(command: &[OsString]) -> Ended {
+    let mut txfs = Command::new(env!("CARGO_BIN_EXE_txfs"));
+    let output = txfs.args(command).env("LC_ALL", "C").stdin(Stdio::null()).output().unwrap();
+    Ended {
+        code: output.status.code().unwrap_or(-1),
+        out: String::from_utf8(output.stdout).unwrap(),
+        err: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+/// Works, without a warning.
+fn works(what: &str, command: &[OsString]) -> Result<Ended, Violation> {
+    let ended = txfs(command);
+    let Ended { code, out, err } = &ended;
+    ensure!(*code == 0, "{what} exits with {code}: {out}{err}");
+    ensure!(!err.contains("warning:") && !err.contains("error:"), "{what} warns: {err}");
+    Ok(ended)
+}
+
+pub fn foreign(world: &World) -> Vec<(u64, i64)> {
+    let of = |path: &str| fs::symlink_metadata(world.out().join(path)).ok();
+    ["CNAME", "sub/mine"].into_iter().filter_map(of).map(|found| (found.ino(), found.mtime_nsec())).collect()
+}
+
+/// Holds everything against the case; says on which side the output is once it is recovered.
+pub fn judge(case: &Case<'_>) -> Result<Side, Violation> {
+    case.at_once()?;
+    let side = case.recovered()?;
+    case.transactions(side)?;
+    case.goes_on()?;
+    Ok(side)
+}
+
+impl Case<'_> {
+    fn is_kill(&self) -> bool {
+        self.fault == Fault::Kill
+    }
+
+    fn old(&self) -> &Snapshot {
+        if self.scenario.first { &self.expected.nothing } else { &self.expected.old }
+    }
+
+    fn new(&self) -> &Snapshot {
+        if self.scenario.first { &self.expected.new_alone } else { &self.expected.new }
+    }
+
+    fn side(&self) -> Option<Side> {
+        let now = self.world.snapshot();
+        match () {
+            () if now == *self.old() => Some(Side::Old),
+            () if now == *self.new() => Some(Side::New),
+            () => None,
+        }
+    }
+
+    fn unlike(&self) -> String {
+        format!("the output is neither old nor new: {:?}", self.world.snapshot())
+    }
+
+    fn argument(&self, words: &[&str]) -> Vec<OsString> {
+        words.iter().map(OsString::from).chain([self.world.out().into()]).collect()
+    }
+
+    /// Before anything recovers: the exit code is one of the documented, and true.
+    fn at_once(&self) -> Result<(), Violation> {
+        let Faulted { code, out, err, .. } = self.ended;
+        ensure!(!err.contains("panicked"), "a panic");
+        let Some(code) = *code else {
+            ensure!(self.is_kill(), "a signal killed it");
+            return Ok(());
+        };
+        ensure!(!self.is_kill(), "it was to be killed and exited with {code}");
+        let failed = if self.scenario.name == "run" { 125 } else { 1 };
+        match code {
+            0 => {
+                let side = self.side().ok_or_else(|| format!("exit code 0, and {}", self.unlike()))?;
+                ensure!(self.scenario.success.contains(&side), "exit code 0, and the output is {side:?}");
+                let said = self.scenario.prints.is_none_or(|prints| out == prints);
+                ensure!(said || self.call.line.starts_with("write(1,"), "exit code 0, and it prints {out:?}");
+                return Ok(());
+            }
+            7 => {
+                let journal = ["journal", "journal.undo"].iter().any(|name| self.world.state().join(name).exists());
+                let lasting = matches!(self.fault, Fault::Always(_));
+                ensure!(journal || lasting, "the outcome is said to be unknown, and there is no journal");
+            }
+            code if code == failed => {
+                ensure!(self.world.snapshot() == *self.before, "said to be unchanged, and {}", self.unlike());
+            }
+            code => return Err(format!("exit code {code} for an error of the system")),
+        }
+        if !self.call.is_talk() {
+            self.message(err)?;
+        }
+        Ok(())
+    }
+
+    /// It says what failed, and where.
+    fn message(&self, err: &str) -> Result<(), Violation> {
+        let line = err.lines().find(|line| line.starts_with("error: "));
+        let line = line.ok_or("no line of stderr says `error:`")?;
+        let (Fault::Once(errno) | Fault::Always(errno)) = self.fault else { return Ok(()) };
+        let cause = reason(errno);
+        ensure!(line.contains(&cause), "the message does not say `{cause}`");
+        ensure!(line.contains("dist") || line.contains("src") || line.contains("stdout"), "the message names no path");
+        Ok(())
+    }
+
+    /// Recovery finds exactly one of the two sides, and leaves nothing for a second one.
+    fn recovered(&self) -> Result<Side, Violation> {
+        works("recover", &self.argument(&["recover"]))?;
+        let side = self.side().ok_or_else(|| format!("after recovery {}", self.unlike()))?;
+        let success = self.scenario.success.contains(&side);
+        let allowed = match self.ended.code {
+            Some(0) => success,
+            Some(7) | None => success || !self.scenario.interrupted && side == Side::Old,
+            Some(_) if self.scenario.interrupted => success,
+            Some(_) => side == Side::Old,
+        };
+        ensure!(allowed, "after recovery the output is {side:?}");
+        let again = works("a second recover", &self.argument(&["recover"]))?;
+        ensure!(again.out.is_empty() && again.err.is_empty(), "a second recovery says: {}{}", again.out, again.err);
+        Ok(side)
+    }
+
+    /// Every transaction is over, or it is listed and can be committed as it was meant.
+    fn transactions(&self, side: Side) -> Result<(), Violation> {
+        let status = works("status", &self.argument(&["status", "--json"]))?;
+        let status: Value =
+            serde_json::from_str(status.out.trim()).map_err(|error| format!("{error}: {}", status.out))?;
+        let base = if self.scenario.first { Value::Null } else { 2.into() };
+        let next = if self.scenario.first { 1 } else { 3 };
+        let generation = if side == Side::Old { base } else { next.into() };
+        ensure!(status["generation"] == generation, "status says generation {}", status["generation"]);
+        let none = Vec::new();
+        let listed = status["transactions"].as_array().unwrap_or(&none);
+        let stages: Vec<PathBuf> = listed.iter().filter_map(|open| open["stage"].as_str()).map(PathBuf::from).collect();
+        let open = match &stages[..] {
+            [] => None,
+            [stage] => Some(stage),
+            more => return Err(format!("{} transactions are open", more.len())),
+        };
+        let promised = self.ended.err.contains("stays open");
+        ensure!(!promised || open.is_some(), "the transaction that is said to stay open is gone");
+        match self.scenario.transaction {
+            Keeps::Nothing => ensure!(open.is_none(), "a transaction is open that nobody began"),
+            Keeps::Begins => self.begun(open)?,
+            Keeps::Leaves => {
+                ensure!(open.is_some(), "the open transaction is gone");
+                self.still_commits(&stages[0])?;
+            }
+            Keeps::Ends => match (self.ended.code, open) {
+                (Some(0), Some(_)) => return Err("exit code 0, and the transaction is still open".into()),
+                (_, Some(_)) if side == Side::New => return Err("it is published and still open".into()),
+                (_, Some(stage)) => {
+                    let told = self.is_kill() || self.call.is_talk() || self.scenario.name == "abort";
+                    ensure!(promised || told, "nobody is told that the transaction stays open");
+                    self.still_commits(stage)?;
+                }
+                // A killed commit loses nothing that was staged.
+                (None, None) if side == Side::Old && self.scenario.success == [Side::New] => {
+                    return Err("the transaction is gone, and nothing was published".into());
+                }
+                (_, None) => {}
+            },
+        }
+        Ok(())
+    }
+
+    /// After `begin`.
+    fn begun(&self, open: Option<&PathBuf>) -> Result<(), Violation> {
+        let printed = self.ended.out.strip_suffix('\n').map(Path::new);
+        let Some(stage) = open else {
+            ensure!(printed.is_none(), "the stage that was printed is gone");
+            ensure!(self.ended.code != Some(0), "exit code 0, and no transaction is open");
+            return Ok(());
+        };
+        ensure!(
+            self.ended.code.is_none_or(|code| code == 0),
+            "it failed, and a transaction is open that nobody was told of"
+        );
+        ensure!(printed.is_none_or(|printed| printed == stage), "another stage was printed");
+        let copied = self.scenario.name.ends_with("copy");
+        if copied {
+            ensure!(snapshot(stage) == self.expected.old_alone, "the stage is no copy: {:?}", snapshot(stage));
+        } else {
+            ensure!(snapshot(stage).len() == 1, "the stage is not empty");
+        }
+        fs::remove_dir_all(stage).unwrap();
+        copy_tree(&self.world.dir.join("src"), stage);
+        self.still_commits(stage)
+    }
+
+    /// The transaction's stage is what its owner made it.
+    fn still_commits(&self, stage: &Path) -> Result<(), Violation> {
+        let command = [OsString::from("commit"), stage.into()];
+        works("committing what is open", &command)?;
+        let same = self.scenario.name == "commit, nothing new";
+        let expected = if same { self.old() } else { self.new() };
+        let now = self.world.snapshot();
+        ensure!(now == *expected, "committing what is open publishes something else: {now:?}");
+        Ok(())
+    }
+
+    /// The next build is published, and nothing is left that the specification's layout does not have.
+    fn goes_on(&self) -> Result<(), Violation> {
+        works("the next run", &worlds::run_of(self.world, "third"))?;
+        let third = if self.scenario.first { &self.expected.third_alone } else { &self.expected.third };
+        let now = self.world.snapshot();
+        ensure!(now == *third, "the next run publishes something else: {now:?}");
+        ensure!(foreign(self.world) == self.foreign, "what is not txfs' was touched");
+        self.layout()
+    }
+
+    fn layout(&self) -> Result<(), Violation> {
+        let list = |path: &str| -> BTreeSet<String> {
+            let entries = fs::read_dir(self.world.state().join(path)).into_iter().flatten().flatten();
+            entries.map(|entry| entry.file_name().into_string().unwrap()).collect()
+        };
+        let set = |names: &[&str]| names.iter().map(ToString::to_string).collect::<BTreeSet<_>>();
+        let found = list("");
+        let layout = set(&[".gitignore", "HEAD", "lock", "manifests", "previous", "store", "tx"]);
+        ensure!(found == layout, "the state directory holds {found:?}");
+        ensure!(list("tx").is_empty(), "transactions are left: {:?}", list("tx"));
+        let previous: Vec<_> = list("previous").into_iter().collect();
+        let [current] = &previous[..] else { return Err(format!("previous holds {previous:?}")) };
+        let generation: u64 = current.parse().map_err(|_| format!("previous holds {previous:?}"))?;
+        let kept: BTreeSet<_> =
+            [generation - 1, generation].iter().filter(|kept| **kept > 0).map(ToString::to_string).collect();
+        ensure!(list("manifests") == kept, "at generation {generation} manifests holds {:?}", list("manifests"));
+        let displaced = list(&format!("previous/{current}"));
+        ensure!(displaced.is_subset(&set(&["journal", "removed", "stage"])), "previous/{current} holds {displaced:?}");
+        Ok(())
+    }
+}
+
+fn copy_tree(from: &Path, to: &Path) {
+    let copied = Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap();
+    assert!(copied.success(), "cp");
+}
+
+/// The operating system's words.
+fn reason(errno: Errno) -> String {
+    let text = std::io::Error::from(errno).to_string();
+    text.split(" (os error").next().unwrap_or(&text).to_owned()
+}
