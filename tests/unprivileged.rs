@@ -43,7 +43,10 @@ fn as_user(scene: &str, ground: &Path) {
     // The test program itself may lie where that user cannot read it.
     let program = ground.parent().unwrap().join("program");
     if !program.exists() {
-        fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+        // Copied by another process: a descriptor of ours that is open for writing could be inherited by a child that another
+        // test starts at that moment, and a program that somebody may write to cannot be run.
+        let copied = Command::new("cp").arg(std::env::current_exe().unwrap()).arg(&program).status();
+        assert!(copied.unwrap().success());
         set_mode(&program, 0o755);
     }
     let output = Command::new(&program)
