@@ -178,7 +178,7 @@ fn commit_next(store: &Store, log: &Log) {
 
 #[test]
 fn a_killed_commit_leaves_a_whole_generation() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = common::Scratch::new();
     let (out, log) = (dir.path().join("dist"), Log(dir.path().join("log")));
     let mut random = Random::new(std::process::id().into());
     let until = Instant::now() + Duration::from_secs(common::seconds(5));
@@ -222,7 +222,7 @@ fn a_killed_commit_leaves_a_whole_generation() {
 #[test]
 fn many_processes_on_one_output_lose_nothing() {
     const PROCESSES: u64 = 4;
-    let dir = tempfile::tempdir().unwrap();
+    let dir = common::Scratch::new();
     let (out, log) = (dir.path().join("dist"), Log(dir.path().join("log")));
     let mut random = Random::new(std::process::id().into());
     let until = Instant::now() + Duration::from_secs(common::seconds(6));
@@ -272,7 +272,7 @@ fn many_processes_on_one_output_lose_nothing() {
 #[test]
 fn many_processes_make_one_store() {
     for seed in 0..5 {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = common::Scratch::new();
         let log = Log(dir.path().join("log"));
         let mut processes: Vec<Child> = (0..4).map(|i| spawn("race", dir.path(), seed * 10 + i)).collect();
         let started = Instant::now();

@@ -13,14 +13,13 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use common::faulty::{Call, Faulty};
 use common::tree::{Node, snapshot};
-use common::{lenient, publish, read, state_of};
+use common::{Scratch, lenient, publish, read, state_of};
 use nix::errno::Errno;
-use tempfile::TempDir;
 use txfs::fs::linux::Without;
 use txfs::fs::{Fs, LinuxFs};
 use txfs::{BeginOptions, Error, From, OpenOptions, Outcome, Store, Transaction};
 
-fn scratch() -> (TempDir, PathBuf) {
+fn scratch() -> (Scratch, PathBuf) {
     let dir = common::fast_scratch();
     let out = dir.path().join("dist");
     (dir, out)

@@ -55,7 +55,7 @@ fn mount_point_as_output(mount: &Mount) {
 
 #[test]
 fn on_the_file_system_of_the_temporary_directory() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = common::Scratch::new();
     run_suite("temporary directory", dir.path(), false, 500);
 }
 

@@ -12,8 +12,7 @@ use std::time::Duration;
 
 use common::forge::{self, begin, info, nothing, object, path};
 use common::tree::{Node, snapshot};
-use common::{bytes, lenient, publish, read, state_of};
-use tempfile::TempDir;
+use common::{Scratch, bytes, lenient, publish, read, state_of};
 use txfs::fs::Kind;
 use txfs::{
     Begin, BeginOptions, CommitOptions, Entry, Error, ErrorKind, Head, Object, OpenOptions, Operation, Problem,
@@ -22,7 +21,7 @@ use txfs::{
 
 /// A store with two generations, and a tree beside it that nobody may touch.
 struct Scene {
-    dir: TempDir,
+    dir: Scratch,
     out: PathBuf,
     state: PathBuf,
     head: Head,

@@ -39,9 +39,30 @@ pub fn seconds(default: u64) -> u64 {
 }
 
 /// A directory in memory where there is such a place: for tests of many short commits, whose barriers cost nothing there.
-pub fn fast_scratch() -> tempfile::TempDir {
+pub fn fast_scratch() -> Scratch {
     let memory = Path::new("/dev/shm");
-    if memory.is_dir() { tempfile::tempdir_in(memory).unwrap() } else { tempfile::tempdir().unwrap() }
+    Scratch(if memory.is_dir() { tempfile::tempdir_in(memory).unwrap() } else { tempfile::tempdir().unwrap() })
+}
+
+/// A temporary directory that goes with everything in it, also where the tests made directories read-only.
+pub struct Scratch(tempfile::TempDir);
+
+impl Scratch {
+    pub fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if !is_root() {
+            let _ = std::process::Command::new("chmod").args(["-R", "u+rwX"]).arg(self.path()).status();
+        }
+    }
 }
 
 /// A path of any bytes.
