@@ -397,6 +397,7 @@ impl<F: Fs> Store<F> {
             let target = self.state.parent(to)?;
             self.fs.rename(&source, from.name(), &target, to.name(), RenameMode::Replace)
         });
+        self.state.forget();
         result.map_err(self.state.io("rename", from))
     }
 
