@@ -64,9 +64,12 @@ pub(crate) fn settle<F: Fs>(store: &Store<F>, journal: &Journal) -> Result<Vec<P
 
 /// Moves the journal to what it displaced, or drops it where that is gone already.
 fn retire<F: Fs>(store: &Store<F>, generation: u64) -> Result<()> {
-    let journal = state_path(name::JOURNAL);
-    if store.state.stat(&previous_path(generation))?.is_some() {
-        return store.rename(&journal, &settled_path(generation));
+    let (journal, settled) = (state_path(name::JOURNAL), settled_path(generation));
+    let is_kept = store.state.stat(&previous_path(generation))?.is_some();
+    let ino = |path: &RelPath| Ok(store.state.stat(path)?.map(|stat| stat.ino));
+    // A crash can leave both names of a rename, and renaming one to the other would do nothing.
+    if is_kept && ino(&journal)? != ino(&settled)? {
+        return store.rename(&journal, &settled);
     }
     store.state.remove_entry(&journal, Kind::File)
 }
@@ -86,8 +89,7 @@ pub(crate) fn settle_stale<F: Fs>(store: &Store<F>, journal: &Journal) -> Result
 /// Removes what nobody needs any more, and returns where foreign entries were moved to. Call with the store's lock held.
 pub(crate) fn sweep<F: Fs>(store: &Store<F>) -> Result<Vec<PathBuf>> {
     store.state.remove(&state_path(name::TRASH))?;
-    let Some(head) = store.head()? else { return Ok(Vec::new()) };
-    let current = head.info.generation;
+    let current = store.head()?.map_or(0, |head| head.info.generation);
     if let Some(tree) = store.state.find_below(&previous_path(current))?
         && tree.stat(&part(txdir::META))?.is_some()
         && let Some(journal) = read_settled(store, current)?
@@ -152,9 +154,12 @@ fn retain<F: Fs>(store: &Store<F>, current: u64) -> Result<Vec<PathBuf>> {
         if current.saturating_sub(generation) >= KEEP {
             rescued.append(&mut purge(store, generation)?);
         }
+        if current.saturating_sub(generation) > KEEP {
+            store.state.remove(&previous_path(generation))?;
+        }
     }
     for generation in numbers(store, name::MANIFESTS)? {
-        if current.saturating_sub(generation) > KEEP || generation > current {
+        if current.saturating_sub(generation) > KEEP + 1 || generation > current {
             store.state.remove_entry(&manifest_path(generation), Kind::File)?;
         }
     }
@@ -172,20 +177,19 @@ pub(crate) fn numbers<F: Fs>(store: &Store<F>, directory: &str) -> Result<Vec<u6
     Ok(numbers)
 }
 
-/// Removes `previous/N`, after moving out of it what cannot be proved to be ours.
+/// Empties `previous/N`, after moving out of it what cannot be proved to be ours. The journal is the proof: it stays until the
+/// next generation, whose barriers make durable that nothing else is there. The manifest before it stays as long.
 fn purge<F: Fs>(store: &Store<F>, generation: u64) -> Result<Vec<PathBuf>> {
     let path = previous_path(generation);
+    let previous = store.state.below(&path)?;
+    let listed = store.fs.list(previous.root()).map_err(store.state.io("list", &path))?;
+    if listed.iter().all(|entry| &*entry.name == SETTLED.as_bytes()) {
+        return Ok(Vec::new());
+    }
     let Some(journal) = read_settled(store, generation)? else {
-        // A crash after the last entry, the journal, was removed leaves the empty directory.
-        let listed =
-            store.state.dir(&path).and_then(|dir| store.fs.list(&dir)).map_err(store.state.io("list", &path))?;
-        if listed.is_empty() {
-            return store.state.remove_entry(&path, Kind::Directory).map(|()| Vec::new());
-        }
         // Without its journal nothing says what it holds.
         return rescue(store, &path, &generation.to_string()).map(|rescued| vec![rescued]);
     };
-    let previous = store.state.below(&path)?;
     let before = match journal.begin.base {
         0 => Vec::new(),
         base => match store.read_manifest(base) {
@@ -210,9 +214,10 @@ fn purge<F: Fs>(store: &Store<F>, generation: u64) -> Result<Vec<PathBuf>> {
             }
         }
     }
-    // Entries go in descending order: with this one gone first, the journal is the last of them.
-    previous.remove_entry(&part(txdir::COPY), Kind::File)?;
-    store.state.remove(&path)?;
+    for entry in listed.iter().filter(|entry| &*entry.name != SETTLED.as_bytes()) {
+        let entry = path.join(&entry.name).map_err(|error| Error::corrupt(previous.at(), error))?;
+        store.state.remove(&entry)?;
+    }
     Ok(rescued)
 }
 
@@ -286,6 +291,7 @@ fn rescue<F: Fs>(store: &Store<F>, from: &RelPath, as_name: &str) -> Result<Path
         let target = store.state.parent(&to)?;
         store.fs.rename(&source, from.name(), &target, to.name(), RenameMode::Replace)
     });
+    store.state.forget();
     result.map_err(store.state.io("move aside", from))?;
     Ok(to.under(store.state.at()))
 }
