@@ -20,7 +20,7 @@
 //! A crash inside leaves one operation done, not done or half done; [`crate::recover`] goes on from there.
 
 use std::cell::OnceCell;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io;
 
 use crate::digest;
@@ -66,17 +66,24 @@ pub(crate) struct Applier<'a, F: Fs> {
 /// or have come from the stage, so that one operation alone cannot tell how far it has come.
 #[derive(Debug, Default)]
 struct Modes {
-    /// Every mode that the directory has on the way.
-    known: Vec<u32>,
+    /// Every change of it, from and to, in order.
+    changes: Vec<(u32, u32)>,
     /// The operation that makes the directory come or go.
     moved_by: Option<usize>,
+}
+
+impl Modes {
+    /// Whether the directory has this mode at some time.
+    fn know(&self, mode: u32) -> bool {
+        self.changes.iter().any(|&(from, to)| from == mode || to == mode)
+    }
 }
 
 fn modes(operations: &[Operation]) -> HashMap<RelPath, Modes> {
     let mut modes: HashMap<RelPath, Modes> = HashMap::new();
     for operation in operations {
         if let Operation::SetMode { path, from, to } = operation {
-            modes.entry(path.clone()).or_default().known.extend([*from, *to]);
+            modes.entry(path.clone()).or_default().changes.push((*from, *to));
         }
     }
     for (index, operation) in operations.iter().enumerate() {
@@ -87,6 +94,13 @@ fn modes(operations: &[Operation]) -> HashMap<RelPath, Modes> {
         }
     }
     modes
+}
+
+/// Which way an operation is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Forward,
+    Back,
 }
 
 /// Whether an inode that disagrees is given a second chance by its content: a file system may give inodes other numbers, and a
@@ -188,7 +202,7 @@ impl<'a, F: Fs> Applier<'a, F> {
         Ok(match (stat, modes.and_then(|modes| modes.moved_by)) {
             (Some(stat), _) if stat.is_dir() && stat.mode == to => State::Done,
             (Some(stat), _) if stat.is_dir() && stat.mode == from => State::NotDone,
-            (Some(stat), _) if stat.is_dir() && modes.is_some_and(|modes| modes.known.contains(&stat.mode)) => {
+            (Some(stat), _) if stat.is_dir() && modes.is_some_and(|modes| modes.know(stat.mode)) => {
                 State::NotDone
             }
             // The directory has left its place, or has not come yet.
@@ -227,8 +241,8 @@ impl<'a, F: Fs> Applier<'a, F> {
         if is(target, new, at_target.as_ref())? {
             let old_is_kept = is(kept, old, at_kept.as_ref())?;
             let both_names = at_source.zip(at_target).is_some_and(|(a, b)| a.ino == b.ino);
-            if both_names && old_is_kept {
-                return Ok(State::Half);
+            if both_names {
+                return Ok(if old_is_kept { State::Half } else { State::Final });
             }
             if !new_at_source {
                 let old_is_there = old_is_kept || is(source, old, at_source.as_ref())?;
@@ -240,8 +254,18 @@ impl<'a, F: Fs> Applier<'a, F> {
 
     /// Performs operation `index`, which is not done or half done.
     pub(crate) fn forward(&self, index: usize, operation: &Operation) -> Result<()> {
-        match (self.state(index, operation)?, operation) {
-            (State::Done | State::Final, _) => Ok(()),
+        let state = self.state(index, operation)?;
+        if matches!(state, State::NotDone | State::Half | State::Final) {
+            self.open_parent(operation, Way::Forward)?;
+        }
+        match (state, operation) {
+            (State::Done, _) => Ok(()),
+            (State::Final, _) => match self.staged(operation.path())? {
+                Some(source) if source.stat()?.is_some() => {
+                    drop_other_name(&source, &self.need_published(operation.path())?)
+                }
+                _ => Ok(()),
+            },
             (State::NotDone, Operation::SetMode { path, to, .. }) => self.set_mode(path, *to),
             (State::NotDone, Operation::RemoveDirectory { path, .. }) => self.remove_directory(path),
             (State::NotDone, Operation::Add { path, new }) => {
@@ -250,20 +274,30 @@ impl<'a, F: Fs> Applier<'a, F> {
             (State::NotDone, Operation::Remove { path, old }) => {
                 self.move_entry(old.kind, &self.need_published(path)?, &self.need_removed(index)?)
             }
-            (State::NotDone, Operation::Replace { path, old, .. }) => self.replace(index, path, old),
+            (State::NotDone, Operation::Replace { path, old, new }) => self.replace(index, path, [old, new]),
             (State::Half, Operation::Add { path, .. } | Operation::Replace { path, .. }) => {
-                drop_name(&self.need_staged(path)?)
+                drop_other_name(&self.need_staged(path)?, &self.need_published(path)?)
             }
-            (State::Half, Operation::Remove { path, .. }) => drop_name(&self.need_published(path)?),
+            (State::Half, Operation::Remove { path, .. }) => {
+                drop_other_name(&self.need_published(path)?, &self.need_removed(index)?)
+            }
             (_, operation) => Err(self.changed(operation)),
         }
     }
 
     /// Undoes operation `index`, which is done or half done.
     pub(crate) fn back(&self, index: usize, operation: &Operation) -> Result<()> {
-        match (self.state(index, operation)?, operation) {
+        let state = self.state(index, operation)?;
+        if matches!(state, State::Done | State::Half) {
+            self.open_parent(operation, Way::Back)?;
+        }
+        match (state, operation) {
             (State::NotDone, Operation::Replace { path, .. }) => self.drop_kept(index, path),
-            (State::Done | State::NotDone, Operation::SetMode { path, from, .. }) => self.set_mode(path, *from),
+            (State::Done | State::NotDone, Operation::SetMode { path, from, .. }) => {
+                // A directory that has not come yet, or that is not back yet where it was not to leave, has its mode.
+                let is_there = stat(self.published(path)?.as_ref())?.is_some_and(|stat| stat.is_dir());
+                if is_there { self.set_mode(path, *from) } else { Ok(()) }
+            }
             (State::NotDone, _) => Ok(()),
             (State::Done, Operation::RemoveDirectory { path, mode }) => self.make_directory(path, *mode),
             (State::Done, Operation::Add { path, new }) => {
@@ -272,10 +306,35 @@ impl<'a, F: Fs> Applier<'a, F> {
             (State::Done, Operation::Remove { path, old }) => {
                 self.move_entry(old.kind, &self.need_removed(index)?, &self.need_published(path)?)
             }
-            (State::Done | State::Half, Operation::Replace { path, old, .. }) => self.restore(index, path, old),
-            (State::Half, Operation::Add { path, .. }) => drop_name(&self.need_published(path)?),
-            (State::Half, Operation::Remove { .. }) => drop_name(&self.need_removed(index)?),
+            (State::Done | State::Half, Operation::Replace { path, old, new }) => self.restore(index, path, [old, new]),
+            (State::Half, Operation::Add { path, .. }) => {
+                drop_other_name(&self.need_published(path)?, &self.need_staged(path)?)
+            }
+            (State::Half, Operation::Remove { path, .. }) => {
+                drop_other_name(&self.need_removed(index)?, &self.need_published(path)?)
+            }
             (_, operation) => Err(self.changed(operation)),
+        }
+    }
+
+    /// A crash can keep the mode that a directory has at the end and lose what was done in it before: then it is opened again,
+    /// and the change of its mode, which is not done any more, comes in its turn.
+    fn open_parent(&self, operation: &Operation, way: Way) -> Result<()> {
+        let is_mode = matches!(operation, Operation::SetMode { .. });
+        if is_mode || self.modes.is_empty() || operation.path().is_root() {
+            return Ok(());
+        }
+        let parent = operation.path().parent();
+        let changes = self.modes.get(&parent).map_or(&[][..], |modes| &modes.changes);
+        let (Some(first), Some(&last)) = (changes.first(), changes.last()) else { return Ok(()) };
+        let (open, closed) = match way {
+            Way::Forward => last,
+            Way::Back => (first.1, first.0),
+        };
+        let end = self.published(&parent)?;
+        match stat(end.as_ref())? {
+            Some(stat) if stat.is_dir() && stat.mode == closed && closed & 0o700 != 0o700 => self.set_mode(&parent, open),
+            _ => Ok(()),
         }
     }
 
@@ -294,6 +353,7 @@ impl<'a, F: Fs> Applier<'a, F> {
 
     /// Moves an entry to where nothing is.
     fn move_entry(&self, kind: Kind, source: &End<'_, F>, target: &End<'_, F>) -> Result<()> {
+        open_for_move(kind, source)?;
         if self.capabilities.no_replace {
             return rename(source, target, RenameMode::NoReplace);
         }
@@ -305,12 +365,14 @@ impl<'a, F: Fs> Applier<'a, F> {
             };
         }
         link(source, target)?;
-        drop_name(source)
+        drop_other_name(source, target)
     }
 
-    fn replace(&self, index: usize, path: &RelPath, old: &Object) -> Result<()> {
+    fn replace(&self, index: usize, path: &RelPath, [old, new]: [&Object; 2]) -> Result<()> {
         let (source, target) = (self.need_staged(path)?, self.need_published(path)?);
         if self.capabilities.exchange {
+            open_for_move(old.kind, &target)?;
+            open_for_move(new.kind, &source)?;
             return rename(&source, &target, RenameMode::Exchange);
         }
         self.need_no_directory(old, &target)?;
@@ -322,14 +384,18 @@ impl<'a, F: Fs> Applier<'a, F> {
     }
 
     /// Puts the old entry back in one instant, from where the exchange or the link left it.
-    fn restore(&self, index: usize, path: &RelPath, old: &Object) -> Result<()> {
+    fn restore(&self, index: usize, path: &RelPath, [old, new]: [&Object; 2]) -> Result<()> {
         let (source, target) = (self.need_staged(path)?, self.need_published(path)?);
         if source.is(old, source.stat()?.as_ref(), Doubt::Yes)? {
+            open_for_move(old.kind, &source)?;
+            open_for_move(new.kind, &target)?;
             return rename(&source, &target, RenameMode::Exchange);
         }
         self.need_no_directory(old, &target)?;
         if source.stat()?.is_none() {
             link(&target, &source)?;
+            // Else a crash could keep the rename and lose the link, and with it the new entry.
+            make_durable(&source)?;
         }
         rename(&self.need_removed(index)?, &target, RenameMode::Replace)
     }
@@ -434,6 +500,14 @@ fn stat<F: Fs>(end: Option<&End<'_, F>>) -> Result<Option<Stat>> {
     end.map_or(Ok(None), End::stat)
 }
 
+/// The changes of modes that go with skipped moves: what was not moved keeps its mode.
+pub(crate) fn modes_of(operations: &[Operation], skipped: &HashSet<usize>) -> Vec<usize> {
+    let paths: BTreeSet<&RelPath> = skipped.iter().map(|&index| operations[index].path()).collect();
+    let is_mode = |operation: &Operation| matches!(operation, Operation::SetMode { .. });
+    let goes_along = |(_, operation): &(usize, &Operation)| is_mode(operation) && paths.contains(operation.path());
+    operations.iter().enumerate().filter(goes_along).map(|(index, _)| index).collect()
+}
+
 /// How far a move has come, by what lies at its ends.
 fn move_state<F: Fs>(
     object: &Object,
@@ -453,6 +527,12 @@ fn move_state<F: Fs>(
         (false, true) => State::Done,
         (false, false) => State::Left,
     })
+}
+
+/// A directory can only be given another parent by who may write to it. The plan opens those that are closed; but a crash can
+/// keep the move and lose the mode, or keep the mode that an undone move was to be followed by.
+fn open_for_move<F: Fs>(kind: Kind, end: &End<'_, F>) -> Result<()> {
+    if kind == Kind::Directory { end.tree.make_writable(&end.path) } else { Ok(()) }
 }
 
 fn rename<F: Fs>(source: &End<'_, F>, target: &End<'_, F>, mode: RenameMode) -> Result<()> {
@@ -483,6 +563,19 @@ fn link<F: Fs>(source: &End<'_, F>, target: &End<'_, F>) -> Result<()> {
         source.tree.fs.link(&from, source.path.name(), &to, target.path.name())
     });
     result.map_err(target.io("link an entry to"))
+}
+
+/// Removes one of two names of an entry, once the other is there to stay: unlike a rename, a link and a removal can reach the
+/// medium in any order.
+fn drop_other_name<F: Fs>(name: &End<'_, F>, other: &End<'_, F>) -> Result<()> {
+    make_durable(other)?;
+    drop_name(name)
+}
+
+/// Makes the name durable.
+fn make_durable<F: Fs>(end: &End<'_, F>) -> Result<()> {
+    let result = end.tree.parent(&end.path).and_then(|dir| end.tree.fs.sync_dir(&dir));
+    result.map_err(end.io("make durable"))
 }
 
 /// Removes one of two names of an entry.

@@ -578,9 +578,9 @@ impl<'a, L: Live> Planner<'a, L> {
     }
 
     /// Modes to open before anything moves, and modes to set when everything is in place.
-    fn mode_operations(&self) -> Result<(Vec<Operation>, Vec<Operation>)> {
+    fn mode_operations(&mut self) -> Result<(Vec<Operation>, Vec<Operation>)> {
         let mut open = Vec::new();
-        let mut close: BTreeMap<RelPath, (u32, u32)> = self.modes.clone();
+        let mut close = std::mem::take(&mut self.modes);
         let moves = || self.adds.iter().chain(&self.replaces).chain(&self.removes);
         let inside = |operation: &&Operation| !operation.path().is_root();
         let mut parents: Vec<RelPath> = moves().filter(inside).map(|operation| operation.path().parent()).collect();
@@ -589,9 +589,17 @@ impl<'a, L: Live> Planner<'a, L> {
         for path in parents {
             let Some(stat) = self.live.stat(&path)? else { continue };
             if stat.mode & 0o700 != 0o700 {
-                let wanted = self.modes.get(&path).map_or(stat.mode, |&(_, to)| to);
+                let wanted = close.get(&path).map_or(stat.mode, |&(_, to)| to);
                 open.push(Operation::SetMode { path: path.clone(), from: stat.mode, to: stat.mode | 0o700 });
                 close.insert(path, (stat.mode | 0o700, wanted));
+            }
+        }
+        // Made anew when it is undone, a directory has to take back what was in it before it gets its mode.
+        for operation in &mut self.removes {
+            if let Operation::RemoveDirectory { path, mode } = operation
+                && open.iter().any(|open: &Operation| open.path() == path)
+            {
+                *mode |= 0o700;
             }
         }
         for (path, mode) in &self.unlock {

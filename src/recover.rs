@@ -27,7 +27,7 @@ use std::collections::HashSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use crate::apply::{Applier, State};
+use crate::apply::{Applier, State, modes_of};
 use crate::error::{Error, Paths, Result};
 use crate::frame::Damage;
 use crate::fs::{Fs, Kind};
@@ -311,6 +311,11 @@ impl<F: Fs> Store<F> {
             let path = state_path(name::HEAD).under(self.state.at());
             return Err(Error::corrupt(path, "it is missing, although generations have been committed"));
         }
+        // A commit whose barrier failed, or that was killed, may have taken the name of its journal away and not durably: that it
+        // is gone has to be durable before anything that it names goes, and before anybody is told of the old generation.
+        if self.state.stat(&state_path(name::HEAD_NEW))?.is_some() {
+            self.sync_state()?;
+        }
         for name in [name::JOURNAL_NEW, name::HEAD_NEW] {
             self.state.remove_entry(&state_path(name), Kind::File)?;
         }
@@ -364,7 +369,10 @@ impl<F: Fs> Store<F> {
             }
         }
         self.refuse_unknown(generation, unknown, skip_unknown)?;
-        match self.carry_out(journal, &applier, &skip) {
+        skip.extend(modes_of(&journal.operations, &skip));
+        self.confirm_journal()?;
+        // A crash can have kept later operations and lost earlier ones: if it has to be undone, all of it has.
+        match self.carry_out(journal, &applier, &skip, journal.operations.len()) {
             Err(Error::RolledBack { .. }) => {
                 let commit = Some(RecoveredCommit::RolledBack { generation });
                 return Ok(Recovered { commit, ..Recovered::default() });
@@ -376,6 +384,12 @@ impl<F: Fs> Store<F> {
             (_, operations) => RecoveredCommit::RolledForward { generation, operations },
         };
         Ok(settled(commit, settle::settle(self, journal)))
+    }
+
+    /// The process that gave the journal its name may have been killed before its barrier, without a loss of power: the name is
+    /// there and not yet durable. Barrier 2 again, for the same reason (G2).
+    fn confirm_journal(&self) -> Result<()> {
+        self.sync_state().map_err(|source| self.unknown_outcome(source))
     }
 
     fn settle_late(&self, journal: &Journal) -> Result<Recovered> {
@@ -395,11 +409,12 @@ impl<F: Fs> Store<F> {
             }
         }
         self.refuse_unknown(generation, unknown, skip_unknown)?;
+        skip.extend(modes_of(&journal.operations, &skip));
         // Of two names only the later intention may outlive the undoing: the other would publish what was undone.
         if self.state.stat(&state_path(name::JOURNAL))?.is_some() {
             self.state.remove_entry(&state_path(name::JOURNAL), Kind::File)?;
-            self.sync_state()?;
         }
+        self.confirm_journal()?;
         let undone = applier
             .open_stage(&journal.operations)
             .and_then(|()| self.undo(journal, journal.operations.len(), &applier, &skip));
@@ -415,20 +430,27 @@ impl<F: Fs> Store<F> {
         Err(Error::Unrecognized { output: self.output.path.clone(), generation, paths })
     }
 
-    /// P4 and P5: performs every operation but those in `skip`, replaces HEAD, and makes both durable.
+    /// P4 and P5: performs every operation but those in `skip`, replaces HEAD, and makes both durable. The first `begun` operations
+    /// may have been begun by an earlier attempt.
     ///
     /// # Errors
     /// [`Error::RolledBack`] when an operation failed and everything was undone; [`Error::OutcomeUnknown`] when a barrier failed.
-    pub(crate) fn carry_out(&self, journal: &Journal, applier: &Applier<'_, F>, skip: &HashSet<usize>) -> Result<()> {
+    pub(crate) fn carry_out(
+        &self,
+        journal: &Journal,
+        applier: &Applier<'_, F>,
+        skip: &HashSet<usize>,
+        begun: usize,
+    ) -> Result<()> {
         if let Err(error) = applier.open_stage(&journal.operations) {
-            return Err(self.roll_back(journal, 0, applier, skip, error));
+            return Err(self.roll_back(journal, begun, applier, skip, error));
         }
         for (index, operation) in journal.operations.iter().enumerate() {
             if skip.contains(&index) {
                 continue;
             }
             if let Err(error) = applier.forward(index, operation) {
-                return Err(self.roll_back(journal, index + 1, applier, skip, error));
+                return Err(self.roll_back(journal, begun.max(index + 1), applier, skip, error));
             }
         }
         if let Err(error) = self.install_head(&journal.begin.head) {

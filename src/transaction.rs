@@ -661,14 +661,14 @@ impl<F: Fs> Transaction<'_, F> {
         let journal = journal.and_then(|journal| self.make_intent_durable().map(|()| journal));
         let journal = journal.inspect_err(|_| self.drop_intent())?;
         self.pass_commit_point()?;
-        let applier =
-            Applier::new(&self.store.output, Some(self.tree.clone()), self.store.capabilities, &journal.operations);
+        let (output, capabilities) = (&self.store.output, self.store.capabilities);
+        let applier = Applier::new(output, Some(self.tree.clone()), capabilities, &journal.operations);
         let applier = applier.map_err(|error| {
             self.open = false;
             self.store.unknown_outcome(error)
         })?;
         // While the outcome is unknown the stage belongs to recovery.
-        let carried_out = self.store.carry_out(&journal, &applier, &HashSet::new());
+        let carried_out = self.store.carry_out(&journal, &applier, &HashSet::new(), 0);
         self.open = matches!(carried_out, Err(Error::RolledBack { .. }));
         carried_out?;
         let (mut warnings, mut rescued) = (Vec::new(), Vec::new());
