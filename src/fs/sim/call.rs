@@ -103,6 +103,8 @@ pub fn possible_errors(call: Call) -> &'static [i32] {
 /// What a failing barrier does with what it should have written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Lost {
+    /// The content of files as with [`Lost::Drop`]; names and attributes stay dirty, and a later barrier writes them.
+    Pages,
     /// As Linux: pages are marked clean, the disk keeps the old data, and a later barrier succeeds without writing them.
     /// Names and attributes may still reach the disk, but no later barrier waits for them.
     #[default]
@@ -131,6 +133,11 @@ impl Fault {
     /// The same, a barrier keeping its pages dirty.
     pub fn keeping(errno: i32) -> Self {
         Self { lost: Lost::Keep, ..Self::new(errno) }
+    }
+
+    /// The same, a barrier dropping the content of files alone.
+    pub fn dropping_pages(errno: i32) -> Self {
+        Self { lost: Lost::Pages, ..Self::new(errno) }
     }
 
     /// The call takes effect and returns `errno`.

@@ -51,6 +51,12 @@ impl CrashPoint {
         CrashStates::new(self.world.clone(), limit)
     }
 
+    /// What the next process finds when the one that made the call is killed right after it: nothing is lost, nothing made
+    /// durable either, and its locks are free.
+    pub fn killed(&self) -> SimFs {
+        SimFs::of(self.world.abandoned(), self.world.config.uid, None)
+    }
+
     /// The live tree at that moment.
     pub fn view(&self) -> View<'_> {
         View { world: &self.world }

@@ -386,6 +386,9 @@ impl World {
                 file.diverged = true;
             }
         }
+        if lost == Lost::Pages {
+            return;
+        }
         let table = self.disk.clone();
         for effect in &mut self.pending {
             let hit = match barrier {
