@@ -29,6 +29,7 @@ use crate::fs::tree::Tree;
 use crate::fs::{Fs, Kind, RenameMode, Stat};
 use crate::journal::record::Operation;
 use crate::manifest::Object;
+use crate::mutant::{Mutant, left_out};
 use crate::path::RelPath;
 use crate::store::{Capabilities, Output};
 use crate::txdir::{REMOVED, STAGE, part};
@@ -206,7 +207,7 @@ impl<'a, F: Fs> Applier<'a, F> {
                 State::NotDone
             }
             // The directory has left its place, or has not come yet.
-            (stat, Some(moved_by)) if !stat.is_some_and(|stat| stat.is_dir()) => {
+            (stat, Some(moved_by)) if !left_out(Mutant::MovedModes) && !stat.is_some_and(|stat| stat.is_dir()) => {
                 if index < moved_by {
                     State::Done
                 } else {
@@ -321,7 +322,7 @@ impl<'a, F: Fs> Applier<'a, F> {
     /// and the change of its mode, which is not done any more, comes in its turn.
     fn open_parent(&self, operation: &Operation, way: Way) -> Result<()> {
         let is_mode = matches!(operation, Operation::SetMode { .. });
-        if is_mode || self.modes.is_empty() || operation.path().is_root() {
+        if is_mode || left_out(Mutant::OpenParent) || self.modes.is_empty() || operation.path().is_root() {
             return Ok(());
         }
         let parent = operation.path().parent();
@@ -333,7 +334,9 @@ impl<'a, F: Fs> Applier<'a, F> {
         };
         let end = self.published(&parent)?;
         match stat(end.as_ref())? {
-            Some(stat) if stat.is_dir() && stat.mode == closed && closed & 0o700 != 0o700 => self.set_mode(&parent, open),
+            Some(stat) if stat.is_dir() && stat.mode == closed && closed & 0o700 != 0o700 => {
+                self.set_mode(&parent, open)
+            }
             _ => Ok(()),
         }
     }
@@ -521,7 +524,13 @@ fn move_state<F: Fs>(
         None => Ok(false),
     };
     Ok(match (is(&source, &from)?, is(&target, &to)?) {
-        (true, true) if from.map(|stat| stat.ino) == to.map(|stat| stat.ino) => State::Half,
+        (true, true) if from.map(|stat| stat.ino) == to.map(|stat| stat.ino) => {
+            if left_out(Mutant::HalfDone) {
+                State::Done
+            } else {
+                State::Half
+            }
+        }
         (true, false) if to.is_none() => State::NotDone,
         (true, _) => State::Unrecognized,
         (false, true) => State::Done,
@@ -568,7 +577,9 @@ fn link<F: Fs>(source: &End<'_, F>, target: &End<'_, F>) -> Result<()> {
 /// Removes one of two names of an entry, once the other is there to stay: unlike a rename, a link and a removal can reach the
 /// medium in any order.
 fn drop_other_name<F: Fs>(name: &End<'_, F>, other: &End<'_, F>) -> Result<()> {
-    make_durable(other)?;
+    if !left_out(Mutant::LinkBarrier) {
+        make_durable(other)?;
+    }
     drop_name(name)
 }
 

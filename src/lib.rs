@@ -84,6 +84,11 @@ mod inspect;
 mod journal;
 mod lock;
 mod manifest;
+#[cfg(feature = "mutants")]
+pub mod mutant;
+#[cfg(not(feature = "mutants"))]
+#[allow(dead_code, reason = "tables for tests")]
+mod mutant;
 mod path;
 mod plan;
 mod recover;

@@ -18,6 +18,7 @@ use crate::fs::tree::Walked;
 use crate::fs::{Kind, Stat};
 use crate::journal::record::Operation;
 use crate::manifest::{Entry, Object};
+use crate::mutant::{Mutant, left_out};
 use crate::path::RelPath;
 
 /// What the planner asks about the output as it is now.
@@ -326,8 +327,14 @@ impl<'a, L: Live> Planner<'a, L> {
                 let old = self.live.object(&entry.path, kind, stat)?;
                 let same = old.publishes_same(&entry.object);
                 let allowed = match before {
-                    Some(_) => same || self.rules.drift || problem(&mut self.drift, &entry.path),
-                    None => self.rules.adopt || problem(&mut self.foreign, &entry.path),
+                    Some(_) => {
+                        same || self.rules.drift
+                            || left_out(Mutant::DriftCheck)
+                            || problem(&mut self.drift, &entry.path)
+                    }
+                    None => {
+                        self.rules.adopt || left_out(Mutant::ForeignCheck) || problem(&mut self.foreign, &entry.path)
+                    }
                 };
                 match (allowed, same) {
                     (false, _) => self.skip(entry),
@@ -573,6 +580,14 @@ impl<'a, L: Live> Planner<'a, L> {
         }
         self.replaces.sort_by(|a, b| rank(a.path()).cmp(&rank(b.path())).then_with(|| a.path().cmp(b.path())));
         self.removes.sort_by(|a, b| b.path().cmp(a.path()));
+        if left_out(Mutant::RemovalsLast) {
+            self.plan.operations = [open, self.removes, self.adds, self.replaces, close].concat();
+            return Ok(self.plan);
+        }
+        if left_out(Mutant::AdditionsFirst) {
+            self.plan.operations = [open, self.replaces, self.adds, self.removes, close].concat();
+            return Ok(self.plan);
+        }
         self.plan.operations = [open, self.adds, self.replaces, self.removes, close].concat();
         Ok(self.plan)
     }

@@ -35,6 +35,7 @@ use crate::journal::reader::{self, Journal, Partial};
 use crate::journal::record::{Operation, TransactionId};
 use crate::lock::Lock;
 use crate::manifest::Head;
+use crate::mutant::{Mutant, left_out};
 use crate::settle;
 use crate::store::{OpenOptions, Store, manifest_path, name, open_trusted, state_path};
 use crate::txdir::Life;
@@ -140,7 +141,7 @@ fn relation(journal: &Journal, head: Option<&Head>) -> Relation {
     match current {
         _ if current > new => Relation::Later,
         _ if current == new && digest == begin.head.manifest => Relation::This,
-        _ if current == begin.base && digest == begin.base_manifest => Relation::Base,
+        _ if current == begin.base && (digest == begin.base_manifest || left_out(Mutant::BaseDigest)) => Relation::Base,
         _ => Relation::Other,
     }
 }
@@ -313,7 +314,7 @@ impl<F: Fs> Store<F> {
         }
         // A commit whose barrier failed, or that was killed, may have taken the name of its journal away and not durably: that it
         // is gone has to be durable before anything that it names goes, and before anybody is told of the old generation.
-        if self.state.stat(&state_path(name::HEAD_NEW))?.is_some() {
+        if !left_out(Mutant::CleanBarrier) && self.state.stat(&state_path(name::HEAD_NEW))?.is_some() {
             self.sync_state()?;
         }
         for name in [name::JOURNAL_NEW, name::HEAD_NEW] {
@@ -361,7 +362,7 @@ impl<F: Fs> Store<F> {
                 State::Done | State::Final => {}
                 State::NotDone | State::Half => pending += 1,
                 // HEAD was replaced after every operation: what has left its place was moved, and changed since.
-                State::Left if head == Relation::This => drop(skip.insert(index)),
+                State::Left if head == Relation::This || left_out(Mutant::LeftIsNotDone) => drop(skip.insert(index)),
                 State::Left | State::Unrecognized => {
                     skip.insert(index);
                     unknown.push(operation.path().clone());
@@ -389,6 +390,9 @@ impl<F: Fs> Store<F> {
     /// The process that gave the journal its name may have been killed before its barrier, without a loss of power: the name is
     /// there and not yet durable. Barrier 2 again, for the same reason (G2).
     fn confirm_journal(&self) -> Result<()> {
+        if left_out(Mutant::ConfirmJournal) {
+            return Ok(());
+        }
         self.sync_state().map_err(|source| self.unknown_outcome(source))
     }
 
@@ -442,6 +446,9 @@ impl<F: Fs> Store<F> {
         skip: &HashSet<usize>,
         begun: usize,
     ) -> Result<()> {
+        if left_out(Mutant::HeadAfterOperations) {
+            self.install_head(&journal.begin.head)?;
+        }
         if let Err(error) = applier.open_stage(&journal.operations) {
             return Err(self.roll_back(journal, begun, applier, skip, error));
         }
@@ -450,11 +457,23 @@ impl<F: Fs> Store<F> {
                 continue;
             }
             if let Err(error) = applier.forward(index, operation) {
-                return Err(self.roll_back(journal, begun.max(index + 1), applier, skip, error));
+                return Err(self.roll_back(
+                    journal,
+                    if left_out(Mutant::UndoAll) { index + 1 } else { begun.max(index + 1) },
+                    applier,
+                    skip,
+                    error,
+                ));
             }
         }
         if let Err(error) = self.install_head(&journal.begin.head) {
             return Err(self.roll_back(journal, journal.operations.len(), applier, skip, error));
+        }
+        if left_out(Mutant::SettleAfterBarrier3) {
+            settle::settle(self, journal)?;
+        }
+        if left_out(Mutant::Barrier3) {
+            return Ok(());
         }
         // Barrier 3 buys G1's "a commit that returned success survives power loss": every rename and HEAD before the journal
         // that could repeat them is retired.
@@ -477,14 +496,21 @@ impl<F: Fs> Store<F> {
                 Relation::Base => Ok(()),
                 _ => Err(Error::corrupt(state_path(name::HEAD).under(self.state.at()), "it has changed already")),
             })
-            .and_then(|()| self.sync_all())
-            .and_then(|()| self.rename(&state_path(name::JOURNAL), &state_path(name::JOURNAL_UNDO)))
-            .and_then(|()| self.sync_state())
+            .and_then(|()| if left_out(Mutant::BarrierBeforeUndo) { Ok(()) } else { self.sync_all() })
+            .and_then(|()| self.intend_undo())
             .and_then(|()| self.undo(journal, begun, applier, skip));
         match undone {
             Ok(()) => Error::RolledBack { source: Box::new(cause) },
             Err(_) => self.unknown_outcome(cause),
         }
+    }
+
+    fn intend_undo(&self) -> Result<()> {
+        if left_out(Mutant::UndoIntent) {
+            return Ok(());
+        }
+        self.rename(&state_path(name::JOURNAL), &state_path(name::JOURNAL_UNDO))?;
+        if left_out(Mutant::UndoIntentBarrier) { Ok(()) } else { self.sync_state() }
     }
 
     /// Undoes the first `begun` operations in reverse, durably, and then drops the undo intent.
@@ -495,7 +521,12 @@ impl<F: Fs> Store<F> {
             }
         }
         // The undone renames are durable before the intent that could repeat them goes.
-        self.sync_all()?;
+        if !left_out(Mutant::UndoneBarrier) {
+            self.sync_all()?;
+        }
+        if left_out(Mutant::UndoIntent) {
+            self.drop_journal(name::JOURNAL, RecoveredCommit::Discarded)?;
+        }
         self.drop_journal(name::JOURNAL_UNDO, RecoveredCommit::Discarded)?;
         for path in [state_path(name::HEAD_NEW), manifest_path(journal.begin.head.info.generation)] {
             self.state.remove_entry(&path, Kind::File)?;

@@ -35,6 +35,7 @@ use crate::fs::tree::Tree;
 use crate::fs::{Fs, Kind, LinuxFs, RenameMode, found, is_not_directory};
 use crate::lock::{self, Lock};
 use crate::manifest::{Digest, Head, Manifest, decode, encode};
+use crate::mutant::{Mutant, left_out};
 use crate::path::{NAME_MAX, RESERVED, RelPath};
 
 const STORE: Format = Format { magic: *b"txfsstor", version: 1 };
@@ -528,11 +529,13 @@ fn initialize<F: Fs>(state: &Tree<F>) -> Result<Capabilities> {
         writer.frame(&encode(&capabilities)?)?;
         let stream = writer.finish()?;
         // Durable before it has its name: a torn `store` file would look like damage after a crash.
-        stream.fs.sync_file(&stream.file)
+        if left_out(Mutant::StoreFileBarrier) { Ok(()) } else { stream.fs.sync_file(&stream.file) }
     })?;
     let dir = state.root();
     // Barrier: the `store` file says that the rest is there, so no crash may keep it and lose the rest.
-    state.fs.sync_dir(dir).map_err(state.io("make durable", &RelPath::root()))?;
+    if !left_out(Mutant::StoreDirectoryBarrier) {
+        state.fs.sync_dir(dir).map_err(state.io("make durable", &RelPath::root()))?;
+    }
     state.fs.rename(dir, new.name(), dir, store.name(), RenameMode::Replace).map_err(state.io("rename", &new))?;
     Ok(capabilities)
 }

@@ -33,6 +33,7 @@ use crate::journal::record::{Begin, Operation, TransactionId};
 use crate::journal::writer;
 use crate::lock::{self, Lock};
 use crate::manifest::{Digest, Entry, Head, Info, Manifest, Object, Totals};
+use crate::mutant::{Mutant, left_out};
 use crate::path::{RESERVED, RelPath};
 use crate::plan::{self, Live, Plan, Rules, Scope};
 use crate::recover::Recovered;
@@ -554,7 +555,7 @@ impl<F: Fs> Transaction<'_, F> {
     fn check_base(&self) -> Result<Option<Head>> {
         let head = self.store.head()?;
         let current = head.as_ref().map_or(0, |head| head.info.generation);
-        if current != self.meta.base {
+        if current != self.meta.base && !left_out(Mutant::BaseCheck) {
             let output = self.store.output.path.clone();
             return Err(Error::BaseMoved { output, base: self.meta.base, current });
         }
@@ -660,7 +661,9 @@ impl<F: Fs> Transaction<'_, F> {
         let journal = self.write_intent(head, entries, &plan, options.message.clone());
         let journal = journal.and_then(|journal| self.make_intent_durable().map(|()| journal));
         let journal = journal.inspect_err(|_| self.drop_intent())?;
-        self.pass_commit_point()?;
+        if !left_out(Mutant::JournalBeforeApply) {
+            self.pass_commit_point()?;
+        }
         let (output, capabilities) = (&self.store.output, self.store.capabilities);
         let applier = Applier::new(output, Some(self.tree.clone()), capabilities, &journal.operations);
         let applier = applier.map_err(|error| {
@@ -712,6 +715,9 @@ impl<F: Fs> Transaction<'_, F> {
 
     /// Barrier 1 buys P3: what the journal names is on the medium before the journal can be found.
     fn make_intent_durable(&mut self) -> Result<()> {
+        if left_out(Mutant::Barrier1) {
+            return Ok(());
+        }
         self.store.sync_all().map_err(|source| self.lose_stage(source))
     }
 
@@ -734,6 +740,9 @@ impl<F: Fs> Transaction<'_, F> {
     fn pass_commit_point(&mut self) -> Result<()> {
         let journal = state_path(name::JOURNAL);
         self.store.rename(&state_path(name::JOURNAL_NEW), &journal).inspect_err(|_| self.drop_intent())?;
+        if left_out(Mutant::Barrier2) {
+            return Ok(());
+        }
         let Err(error) = self.store.sync_state() else { return Ok(()) };
         // The name may or may not have reached the medium: it has to be gone durably before "unchanged" is the truth.
         let gone = self.store.state.remove_entry(&journal, Kind::File).and_then(|()| self.store.sync_state());

@@ -26,6 +26,7 @@ use crate::fs::{Fs, Kind, Timestamp};
 use crate::journal::record::TransactionId;
 use crate::lock::{self, Attempt, Lock};
 use crate::manifest::{decode, encode};
+use crate::mutant::{Mutant, left_out};
 use crate::path::RelPath;
 use crate::store::{Store, make_dir, name, numbered, open_trusted, state_path};
 
@@ -146,11 +147,12 @@ impl<F: Fs> Store<F> {
         let Some(tree) = self.state.find_below(&path(id))? else { return Ok(Life::Dead(None)) };
         let lock = match lock::attempt(&tree, &part(LOCK))? {
             Attempt::Held(lock) => lock,
+            Attempt::Busy if left_out(Mutant::LifeCheck) => return Ok(Life::Dead(None)),
             Attempt::Busy => return Ok(Life::Live),
             Attempt::Missing => return Ok(Life::Dead(None)),
         };
         Ok(match self.read_meta(id)? {
-            Some(meta) if !meta.attached && meta.is_of(&self.boot()?) => Life::Detached,
+            Some(meta) if !meta.attached && (meta.is_of(&self.boot()?) || left_out(Mutant::BootCheck)) => Life::Detached,
             _ => Life::Dead(Some(lock)),
         })
     }

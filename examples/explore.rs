@@ -1,0 +1,79 @@
+//! Explores crash states of commit and recovery on the simulator, until there are enough of them or a guarantee does not hold.
+//!
+//! ```sh
+//! cargo run --release --features sim --example explore -- --states 10000000
+//! ```
+
+#![allow(clippy::unwrap_used, reason = "a program that fails stops")]
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use txfs::fs::sim::Weakness;
+
+#[path = "../tests/explore/mod.rs"]
+mod explore;
+
+const USAGE: &str = "\
+explore [--states N] [--minutes M] [--seed N] [--weakness ordered|btrfs|posix] [--threads N]
+        [--world N] [--worlds N]
+
+  --states    stop after so many distinct crash states (default 10000000)
+  --minutes   stop after so many minutes (default: never)
+  --world     explore this world alone
+  --worlds    explore so many worlds and stop";
+
+fn main() -> ExitCode {
+    let Some(options) = options() else {
+        eprintln!("{USAGE}");
+        return ExitCode::from(2);
+    };
+    let report = explore::explore(&options);
+    println!("{report}");
+    match report.violation {
+        None => ExitCode::SUCCESS,
+        Some(violation) => {
+            println!("\n{violation}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn options() -> Option<explore::Options> {
+    let mut options = explore::Options {
+        seed: 0,
+        weakness: None,
+        effort: explore::Effort::FULL,
+        worlds: (0, None),
+        states: 10_000_000,
+        time: Duration::MAX,
+        threads: std::thread::available_parallelism().map_or(1, usize::from),
+        progress: true,
+    };
+    let mut arguments = std::env::args().skip(1);
+    while let Some(name) = arguments.next() {
+        let value = arguments.next()?;
+        let number = value.replace('_', "").parse::<u64>();
+        match name.as_str() {
+            "--states" => options.states = number.ok()?,
+            "--minutes" => options.time = Duration::from_secs(60 * number.ok()?),
+            "--seed" => options.seed = number.ok()?,
+            "--threads" => options.threads = number.ok()? as usize,
+            "--world" => {
+                let world = number.ok()?;
+                options.worlds = (world, Some(world + 1));
+            }
+            "--worlds" => options.worlds.1 = Some(number.ok()?),
+            "--weakness" => {
+                options.weakness = Some(match value.as_str() {
+                    "ordered" => Weakness::Ordered,
+                    "btrfs" => Weakness::Btrfs,
+                    "posix" => Weakness::Posix,
+                    _ => return None,
+                });
+            }
+            _ => return None,
+        }
+    }
+    Some(options)
+}

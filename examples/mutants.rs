@@ -1,0 +1,65 @@
+//! Leaves out one step of the protocol after the other, and shows which check notices.
+//!
+//! ```sh
+//! cargo run --release --features mutants --example mutants
+//! ```
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use txfs::mutant::{Mutant, leave_out};
+
+#[path = "../tests/explore/mod.rs"]
+mod explore;
+
+fn main() -> ExitCode {
+    // A mutant that panics is killed; its words are in the table.
+    std::panic::set_hook(Box::new(|_| {}));
+    let only = std::env::args().nth(1);
+    let began = Instant::now();
+    let mut alive = 0;
+    println!("| left out | noticed by | distinct crash states, s |\n|---|---|---|");
+    for (mutant, what) in Mutant::ALL {
+        if only.as_ref().is_some_and(|only| format!("{mutant:?}") != *only) {
+            continue;
+        }
+        leave_out(Some(mutant));
+        let (by, cost) = hunt();
+        leave_out(None);
+        alive += u32::from(by.is_none());
+        println!("| {what} | {} | {cost} |", by.unwrap_or_else(|| "NOTHING".into()));
+    }
+    println!("{alive} of {} not noticed, {:.0} s", Mutant::ALL.len(), began.elapsed().as_secs_f32());
+    if alive == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// What notices that something is left out, and after how much.
+fn hunt() -> (Option<String>, String) {
+    for (name, guard) in explore::guards::ALL {
+        let held = std::panic::catch_unwind(guard);
+        if !matches!(held, Ok(Ok(()))) {
+            return (Some(format!("guard: {name}")), "-".into());
+        }
+    }
+    let mut states = 0;
+    let began = Instant::now();
+    let mut noticed = None;
+    for (effort, worlds, seconds) in [(explore::Effort::SKIM, 120, 8), (explore::Effort::HUNT, u64::MAX, 8)] {
+        let report = explore::explore(&explore::Options {
+            seed: 0,
+            weakness: None,
+            effort,
+            worlds: (0, Some(worlds)),
+            states: u64::MAX,
+            time: Duration::from_secs(seconds),
+            threads: std::thread::available_parallelism().map_or(1, usize::from),
+            progress: false,
+        });
+        states += report.tally.distinct;
+        noticed = report.violation.map(|violation| format!("{} (world {})", violation.check, violation.number));
+        if noticed.is_some() {
+            break;
+        }
+    }
+    (noticed, format!("{}, {:.1}", explore::tally::grouped(states), began.elapsed().as_secs_f32()))
+}

@@ -1,0 +1,346 @@
+//! Explores one world: runs its program once, and from that every crash, kill and error.
+
+use std::collections::HashMap;
+use std::collections::HashSet;
+
+use nix::errno::Errno;
+use txfs::fs::sim::{Call, CrashPoint, Fault, SimFs, Tree, possible_errors};
+use txfs::{Error, Outcome, Store};
+
+use super::oracle::{self, Allowed, Generation, Oracle, Watch, failed};
+use super::tally::{Checked, Tally, Violation};
+use super::world::{self, End, Marks, OUTPUT, Random, World};
+
+/// How much of a world is looked at.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Effort {
+    /// Crash states at one point, at each depth: beyond it they are sampled.
+    pub(crate) limits: [usize; 3],
+    /// The same after a kill or an error.
+    pub(crate) after_fault: usize,
+    /// One in so many of the states at depth 1 and 2 is looked into for crashes of its recovery.
+    pub(crate) nested_one_in: [u64; 2],
+    /// Distinct states of one world after which it is only sampled: limits are an eighth, and recoveries are no longer crashed.
+    pub(crate) budget: u64,
+    /// One in so many errors is put into the calls; 1 is every error of every call.
+    pub(crate) errors_one_in: u64,
+}
+
+impl Effort {
+    pub(crate) const FULL: Self =
+        Self { limits: [4096, 256, 64], after_fault: 64, nested_one_in: [4, 16], budget: 100_000, errors_one_in: 8 };
+    /// Many worlds, next to nothing of each.
+    pub(crate) const SKIM: Self =
+        Self { limits: [64, 16, 8], after_fault: 8, nested_one_in: [8, 16], budget: 300, errors_one_in: 32 };
+    /// Fewer, and more of each.
+    pub(crate) const HUNT: Self =
+        Self { limits: [256, 64, 16], after_fault: 32, nested_one_in: [4, 16], budget: 5_000, errors_one_in: 6 };
+    pub(crate) const SLICE: Self =
+        Self { limits: [128, 32, 16], after_fault: 8, nested_one_in: [16, 16], budget: 2_000, errors_one_in: 64 };
+}
+
+/// Explores `world` with so much effort.
+pub(crate) fn explore(world: &World, effort: Effort, tally: &mut Tally) -> Checked {
+    let start = world.build();
+    let reference = start.fork();
+    let mut marks = Marks::default();
+    world.run(&reference, &mut marks).map_err(|error| failed("the program", &error))?;
+    if !marks.swept {
+        return Err(Violation::new("recovery and the next commit succeed", "sweeping failed"));
+    }
+    let oracle = Oracle::new(world, &start, &reference);
+    check_reference(world, &start, &reference, tally)?;
+    let mut explorer = Explorer {
+        world,
+        effort,
+        oracle,
+        start,
+        marks,
+        random: Random(world.number ^ 0x5851_f42d_4c95_7f2d),
+        recovered: HashMap::new(),
+        settled: HashSet::new(),
+        tally,
+    };
+    explorer.run()?;
+    explorer.tally.worlds += 1;
+    Ok(())
+}
+
+/// The program without crash or error does what it says, and every instant of it is as promised.
+fn check_reference(world: &World, start: &SimFs, after: &SimFs, tally: &mut Tally) -> Checked {
+    let (old, new) = (start.tree(OUTPUT), after.tree(OUTPUT));
+    match world.end {
+        End::Abort if old != new => return Err(Violation::new("an abort changes nothing", oracle::shown(&new))),
+        End::Abort => return Ok(()),
+        End::Commit if !is_new(world, &old, &new) => {
+            return Err(Violation::new("a commit publishes its stage", oracle::shown(&new)));
+        }
+        End::Commit => {}
+    }
+    oracle::untouched(start, after, &old, &new)?;
+    let watched = start.fork();
+    let watch = Watch::over(&watched, old, new);
+    world.run(&watched, &mut Marks::default()).map_err(|error| failed("the program", &error))?;
+    watch.finish(tally)
+}
+
+fn is_new(world: &World, old: &Tree, new: &Tree) -> bool {
+    // A commit that finds nothing to publish where nothing is makes no output.
+    if old.is_empty() && new.is_empty() && world.new.is_empty() {
+        return true;
+    }
+    world::is_published(new, &world.published(), world.foreign)
+}
+
+struct Explorer<'a> {
+    world: &'a World,
+    effort: Effort,
+    oracle: Oracle,
+    start: SimFs,
+    marks: Marks,
+    random: Random,
+    /// What recovery made of a crash state, by the state's hash.
+    recovered: HashMap<u64, Generation>,
+    /// Stores after recovery whose aftermath was looked at, by the world's hash.
+    settled: HashSet<u64>,
+    tally: &'a mut Tally,
+}
+
+impl Explorer<'_> {
+    fn run(&mut self) -> Checked {
+        let fs = self.start.fork();
+        fs.record_crash_points();
+        let mut marks = Marks::default();
+        let result = self.world.run(&fs, &mut marks);
+        result.map_err(|error| failed("the program", &error))?;
+        let points = fs.crash_points();
+        for point in &points {
+            let allowed = self.allowed(point.call());
+            let limit = self.effort.limits[0];
+            self.crashes(point, allowed, limit, 1)
+                .and_then(|()| self.kill(point, allowed))
+                .map_err(|v| self.at(v, point))?;
+        }
+        self.errors(&fs.log())
+    }
+
+    /// Names the point and what led there.
+    fn at(&self, violation: Box<Violation>, point: &CrashPoint) -> Box<Violation> {
+        let fs = self.start.fork();
+        fs.record_trace();
+        let _ = self.world.run(&fs, &mut Marks::default());
+        violation.after(format!("{point:?}\n{}", last_of(&fs, point.call())))
+    }
+
+    /// Nothing that has been acknowledged is lost; nothing happens before the commit begins.
+    fn allowed(&self, call: u64) -> Allowed {
+        match self.world.end {
+            End::Abort => Allowed::Old,
+            End::Commit if call >= self.marks.returned => Allowed::New,
+            End::Commit if call <= self.marks.staged => Allowed::Old,
+            End::Commit => Allowed::Either,
+        }
+    }
+
+    fn spent(&self) -> bool {
+        self.recovered.len() as u64 > self.effort.budget
+    }
+
+    /// Every crash state of a point is recovered to what is allowed.
+    fn crashes(&mut self, point: &CrashPoint, allowed: Allowed, limit: usize, depth: usize) -> Checked {
+        let mut states = point.states(if self.spent() { (limit / 8).max(4) } else { limit });
+        for state in &mut states {
+            self.tally.states += 1;
+            let hash = state.hash();
+            let known = self.recovered.get(&hash).copied();
+            let generation = match known {
+                Some(generation) => Ok(generation),
+                None => self.recover(&state, hash, depth),
+            };
+            let checked = generation.and_then(|generation| allowed.check(generation));
+            checked
+                .map_err(|violation| violation.after(format!("a crash (depth {depth}) left:\n{}", state.describe())))?;
+        }
+        let count = if states.exhaustive() { &mut self.tally.exhaustive } else { &mut self.tally.sampled };
+        *count += 1;
+        Ok(())
+    }
+
+    /// Recovers a crash state that is new, and looks at every crash of that recovery.
+    fn recover(&mut self, state: &SimFs, hash: u64, depth: usize) -> Checked<Generation> {
+        self.tally.distinct += 1;
+        if depth > 1 {
+            self.tally.nested[depth - 2] += 1;
+        }
+        let nested = depth < 3 && !self.spent() && self.random.one_in(self.effort.nested_one_in[depth - 1]);
+        if nested {
+            state.record_crash_points();
+        }
+        let (generation, store) = self.reopen(state)?;
+        self.recovered.insert(hash, generation);
+        let points = state.crash_points();
+        self.aftermath(state, &store)?;
+        drop(store);
+        for point in points {
+            // Recovery is deterministic: interrupted or not, it comes to the same generation.
+            self.crashes(&point, Allowed::only(generation), self.effort.limits[depth], depth + 1)
+                .map_err(|violation| violation.after(format!("while recovering, {point:?}")))?;
+        }
+        Ok(generation)
+    }
+
+    fn reopen(&mut self, fs: &SimFs) -> Checked<(Generation, Store<SimFs>)> {
+        self.tally.recoveries += 1;
+        let store = Store::open_with(&World::options(fs), OUTPUT).map_err(|error| failed("recovery", &error))?;
+        Ok((self.oracle.generation(fs)?, store))
+    }
+
+    /// The aftermath of a recovery, once for all that no process could tell apart.
+    fn aftermath(&mut self, fs: &SimFs, store: &Store<SimFs>) -> Checked {
+        if self.settled.insert(fs.hash()) {
+            self.oracle.aftermath(fs, store, self.tally)?;
+        }
+        Ok(())
+    }
+
+    /// The process is killed, and the machine goes on; later the power fails.
+    fn kill(&mut self, point: &CrashPoint, allowed: Allowed) -> Checked {
+        self.tally.kills += 1;
+        let fs = point.killed();
+        fs.record_crash_points();
+        self.reopened(&fs, allowed).map_err(|v| v.after("the process is killed"))
+    }
+
+    /// The store is opened again in the same boot: before that, during it and after it a crash leaves what is allowed, and
+    /// afterwards what it came to.
+    fn reopened(&mut self, fs: &SimFs, allowed: Allowed) -> Checked {
+        fs.record_crash_points();
+        let (generation, store) = self.reopen(fs)?;
+        allowed.check(generation)?;
+        let returned = fs.calls();
+        let mut points = fs.crash_points();
+        // Points are kept for calls that change something: the last of them is the world as it is.
+        let last = points.len() - 1;
+        for (index, point) in points.drain(..).enumerate() {
+            let allowed = if index == last { Allowed::only(generation) } else { allowed };
+            self.crashes(&point, allowed, self.effort.after_fault, 1)
+                .map_err(|v| v.after(format!("opened again (until call {returned}), {point:?}")))?;
+        }
+        self.aftermath(fs, &store)
+    }
+
+    // ---- errors
+
+    /// Every error of every call, once and for good.
+    fn errors(&mut self, log: &[Call]) -> Checked {
+        for (index, &call) in log.iter().enumerate() {
+            let number = index as u64 + 1;
+            // Faults in the tools that fill a stage are theirs.
+            if number > self.marks.begun && number <= self.marks.staged {
+                continue;
+            }
+            for &errno in possible_errors(call) {
+                for (fault, lasting) in faults(call, errno) {
+                    if self.random.one_in(self.effort.errors_one_in) {
+                        self.error(number, fault, lasting)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn error(&mut self, number: u64, fault: Fault, lasting: Lasting) -> Checked {
+        self.tally.injections += 1;
+        let fs = self.start.fork();
+        let put = |fs: &SimFs| {
+            if lasting == Lasting::Once { fs.fail_at(number, fault) } else { fs.fail_from(number, fault) }
+        };
+        put(&fs);
+        self.with_error(&fs, lasting).map_err(|violation| {
+            let again = self.start.fork();
+            put(&again);
+            again.record_trace();
+            let _ = self.world.run(&again, &mut Marks::default());
+            let errno = Errno::from_raw(fault.errno);
+            violation.after(format!(
+                "{errno:?} ({:?}, {lasting:?}) at call {number}\n{}",
+                fault.lost,
+                last_of(&again, number + 40)
+            ))
+        })
+    }
+
+    /// The program meets an error: what it reports is true at once, after a crash, and for the next commit.
+    fn with_error(&mut self, fs: &SimFs, lasting: Lasting) -> Checked {
+        fs.record_crash_points();
+        let mut marks = Marks::default();
+        let result = self.world.run(fs, &mut marks);
+        let points = fs.crash_points();
+        if lasting != Lasting::UntilReboot {
+            fs.mend();
+        }
+        let reported = self.reported(&result);
+        if reported == Allowed::Old || reported == Allowed::New {
+            let generation = self.oracle.generation(fs)?;
+            reported.check(generation).map_err(|v| v.after(format!("the program reported {result:?}")))?;
+        }
+        for point in points {
+            let allowed = if point.call() >= marks.returned && marks.returned > 0 { reported } else { Allowed::Either };
+            self.crashes(&point, allowed, self.effort.after_fault, 1)
+                .map_err(|v| v.after(format!("the program reported {result:?}; {point:?}")))?;
+        }
+        if lasting == Lasting::UntilReboot {
+            return Ok(());
+        }
+        self.reopened(fs, reported).map_err(|v| v.after(format!("the program reported {result:?}")))
+    }
+
+    /// What may be published after the program has said this.
+    fn reported(&self, result: &Result<Option<txfs::Committed>, Error>) -> Allowed {
+        match (result, self.world.end) {
+            (_, End::Abort) => Allowed::Old,
+            (Ok(_), End::Commit) => Allowed::New,
+            (Err(error), End::Commit) => match error.outcome() {
+                Outcome::Unchanged => Allowed::Old,
+                _ => Allowed::Either,
+            },
+        }
+    }
+}
+
+/// How long an error lasts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lasting {
+    Once,
+    /// Until the program is over.
+    Always,
+    /// A file system that could not write its names stops: nothing works on it until the machine boots anew.
+    UntilReboot,
+}
+
+/// The ways in which `call` can fail with `errno`.
+fn faults(call: Call, errno: i32) -> Vec<(Fault, Lasting)> {
+    use Lasting::{Always, Once, UntilReboot};
+    let fault = Fault::new(errno);
+    if call.is_barrier() {
+        let (keeping, pages) = (Fault::keeping(errno), Fault::dropping_pages(errno));
+        let mut faults = vec![(keeping, Once), (pages, Once), (keeping, Always), (pages, Always), (fault, UntilReboot)];
+        faults.retain(|(_, lasting)| *lasting == Once || errno != Errno::EINTR as i32);
+        return faults;
+    }
+    // A call that is interrupted for ever is made again for ever.
+    let pages = Fault::dropping_pages(errno);
+    match errno == Errno::EINTR as i32 {
+        true => vec![(fault, Once)],
+        false => vec![(fault, Once), (pages, Always), (fault, UntilReboot)],
+    }
+}
+
+/// The last calls up to `call`, and what each did.
+fn last_of(fs: &SimFs, call: u64) -> String {
+    const SHOWN: usize = 60;
+    let trace = fs.trace();
+    let end = trace.len().min(call as usize);
+    trace[end.saturating_sub(SHOWN)..end].iter().map(|line| format!("    {line}\n")).collect()
+}

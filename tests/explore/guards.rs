@@ -1,0 +1,195 @@
+//! What strangers do: drift, foreign entries, other processes, and state that was exchanged. Each is met by a refusal.
+
+use txfs::fs::Fs;
+use txfs::fs::sim::{Config, SimFs, Weakness};
+use txfs::{BeginOptions, Error, ErrorKind, Outcome, RelPath, Store};
+
+use super::oracle::failed;
+use super::tally::{Checked, Violation};
+use super::world::{self, FILES, Marks, OUTPUT, STATE, Spec, World, Worlds};
+
+/// A check by its name.
+pub(crate) type Guard = (&'static str, fn() -> Checked);
+
+pub(crate) const ALL: [Guard; 11] = [
+    ("first committer wins", first_committer_wins),
+    ("drift is refused", drift_is_refused),
+    ("foreign entries are not overwritten", foreign_entries_are_not_overwritten),
+    ("a held lock is respected", a_held_lock_is_respected),
+    ("a live transaction is left alone", a_live_transaction_is_left_alone),
+    ("a detached transaction ends with its boot", a_detached_transaction_ends_with_its_boot),
+    ("a hard link does not lead into the output", a_hard_link_does_not_lead_into_the_output),
+    ("what is not ours is rescued", what_is_not_ours_is_rescued),
+    ("a spliced journal is refused", a_spliced_journal_is_refused),
+    ("an exchanged HEAD is refused", an_exchanged_head_is_refused),
+    ("what cannot be recognized is refused", what_cannot_be_recognized_is_refused),
+];
+
+fn fs() -> SimFs {
+    let fs = SimFs::new(Config::new(Weakness::Btrfs));
+    fs.put_file("/w/outside/file", b"outside", 0o644);
+    fs
+}
+
+fn open(fs: &SimFs) -> Checked<Store<SimFs>> {
+    Store::open_with(&World::options(fs), OUTPUT).map_err(|error| failed("opening", &error))
+}
+
+fn publish(fs: &SimFs, spec: &[(&'static str, world::Node)]) -> Checked {
+    let spec: Spec = spec.iter().copied().collect();
+    world::publish(fs, &spec).map(drop).map_err(|error| failed("publishing", &error))
+}
+
+fn ensure(holds: bool, what: impl std::fmt::Debug) -> Checked {
+    if holds { Ok(()) } else { Err(Violation::new("guard", format!("{what:?}"))) }
+}
+
+fn first_committer_wins() -> Checked {
+    let fs = fs();
+    let store = open(&fs)?;
+    let begin = || store.begin(BeginOptions::default()).map_err(|error| failed("begin", &error));
+    let (mut one, mut two) = (begin()?, begin()?);
+    one.write("a", "1").and_then(|()| two.write("a", "2")).map_err(|error| failed("writing", &error))?;
+    one.commit(&World::commit_options()).map_err(|error| failed("the first commit", &error))?;
+    let second = two.commit(&World::commit_options());
+    ensure(matches!(second, Err(Error::BaseMoved { .. })), second)
+}
+
+fn drift_is_refused() -> Checked {
+    let fs = fs();
+    publish(&fs, &[("a", FILES[0])])?;
+    fs.put_file(format!("{OUTPUT}/a"), b"edited by hand", 0o644);
+    let result = world::publish(&fs, &Spec::from([("a", FILES[1])]));
+    ensure(result.as_ref().is_err_and(|error| error.kind() == ErrorKind::Conflict), result)
+}
+
+fn foreign_entries_are_not_overwritten() -> Checked {
+    let fs = fs();
+    fs.put_file(format!("{OUTPUT}/a"), b"foreign", 0o644);
+    let result = world::publish(&fs, &Spec::from([("a", FILES[1])]));
+    ensure(result.as_ref().is_err_and(|error| error.kind() == ErrorKind::Conflict), result)
+}
+
+fn a_held_lock_is_respected() -> Checked {
+    let fs = fs();
+    let store = open(&fs)?;
+    let held = fs.open_anchor(STATE.as_ref()).and_then(|state| fs.open_write(&state, b"lock"));
+    let held = held.and_then(|file| fs.try_lock(&file).map(|_| file));
+    let result = store.begin(BeginOptions::default()).map(drop);
+    ensure(held.is_ok() && matches!(result, Err(Error::Busy { .. })), result)
+}
+
+fn a_live_transaction_is_left_alone() -> Checked {
+    let fs = fs();
+    let store = open(&fs)?;
+    let mut live = store.begin(BeginOptions::default()).map_err(|error| failed("begin", &error))?;
+    live.write("a", "1").map_err(|error| failed("writing", &error))?;
+    let stage = live.stage();
+    let other = open(&fs)?;
+    other.recover().map_err(|error| failed("recovery", &error))?;
+    other.sweep().map_err(|error| failed("sweeping", &error))?;
+    drop(other.begin(BeginOptions::default()).map_err(|error| failed("begin", &error))?);
+    ensure(fs.entry(stage.join("a")).is_some(), "the stage of a live process is gone")?;
+    live.commit(&World::commit_options()).map(drop).map_err(|error| failed("its commit", &error))
+}
+
+fn a_detached_transaction_ends_with_its_boot() -> Checked {
+    let fs = fs();
+    let store = open(&fs)?;
+    let detached = store.begin(BeginOptions::default().detached(true)).map_err(|error| failed("begin", &error))?;
+    drop(detached);
+    ensure(store.transactions().is_ok_and(|open| open.len() == 1), "it is kept until then")?;
+    fs.settle();
+    let after = fs.crash_states(1).next().expect("there is always a state");
+    let open = open(&after)?.transactions();
+    ensure(open.as_ref().is_ok_and(Vec::is_empty), open)
+}
+
+fn a_hard_link_does_not_lead_into_the_output() -> Checked {
+    let fs = fs();
+    let store = open(&fs)?;
+    let mut transaction = store.begin(BeginOptions::default()).map_err(|error| failed("begin", &error))?;
+    fs.put_link("/w/outside/file", transaction.stage().join("a"));
+    transaction.commit(&World::commit_options()).map_err(|error| failed("the commit", &error))?;
+    fs.overwrite("/w/outside/file", b"CHANGED");
+    let published = fs.entry(format!("{OUTPUT}/a"));
+    ensure(published.as_ref().is_some_and(|entry| entry.content() == b"outside"), published)
+}
+
+fn what_is_not_ours_is_rescued() -> Checked {
+    let fs = fs();
+    publish(&fs, &[("a", FILES[0]), ("b", FILES[0])])?;
+    publish(&fs, &[("a", FILES[1]), ("b", FILES[0])])?;
+    // Somebody who still had the replaced file open wrote to it.
+    fs.overwrite(format!("{STATE}/previous/2/stage/a"), b"precious");
+    publish(&fs, &[("a", FILES[0]), ("b", FILES[1])])?;
+    let rescued = open(&fs)?.sweep().map_err(|error| failed("sweeping", &error))?;
+    let kept = rescued.iter().any(|path| fs.entry(path).is_some_and(|entry| entry.content() == b"precious"));
+    ensure(kept, rescued)
+}
+
+/// A store whose machine stopped right after the commit point of its second generation.
+fn after_commit_point(old: world::Node, new: world::Node) -> Checked<SimFs> {
+    let mut world = Worlds::new(0, Some(Weakness::Ordered)).get(0);
+    (world.old, world.new) = (Some(Spec::from([("a", old)])), Spec::from([("a", new)]));
+    world.config = Config::new(Weakness::Ordered);
+    (world.end, world.adopt, world.from) = (world::End::Commit, false, txfs::From::Empty);
+    (world.bystander, world.foreign, world.settled) = (false, false, true);
+    let fs = world.build();
+    fs.record_crash_points();
+    let _ = world.run(&fs, &mut Marks::default());
+    let points = fs.crash_points();
+    let named = |point: &&txfs::fs::sim::CrashPoint| point.view().exists(format!("{STATE}/journal"));
+    let point = points.iter().find(named).ok_or_else(|| Violation::new("guard", "no journal was named"))?;
+    let state = point.killed();
+    state.settle();
+    Ok(state)
+}
+
+fn refuses(fs: &SimFs, allowed: Outcome) -> Checked {
+    let before = fs.tree_hash(OUTPUT);
+    let result = Store::open_with(&World::options(fs), OUTPUT).map(drop);
+    let refused = result.as_ref().is_err_and(|error| error.kind() == ErrorKind::Corrupt && error.outcome() == allowed);
+    ensure(refused && fs.tree_hash(OUTPUT) == before, result)
+}
+
+/// The frames of a file of the state directory, its header first.
+fn frames(fs: &SimFs, name: &str) -> Vec<Vec<u8>> {
+    const HEADER: usize = 16;
+    let bytes = fs.entry(format!("{STATE}/{name}")).map(|entry| entry.content().to_vec()).unwrap_or_default();
+    let mut frames = vec![bytes[..HEADER].to_vec()];
+    let mut rest = &bytes[HEADER..];
+    while let Some((length, _)) = rest.split_first_chunk::<4>() {
+        let (frame, after) = rest.split_at(8 + u32::from_le_bytes(*length) as usize);
+        frames.push(frame.to_vec());
+        rest = after;
+    }
+    frames
+}
+
+fn a_spliced_journal_is_refused() -> Checked {
+    let (fs, other) = (after_commit_point(FILES[0], FILES[1])?, after_commit_point(FILES[0], FILES[2])?);
+    let mut journal = frames(&fs, "journal");
+    journal[2] = frames(&other, "journal")[2].clone();
+    fs.put_file(format!("{STATE}/journal"), &journal.concat(), 0o600);
+    refuses(&fs, Outcome::Unchanged)
+}
+
+fn an_exchanged_head_is_refused() -> Checked {
+    let (fs, other) = (after_commit_point(FILES[0], FILES[1])?, after_commit_point(FILES[2], FILES[1])?);
+    for name in ["HEAD", "manifests/1"] {
+        let entry = other.entry(format!("{STATE}/{name}")).expect("a generation was published");
+        fs.put_file(format!("{STATE}/{name}"), entry.content(), 0o600);
+    }
+    refuses(&fs, Outcome::Unchanged)
+}
+
+fn what_cannot_be_recognized_is_refused() -> Checked {
+    let fs = after_commit_point(FILES[0], FILES[1])?;
+    let stages: Vec<RelPath> =
+        fs.tree(STATE).into_keys().filter(|path| path.as_bytes().ends_with(b"stage/a")).collect();
+    for stage in stages {
+        fs.remove(format!("{STATE}/{stage}"));
+    }
+    refuses(&fs, Outcome::Unknown)
+}

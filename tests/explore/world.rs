@@ -1,0 +1,443 @@
+//! The worlds that are explored: which tree is published, which one is to be, and on what kind of file system.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use txfs::fs::Fs;
+use txfs::fs::sim::{Config, Reuse, SimFs, Weakness, Without};
+use txfs::{BeginOptions, CommitOptions, Committed, From, OpenOptions, Store, Transaction};
+
+/// The output of every world.
+pub(crate) const OUTPUT: &str = "/w/out";
+/// Its state directory.
+pub(crate) const STATE: &str = "/w/.out.txfs";
+/// What no commit may touch.
+pub(crate) const OUTSIDE: &str = "/w/outside";
+/// A foreign entry of the output.
+pub(crate) const FOREIGN: &str = "CNAME";
+
+/// An entry of a tree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Node {
+    /// A file with one of a few contents.
+    File(u8, u32),
+    /// A directory.
+    Dir(u32),
+    /// A symbolic link with one of a few targets.
+    Link(u8),
+}
+
+pub(crate) const FILES: [Node; 3] = [Node::File(0, 0o644), Node::File(1, 0o644), Node::File(0, 0o600)];
+
+impl Node {
+    fn content(self) -> &'static [u8] {
+        match self {
+            Node::File(0, _) => b"nought",
+            Node::File(1, _) => b"eleven",
+            Node::File(_, _) => b"two",
+            Node::Link(0) => b"a",
+            Node::Link(_) => b"d/x",
+            Node::Dir(_) => b"",
+        }
+    }
+}
+
+/// What is to be published, by path; the directories above an entry are in it too.
+pub(crate) type Spec = BTreeMap<&'static str, Node>;
+
+/// How the program of a world ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    Commit,
+    Abort,
+}
+
+/// A world: what its program starts from and does.
+#[derive(Debug, Clone)]
+pub(crate) struct World {
+    pub(crate) number: u64,
+    /// The first generation; `None` where there is none.
+    pub(crate) old: Option<Spec>,
+    pub(crate) new: Spec,
+    /// The output is there before anything is published.
+    pub(crate) present: bool,
+    /// A foreign file lies beside what is published.
+    pub(crate) foreign: bool,
+    /// The old tree is not published but foreign, and is taken over.
+    pub(crate) adopt: bool,
+    pub(crate) from: From,
+    pub(crate) end: End,
+    /// Another transaction of a live process is open.
+    pub(crate) bystander: bool,
+    /// Everything before the program is durable, the retirement of the last journal too.
+    pub(crate) settled: bool,
+    pub(crate) config: Config,
+}
+
+type Result<T> = txfs::Result<T>;
+
+/// The calls at which a program reached what it did.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Marks {
+    /// The store is open, the transaction has begun, its stage is full.
+    pub(crate) opened: u64,
+    pub(crate) begun: u64,
+    pub(crate) staged: u64,
+    /// The commit or abort has returned.
+    pub(crate) returned: u64,
+    /// Nothing went wrong with what follows a commit.
+    pub(crate) swept: bool,
+}
+
+impl World {
+    pub(crate) fn options(fs: &SimFs) -> OpenOptions<SimFs> {
+        OpenOptions::with(fs.clone()).lock_timeout(std::time::Duration::ZERO)
+    }
+
+    pub(crate) fn commit_options() -> CommitOptions<'static> {
+        let mut options = CommitOptions::default();
+        options.allow_empty = true;
+        options.max_removed = 100;
+        options
+    }
+
+    /// The world before its program.
+    pub(crate) fn build(&self) -> SimFs {
+        let fs = SimFs::new(self.config.clone());
+        fs.put_dir("/w", 0o755);
+        fs.put_file(format!("{OUTSIDE}/file"), b"outside", 0o644);
+        if self.present || self.foreign {
+            fs.put_dir(OUTPUT, 0o755);
+        }
+        if self.foreign {
+            fs.put_file(format!("{OUTPUT}/{FOREIGN}"), b"foreign", 0o644);
+        }
+        match &self.old {
+            Some(old) if self.adopt => {
+                fs.put_dir(OUTPUT, 0o755);
+                put(&fs, old);
+            }
+            Some(old) => {
+                publish(&fs, old).expect("nothing stands against the first generation");
+            }
+            None => {}
+        }
+        if self.settled {
+            fs.settle();
+        }
+        fs.fork()
+    }
+
+    /// The program: opens the store, begins a transaction, fills its stage, and ends it.
+    pub(crate) fn run(&self, fs: &SimFs, marks: &mut Marks) -> Result<Option<Committed>> {
+        let store = Store::open_with(&Self::options(fs), OUTPUT)?;
+        marks.opened = fs.calls();
+        let bystander = self.bystander.then(|| store.begin(BeginOptions::default())).transpose()?;
+        let mut transaction = store.begin(BeginOptions::default().from(self.from))?;
+        marks.begun = fs.calls();
+        self.stage(fs, &mut transaction)?;
+        marks.staged = fs.calls();
+        let result = match self.end {
+            End::Commit => {
+                let mut options = Self::commit_options();
+                options.adopt = self.adopt;
+                transaction.commit(&options).map(Some)
+            }
+            End::Abort => transaction.abort().map(|()| None),
+        };
+        marks.returned = fs.calls();
+        marks.swept = result.is_err() || store.sweep().is_ok();
+        drop(bystander);
+        result
+    }
+
+    fn stage(&self, fs: &SimFs, transaction: &mut Transaction<'_, SimFs>) -> Result<()> {
+        let is_change = self.from == From::Current && self.is_published();
+        let empty = Spec::new();
+        let old = self.old.as_ref().filter(|_| is_change).unwrap_or(&empty);
+        // Of what goes with its directory nothing more is said.
+        let goes = |path: &str| !self.new.contains_key(path);
+        let gone = |path: &&&str| goes(path) && parent(path).is_none_or(|dir| !goes(dir));
+        for path in old.keys().filter(gone) {
+            transaction.remove(path)?;
+        }
+        let changed: Spec = self.new.iter().filter(|(path, node)| old.get(*path) != Some(node)).map(own).collect();
+        fill(fs, transaction, &changed)
+    }
+
+    fn is_published(&self) -> bool {
+        self.old.is_some() && !self.adopt
+    }
+
+    /// What the commit publishes: a change leaves the modes of directories alone.
+    pub(crate) fn published(&self) -> Spec {
+        let mut published = self.new.clone();
+        if let Some(old) = self.old.as_ref().filter(|_| self.from == From::Current && self.is_published()) {
+            for (path, node) in &mut published {
+                if let (Node::Dir(mode), Some(Node::Dir(before))) = (node, old.get(path)) {
+                    *mode = *before;
+                }
+            }
+        }
+        published
+    }
+}
+
+fn own(entry: (&&'static str, &Node)) -> (&'static str, Node) {
+    (*entry.0, *entry.1)
+}
+
+pub(crate) fn parent(path: &str) -> Option<&str> {
+    path.rsplit_once('/').map(|(dir, _)| dir)
+}
+
+/// Publishes `spec` as a whole generation.
+pub(crate) fn publish(fs: &SimFs, spec: &Spec) -> Result<Committed> {
+    let store = Store::open_with(&World::options(fs), OUTPUT)?;
+    publish_in(fs, &store, spec)
+}
+
+pub(crate) fn publish_in(fs: &SimFs, store: &Store<SimFs>, spec: &Spec) -> Result<Committed> {
+    let mut transaction = store.begin(BeginOptions::default())?;
+    fill(fs, &mut transaction, spec)?;
+    transaction.commit(&World::commit_options())
+}
+
+/// Writes into a stage: some of it through the transaction, which then knows digests, and some as any tool would.
+fn fill(fs: &SimFs, transaction: &mut Transaction<'_, SimFs>, spec: &Spec) -> Result<()> {
+    for (path, node) in spec {
+        match node {
+            Node::Dir(_) => transaction.make_dir(path)?,
+            Node::Link(_) => transaction.symlink(path, String::from_utf8_lossy(node.content()).as_ref())?,
+            Node::File(0, _) => transaction.write(path, node.content())?,
+            Node::File(_, mode) => {
+                if let Some(dir) = parent(path) {
+                    transaction.make_dir(dir)?;
+                }
+                tool(write_file(fs, &transaction.stage().join(path), node.content(), *mode));
+            }
+        }
+    }
+    // From the bottom: a directory that its owner may not write to could not be filled.
+    for (path, node) in spec.iter().rev() {
+        tool(set_mode(fs, &transaction.stage().join(path), *node));
+    }
+    Ok(())
+}
+
+/// A tool that fails is not the commit's concern, and no fault is put into it.
+fn tool(result: std::io::Result<()>) {
+    if let Err(error) = result {
+        assert_eq!(error.raw_os_error(), Some(nix::errno::Errno::EIO as i32), "only a crash stops a tool: {error}");
+    }
+}
+
+fn split(path: &Path) -> (&Path, &[u8]) {
+    use std::os::unix::ffi::OsStrExt;
+    let name = path.file_name().expect("an entry has a name").as_bytes();
+    (path.parent().expect("an entry is in a directory"), name)
+}
+
+fn write_file(fs: &SimFs, path: &Path, content: &[u8], mode: u32) -> std::io::Result<()> {
+    let (dir, name) = split(path);
+    let dir = fs.open_anchor(dir)?;
+    let mut file = fs.create_file(&dir, name, mode)?;
+    fs.write(&mut file, content).map(drop)
+}
+
+fn set_mode(fs: &SimFs, path: &Path, node: Node) -> std::io::Result<()> {
+    let (dir, name) = split(path);
+    match node {
+        Node::Dir(0o755) | Node::File(_, 0o644) | Node::Link(_) => Ok(()),
+        Node::Dir(mode) => fs.set_dir_mode(&fs.open_anchor(path)?, mode),
+        Node::File(0, mode) => fs.set_mode(&fs.open_file(&fs.open_anchor(dir)?, name)?, mode),
+        Node::File(..) => Ok(()),
+    }
+}
+
+/// Puts a tree into the output as if somebody else had.
+fn put(fs: &SimFs, spec: &Spec) {
+    for (path, node) in spec {
+        let path = format!("{OUTPUT}/{path}");
+        match node {
+            Node::Dir(_) => fs.put_dir(path, 0o755),
+            Node::File(_, mode) => fs.put_file(path, node.content(), *mode),
+            Node::Link(_) => fs.put_symlink(path, node.content()),
+        }
+    }
+    for (path, node) in spec.iter().rev() {
+        if let Node::Dir(mode) = node {
+            fs.put_mode(format!("{OUTPUT}/{path}"), *mode);
+        }
+    }
+}
+
+/// Whether the output's entries are the spec's.
+pub(crate) fn is_published(tree: &txfs::fs::sim::Tree, spec: &Spec, foreign: bool) -> bool {
+    use txfs::Kind;
+    let mut expected = spec.len() + 1;
+    let same = spec.iter().all(|(path, node)| {
+        let entry = txfs::RelPath::new(path).ok().and_then(|path| tree.get(&path));
+        entry.is_some_and(|entry| match node {
+            Node::Dir(mode) => entry.kind == Some(Kind::Directory) && entry.mode == *mode,
+            Node::File(_, mode) => {
+                entry.kind == Some(Kind::File) && entry.mode == *mode && entry.content() == node.content()
+            }
+            Node::Link(_) => entry.kind == Some(Kind::Symlink) && entry.content() == node.content(),
+        })
+    });
+    expected += usize::from(foreign);
+    same && tree.len() == expected
+}
+
+// ---- enumeration
+
+/// A small generator of pseudo-random numbers (splitmix64): the same on every machine.
+pub(crate) struct Random(pub(crate) u64);
+
+impl Random {
+    pub(crate) fn below(&mut self, end: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % end.max(1)
+    }
+
+    pub(crate) fn one_in(&mut self, n: u64) -> bool {
+        self.below(n) == 0
+    }
+
+    fn pick<T: Copy>(&mut self, of: &[T]) -> T {
+        of[self.below(of.len() as u64) as usize]
+    }
+}
+
+/// Everything that the small worlds publish: each kind of entry at `a`, beside each kind of directory `d`.
+fn small_trees() -> Vec<Spec> {
+    let tops = [None, Some(FILES[0]), Some(FILES[1]), Some(FILES[2]), Some(Node::Link(0)), Some(Node::Dir(0o755))];
+    let mut directories: Vec<Spec> = vec![Spec::new(), [("d", FILES[0])].into(), [("d", Node::Link(0))].into()];
+    for mode in [0o755, 0o555] {
+        for x in [None, Some(FILES[0]), Some(FILES[1])] {
+            let mut tree = Spec::from([("d", Node::Dir(mode))]);
+            tree.extend(x.map(|x| ("d/x", x)));
+            directories.push(tree);
+        }
+    }
+    let mut trees = Vec::new();
+    for top in tops {
+        for directory in &directories {
+            let mut tree = directory.clone();
+            tree.extend(top.map(|top| ("a", top)));
+            trees.push(tree);
+        }
+    }
+    trees.sort_by_key(Spec::len);
+    trees
+}
+
+const PATHS: [(&str, &[&str]); 5] =
+    [("a", &[]), ("b.html", &[]), ("d", &["d/x", "d/y"]), ("e", &["e/index.html", "e/z"]), ("index.html", &[])];
+
+/// A tree of more paths, drawn.
+fn drawn_tree(random: &mut Random) -> Spec {
+    let mut tree = Spec::new();
+    for (path, below) in PATHS {
+        let node = drawn_node(random, !below.is_empty());
+        if let Some(Node::Dir(_)) = node {
+            tree.extend(below.iter().filter_map(|below| drawn_node(random, false).map(|node| (*below, node))));
+        }
+        tree.extend(node.map(|node| (path, node)));
+    }
+    tree
+}
+
+fn drawn_node(random: &mut Random, directory: bool) -> Option<Node> {
+    let node = match random.below(if directory { 10 } else { 7 }) {
+        0 | 1 => return None,
+        2 => FILES[0],
+        3 => FILES[1],
+        4 => FILES[2],
+        5 => Node::Link(random.below(2) as u8),
+        6 | 7 => Node::Dir(0o755),
+        8 => Node::Dir(0o555),
+        _ => Node::Dir(0o750),
+    };
+    Some(node)
+}
+
+/// The worlds in their order: every pair of small trees, then drawn ones without end.
+pub(crate) struct Worlds {
+    trees: Vec<Spec>,
+    seed: u64,
+    weakness: Option<Weakness>,
+}
+
+impl Worlds {
+    pub(crate) fn new(seed: u64, weakness: Option<Weakness>) -> Self {
+        Self { trees: small_trees(), seed, weakness }
+    }
+
+    /// How many worlds are enumerated before they are drawn.
+    pub(crate) fn enumerated(&self) -> u64 {
+        let trees = self.trees.len() as u64;
+        trees * (trees + 1)
+    }
+
+    pub(crate) fn get(&self, number: u64) -> World {
+        let mut random = Random(self.seed ^ number.wrapping_mul(0x2545_f491_4f6c_dd1d));
+        let trees = self.trees.len() as u64;
+        let (old, new) = if number < self.enumerated() {
+            // The place of the pair is a step that has no factor in common with their number: all kinds come early.
+            let pair = number.wrapping_mul(1_000_003) % self.enumerated();
+            let old = (pair / trees).checked_sub(1).map(|old| self.trees[old as usize].clone());
+            (old, self.trees[(pair % trees) as usize].clone())
+        } else {
+            let old = (!random.one_in(8)).then(|| drawn_tree(&mut random));
+            (old, drawn_tree(&mut random))
+        };
+        self.dress(number, old, new, &mut random)
+    }
+
+    fn dress(&self, number: u64, old: Option<Spec>, new: Spec, random: &mut Random) -> World {
+        let weakness = [Weakness::Ordered, Weakness::Btrfs, Weakness::Posix];
+        let mut config = Config::new(self.weakness.unwrap_or(weakness[(number % 3) as usize]));
+        config.uid = if random.one_in(4) { 0 } else { 1000 };
+        config.reuse = random.pick(&[config.reuse, config.reuse, Reuse::Never, Reuse::WhenDurable]);
+        config.mtime_granularity = random.pick(&[1, 1, 4_000_000]);
+        config.lose_metadata = random.one_in(2);
+        config.seed = number;
+        config.max_calls = 100_000;
+        let mut without = [(false, false), (false, false), (true, false), (false, true), (true, true)];
+        let changes_kind = |(path, node): (&&str, &Node)| {
+            let before = old.as_ref().and_then(|old| old.get(*path));
+            before.is_some_and(|old| matches!(old, Node::Dir(_)) != matches!(node, Node::Dir(_)))
+        };
+        if new.iter().any(changes_kind) {
+            // Refused before the commit point.
+            without[2] = (false, true);
+            without[4] = (false, false);
+        }
+        let (exchange, no_replace) = random.pick(&without);
+        config.without = Without { exchange, no_replace, ..Without::default() };
+        let published = old.is_some();
+        // Only files and links are taken over, and what nothing takes the place of stays.
+        let can_adopt = |old: &Spec| {
+            let blocks = old.values().chain(new.values()).all(|node| !matches!(node, Node::Dir(_)));
+            blocks && old.keys().all(|path| new.contains_key(path))
+        };
+        World {
+            number,
+            present: random.one_in(2),
+            foreign: random.one_in(3),
+            adopt: old.as_ref().is_some_and(can_adopt) && random.one_in(4),
+            from: if published && random.one_in(3) { From::Current } else { From::Empty },
+            end: if random.one_in(16) { End::Abort } else { End::Commit },
+            bystander: random.one_in(8),
+            settled: !random.one_in(4),
+            old,
+            new,
+            config,
+        }
+    }
+}
