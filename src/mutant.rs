@@ -17,9 +17,11 @@ pub enum Mutant {
     UndoneBarrier,
     StoreFileBarrier,
     StoreDirectoryBarrier,
+    StoreNameBarrier,
     LinkBarrier,
     UndoIntent,
     HeadAfterOperations,
+    HeadWrittenAnew,
     JournalBeforeApply,
     SettleAfterBarrier3,
     RemovalsLast,
@@ -47,7 +49,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// Every one.
-    pub const ALL: [(Mutant, &'static str); 36] = [
+    pub const ALL: [(Mutant, &'static str); 38] = [
         (Mutant::Barrier1, "barrier 1: syncfs before the journal gets its name"),
         (Mutant::Barrier2, "barrier 2: fsync of the journal's name"),
         (Mutant::Barrier3, "barrier 3: syncfs before success and settling"),
@@ -58,9 +60,11 @@ impl Mutant {
         (Mutant::UndoneBarrier, "syncfs of what was undone, before its intent goes"),
         (Mutant::StoreFileBarrier, "fsync of the store file before its name"),
         (Mutant::StoreDirectoryBarrier, "fsync of the store's directories before its name"),
+        (Mutant::StoreNameBarrier, "fsync of the store's name"),
         (Mutant::LinkBarrier, "fsync of a link before the other name goes"),
         (Mutant::UndoIntent, "the undo intent"),
         (Mutant::HeadAfterOperations, "HEAD after the operations"),
+        (Mutant::HeadWrittenAnew, "HEAD.new written anew by recovery"),
         (Mutant::JournalBeforeApply, "the journal's name before the operations"),
         (Mutant::SettleAfterBarrier3, "settling after barrier 3"),
         (Mutant::RemovalsLast, "removals after additions and replacements"),

@@ -105,6 +105,13 @@ enum Relation {
     Other,
 }
 
+/// Whether a commit is carried out for the first time, or was begun before a crash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Attempt {
+    First,
+    Again,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Action {
     Clean,
@@ -372,8 +379,7 @@ impl<F: Fs> Store<F> {
         self.refuse_unknown(generation, unknown, skip_unknown)?;
         skip.extend(modes_of(&journal.operations, &skip));
         self.confirm_journal()?;
-        // A crash can have kept later operations and lost earlier ones: if it has to be undone, all of it has.
-        match self.carry_out(journal, &applier, &skip, journal.operations.len()) {
+        match self.carry_out(journal, &applier, &skip, Attempt::Again) {
             Err(Error::RolledBack { .. }) => {
                 let commit = Some(RecoveredCommit::RolledBack { generation });
                 return Ok(Recovered { commit, ..Recovered::default() });
@@ -434,8 +440,7 @@ impl<F: Fs> Store<F> {
         Err(Error::Unrecognized { output: self.output.path.clone(), generation, paths })
     }
 
-    /// P4 and P5: performs every operation but those in `skip`, replaces HEAD, and makes both durable. The first `begun` operations
-    /// may have been begun by an earlier attempt.
+    /// P4 and P5: performs every operation but those in `skip`, replaces HEAD, and makes both durable.
     ///
     /// # Errors
     /// [`Error::RolledBack`] when an operation failed and everything was undone; [`Error::OutcomeUnknown`] when a barrier failed.
@@ -444,10 +449,15 @@ impl<F: Fs> Store<F> {
         journal: &Journal,
         applier: &Applier<'_, F>,
         skip: &HashSet<usize>,
-        begun: usize,
+        attempt: Attempt,
     ) -> Result<()> {
+        // A crash can have kept later operations and lost earlier ones: if it has to be undone, all of it has.
+        let begun = match attempt {
+            Attempt::Again if !left_out(Mutant::UndoAll) => journal.operations.len(),
+            _ => 0,
+        };
         if left_out(Mutant::HeadAfterOperations) {
-            self.install_head(&journal.begin.head)?;
+            self.install_head(&journal.begin.head, attempt)?;
         }
         if let Err(error) = applier.open_stage(&journal.operations) {
             return Err(self.roll_back(journal, begun, applier, skip, error));
@@ -457,16 +467,10 @@ impl<F: Fs> Store<F> {
                 continue;
             }
             if let Err(error) = applier.forward(index, operation) {
-                return Err(self.roll_back(
-                    journal,
-                    if left_out(Mutant::UndoAll) { index + 1 } else { begun.max(index + 1) },
-                    applier,
-                    skip,
-                    error,
-                ));
+                return Err(self.roll_back(journal, begun.max(index + 1), applier, skip, error));
             }
         }
-        if let Err(error) = self.install_head(&journal.begin.head) {
+        if let Err(error) = self.install_head(&journal.begin.head, attempt) {
             return Err(self.roll_back(journal, journal.operations.len(), applier, skip, error));
         }
         if left_out(Mutant::SettleAfterBarrier3) {
@@ -538,14 +542,16 @@ impl<F: Fs> Store<F> {
         Error::OutcomeUnknown { source: Box::new(source), output: self.output.path.clone() }
     }
 
-    /// Makes `head` the current one; written anew where it is not there, as after a crash.
-    fn install_head(&self, head: &Head) -> Result<()> {
+    /// Makes `head` the current one. What barrier 1 made durable is there already; what an earlier attempt wrote may be read now
+    /// and be gone after a crash, so it is written anew.
+    fn install_head(&self, head: &Head, attempt: Attempt) -> Result<()> {
         if self.head()?.as_ref() == Some(head) {
             return Ok(());
         }
         let new = state_path(name::HEAD_NEW);
         let prepared = open_trusted(&self.state, &new)?.and_then(|stream| Head::read(stream).ok());
-        if prepared.as_ref() != Some(head) {
+        let again = attempt == Attempt::Again && !left_out(Mutant::HeadWrittenAnew);
+        if again || prepared.as_ref() != Some(head) {
             self.write_head(head, |stream| stream.fs.sync_file(&stream.file))?;
         }
         self.rename(&new, &state_path(name::HEAD))

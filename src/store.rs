@@ -537,6 +537,10 @@ fn initialize<F: Fs>(state: &Tree<F>) -> Result<Capabilities> {
         state.fs.sync_dir(dir).map_err(state.io("make durable", &RelPath::root()))?;
     }
     state.fs.rename(dir, new.name(), dir, store.name(), RenameMode::Replace).map_err(state.io("rename", &new))?;
+    // And before anything else is made in it: a directory that holds more than this and no store is not taken for ours.
+    if !left_out(Mutant::StoreNameBarrier) {
+        state.fs.sync_dir(dir).map_err(state.io("make durable", &RelPath::root()))?;
+    }
     Ok(capabilities)
 }
 

@@ -36,7 +36,7 @@ use crate::manifest::{Digest, Entry, Head, Info, Manifest, Object, Totals};
 use crate::mutant::{Mutant, left_out};
 use crate::path::{RESERVED, RelPath};
 use crate::plan::{self, Live, Plan, Rules, Scope};
-use crate::recover::Recovered;
+use crate::recover::{Attempt, Recovered};
 use crate::settle;
 use crate::stage::{self, Known, Scratch};
 use crate::store::{Store, manifest_path, name, state_path};
@@ -671,7 +671,7 @@ impl<F: Fs> Transaction<'_, F> {
             self.store.unknown_outcome(error)
         })?;
         // While the outcome is unknown the stage belongs to recovery.
-        let carried_out = self.store.carry_out(&journal, &applier, &HashSet::new(), 0);
+        let carried_out = self.store.carry_out(&journal, &applier, &HashSet::new(), Attempt::First);
         self.open = matches!(carried_out, Err(Error::RolledBack { .. }));
         carried_out?;
         let (mut warnings, mut rescued) = (Vec::new(), Vec::new());

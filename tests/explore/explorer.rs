@@ -20,6 +20,8 @@ pub(crate) struct Effort {
     pub(crate) after_fault: usize,
     /// One in so many of the states at depth 1 and 2 is looked into for crashes of its recovery.
     pub(crate) nested_one_in: [u64; 2],
+    /// One in so many recoveries meets an error.
+    pub(crate) recoveries_disturbed_one_in: u64,
     /// Distinct states of one world after which it is only sampled: limits are an eighth, and recoveries are no longer crashed.
     pub(crate) budget: u64,
     /// One in so many errors is put into the calls; 1 is every error of every call.
@@ -27,16 +29,40 @@ pub(crate) struct Effort {
 }
 
 impl Effort {
-    pub(crate) const FULL: Self =
-        Self { limits: [4096, 256, 64], after_fault: 64, nested_one_in: [4, 16], budget: 100_000, errors_one_in: 8 };
+    pub(crate) const FULL: Self = Self {
+        limits: [4096, 256, 64],
+        after_fault: 64,
+        nested_one_in: [4, 16],
+        recoveries_disturbed_one_in: 32,
+        budget: 30_000,
+        errors_one_in: 8,
+    };
     /// Many worlds, next to nothing of each.
-    pub(crate) const SKIM: Self =
-        Self { limits: [64, 16, 8], after_fault: 8, nested_one_in: [8, 16], budget: 300, errors_one_in: 32 };
+    pub(crate) const SKIM: Self = Self {
+        limits: [64, 16, 8],
+        after_fault: 8,
+        nested_one_in: [8, 16],
+        recoveries_disturbed_one_in: 4,
+        budget: 300,
+        errors_one_in: 32,
+    };
     /// Fewer, and more of each.
-    pub(crate) const HUNT: Self =
-        Self { limits: [256, 64, 16], after_fault: 32, nested_one_in: [4, 16], budget: 5_000, errors_one_in: 6 };
-    pub(crate) const SLICE: Self =
-        Self { limits: [128, 32, 16], after_fault: 8, nested_one_in: [16, 16], budget: 2_000, errors_one_in: 64 };
+    pub(crate) const HUNT: Self = Self {
+        limits: [256, 64, 16],
+        after_fault: 32,
+        nested_one_in: [4, 16],
+        recoveries_disturbed_one_in: 4,
+        budget: 5_000,
+        errors_one_in: 6,
+    };
+    pub(crate) const SLICE: Self = Self {
+        limits: [128, 32, 16],
+        after_fault: 8,
+        nested_one_in: [16, 16],
+        recoveries_disturbed_one_in: 8,
+        budget: 2_000,
+        errors_one_in: 64,
+    };
 }
 
 /// Explores `world` with so much effort.
@@ -59,6 +85,7 @@ pub(crate) fn explore(world: &World, effort: Effort, tally: &mut Tally) -> Check
         random: Random(world.number ^ 0x5851_f42d_4c95_7f2d),
         recovered: HashMap::new(),
         settled: HashSet::new(),
+        disturbing: false,
         tally,
     };
     explorer.run()?;
@@ -103,6 +130,8 @@ struct Explorer<'a> {
     recovered: HashMap<u64, Generation>,
     /// Stores after recovery whose aftermath was looked at, by the world's hash.
     settled: HashSet<u64>,
+    /// An error is being put into a recovery: not into those that follow, too.
+    disturbing: bool,
     tally: &'a mut Tally,
 }
 
@@ -155,7 +184,7 @@ impl Explorer<'_> {
             let known = self.recovered.get(&hash).copied();
             let generation = match known {
                 Some(generation) => Ok(generation),
-                None => self.recover(&state, hash, depth),
+                None => self.recover(&state, hash, depth, allowed),
             };
             let checked = generation.and_then(|generation| allowed.check(generation));
             checked
@@ -167,7 +196,7 @@ impl Explorer<'_> {
     }
 
     /// Recovers a crash state that is new, and looks at every crash of that recovery.
-    fn recover(&mut self, state: &SimFs, hash: u64, depth: usize) -> Checked<Generation> {
+    fn recover(&mut self, state: &SimFs, hash: u64, depth: usize, allowed: Allowed) -> Checked<Generation> {
         self.tally.distinct += 1;
         if depth > 1 {
             self.tally.nested[depth - 2] += 1;
@@ -176,11 +205,21 @@ impl Explorer<'_> {
         if nested {
             state.record_crash_points();
         }
+        let may = depth == 1 && !self.disturbing;
+        let disturbed = may && self.random.one_in(self.effort.recoveries_disturbed_one_in);
+        let disturbed = disturbed.then(|| state.fork());
         let (generation, store) = self.reopen(state)?;
         self.recovered.insert(hash, generation);
         let points = state.crash_points();
+        let log = state.log();
         self.aftermath(state, &store)?;
         drop(store);
+        if let Some(before) = disturbed {
+            self.disturbing = true;
+            let checked = self.disturb(&before, &log, allowed);
+            self.disturbing = false;
+            checked?;
+        }
         for point in points {
             // Recovery is deterministic: interrupted or not, it comes to the same generation.
             self.crashes(&point, Allowed::only(generation), self.effort.limits[depth], depth + 1)
@@ -231,6 +270,42 @@ impl Explorer<'_> {
 
     // ---- errors
 
+    /// A recovery meets an error: then, or when it is tried again, it comes to what is allowed.
+    fn disturb(&mut self, before: &SimFs, log: &[Call], allowed: Allowed) -> Checked {
+        let number = self.random.below(log.len() as u64) + 1;
+        let call = log[number as usize - 1];
+        let ways: Vec<(Fault, Lasting)> = possible_errors(call).iter().flat_map(|&errno| faults(call, errno)).collect();
+        let Some(&(fault, lasting)) = ways.get(self.random.below(ways.len() as u64) as usize) else { return Ok(()) };
+        self.tally.injections += 1;
+        let fs = before.fork();
+        if lasting == Lasting::Once {
+            fs.fail_at(number, fault)
+        } else {
+            fs.fail_from(number, fault)
+        }
+        fs.record_trace();
+        let result = Store::open_with(&World::options(&fs), OUTPUT).map(drop);
+        if is_inside(&fs) {
+            return Ok(());
+        }
+        let checked = match (&result, lasting) {
+            (Ok(()), _) => self.oracle.generation(&fs).and_then(|generation| allowed.check(generation)),
+            (Err(_), Lasting::UntilReboot) => Ok(()),
+            (Err(_), _) => {
+                fs.mend();
+                self.reopened(&fs, allowed)
+            }
+        };
+        checked.map_err(|violation| {
+            let errno = Errno::from_raw(fault.errno);
+            let trace = last_of(&fs, number + 40);
+            violation.after(format!(
+                "recovery met {errno:?} ({:?}, {lasting:?}) at call {number}: {result:?}\n{trace}",
+                fault.lost
+            ))
+        })
+    }
+
     /// Every error of every call, once and for good.
     fn errors(&mut self, log: &[Call]) -> Checked {
         for (index, &call) in log.iter().enumerate() {
@@ -277,6 +352,9 @@ impl Explorer<'_> {
         let mut marks = Marks::default();
         let result = self.world.run(fs, &mut marks);
         let points = fs.crash_points();
+        if is_inside(fs) {
+            return Ok(());
+        }
         if lasting != Lasting::UntilReboot {
             fs.mend();
         }
@@ -307,6 +385,11 @@ impl Explorer<'_> {
             },
         }
     }
+}
+
+/// Where nothing may be made beside the output, its state is inside: another layout than the one that is looked at here.
+fn is_inside(fs: &SimFs) -> bool {
+    fs.entry(format!("{OUTPUT}/.txfs")).is_some()
 }
 
 /// How long an error lasts.

@@ -404,7 +404,7 @@ impl Worlds {
         let mut config = Config::new(self.weakness.unwrap_or(weakness[(number % 3) as usize]));
         config.uid = if random.one_in(4) { 0 } else { 1000 };
         config.reuse = random.pick(&[config.reuse, config.reuse, Reuse::Never, Reuse::WhenDurable]);
-        config.mtime_granularity = random.pick(&[1, 1, 4_000_000]);
+        config.mtime_granularity = random.pick(&[1, 1, 4_000_000, 10_000_000_000]);
         config.lose_metadata = random.one_in(2);
         config.seed = number;
         config.max_calls = 100_000;
