@@ -195,7 +195,11 @@ impl<F: Fs> Tree<F> {
     /// Removes one entry, an empty directory where `kind` says so; nothing there is no error.
     pub(crate) fn remove_entry(&self, path: &RelPath, kind: Kind) -> Result<()> {
         let result = self.parent(path).and_then(|dir| match kind {
-            Kind::Directory => self.fs.remove_dir(&dir, path.name()),
+            Kind::Directory => {
+                // It may be the one used last, and be made anew.
+                self.forget();
+                self.fs.remove_dir(&dir, path.name())
+            }
             Kind::File | Kind::Symlink => self.fs.remove_file(&dir, path.name()),
         });
         match result {
