@@ -49,7 +49,7 @@ pub struct Recovered {
     pub discarded: Vec<TransactionId>,
     /// Where entries were moved that txfs found among its own and could not prove to be so.
     pub rescued: Vec<PathBuf>,
-    /// What failed after the commit was durable. The commit stands; the next txfs command tries again.
+    /// What failed after the output was as it has to be. The next txfs command tries again.
     pub warnings: Vec<Error>,
 }
 
@@ -249,7 +249,12 @@ impl<F: Fs> Store<F> {
     /// Recovers under the store's lock.
     pub(crate) fn recover_locked(&self, lock: &Lock<F>, skip_unknown: bool) -> Result<Recovered> {
         let mut recovered = self.recover_commit(skip_unknown)?;
-        recovered.discarded = self.discard_dead(lock)?;
+        match self.discard_dead(lock) {
+            Ok(discarded) => recovered.discarded = discarded,
+            // The output is as it has to be, and what is dead can wait.
+            Err(error @ Error::Io { .. }) => recovered.warnings.push(error),
+            Err(error) => return Err(error),
+        }
         Ok(recovered)
     }
 
@@ -285,7 +290,7 @@ impl<F: Fs> Store<F> {
     fn read_journal(&self, name: &str) -> Result<Option<Result<Journal, Box<Partial>>>> {
         let path = state_path(name);
         let Some(stream) = open_trusted(&self.state, &path)? else { return Ok(None) };
-        match reader::read(std::io::BufReader::with_capacity(64 << 10, stream)) {
+        match reader::read(stream) {
             Err(partial) if matches!(partial.damage, Damage::Io(_)) => Err(self.damaged(&path, partial.damage)),
             read => Ok(Some(read)),
         }
@@ -400,9 +405,7 @@ impl<F: Fs> Store<F> {
             self.state.remove_entry(&state_path(name::JOURNAL), Kind::File)?;
             self.sync_state()?;
         }
-        let undone = applier
-            .open_stage(&journal.operations)
-            .and_then(|()| self.undo(journal, journal.operations.len(), &applier, &skip));
+        let undone = applier.open_stage(&journal.operations).and_then(|()| self.undo(journal, &applier, &skip));
         undone.map_err(|source| self.unknown_outcome(source))?;
         let commit = Some(RecoveredCommit::RolledBack { generation });
         Ok(Recovered { commit, ..Recovered::default() })
@@ -421,18 +424,18 @@ impl<F: Fs> Store<F> {
     /// [`Error::RolledBack`] when an operation failed and everything was undone; [`Error::OutcomeUnknown`] when a barrier failed.
     pub(crate) fn carry_out(&self, journal: &Journal, applier: &Applier<'_, F>, skip: &HashSet<usize>) -> Result<()> {
         if let Err(error) = applier.open_stage(&journal.operations) {
-            return Err(self.roll_back(journal, 0, applier, skip, error));
+            return Err(self.roll_back(journal, applier, skip, error));
         }
         for (index, operation) in journal.operations.iter().enumerate() {
             if skip.contains(&index) {
                 continue;
             }
             if let Err(error) = applier.forward(index, operation) {
-                return Err(self.roll_back(journal, index + 1, applier, skip, error));
+                return Err(self.roll_back(journal, applier, skip, error));
             }
         }
         if let Err(error) = self.install_head(&journal.begin.head) {
-            return Err(self.roll_back(journal, journal.operations.len(), applier, skip, error));
+            return Err(self.roll_back(journal, applier, skip, error));
         }
         // Barrier 3 buys G1's "a commit that returned success survives power loss": every rename and HEAD before the journal
         // that could repeat them is retired.
@@ -441,14 +444,7 @@ impl<F: Fs> Store<F> {
 
     /// The undo intent is durable before anything is undone: a crash from here on finishes undoing. What was done so far is
     /// durable before the intent: without RENAME_EXCHANGE the old entry's second name could be lost, and the new one's not.
-    fn roll_back(
-        &self,
-        journal: &Journal,
-        begun: usize,
-        applier: &Applier<'_, F>,
-        skip: &HashSet<usize>,
-        cause: Error,
-    ) -> Error {
+    fn roll_back(&self, journal: &Journal, applier: &Applier<'_, F>, skip: &HashSet<usize>, cause: Error) -> Error {
         let undone = self
             .head()
             .and_then(|head| match relation(journal, head.as_ref()) {
@@ -458,16 +454,17 @@ impl<F: Fs> Store<F> {
             .and_then(|()| self.sync_all())
             .and_then(|()| self.rename(&state_path(name::JOURNAL), &state_path(name::JOURNAL_UNDO)))
             .and_then(|()| self.sync_state())
-            .and_then(|()| self.undo(journal, begun, applier, skip));
+            .and_then(|()| self.undo(journal, applier, skip));
         match undone {
             Ok(()) => Error::RolledBack { source: Box::new(cause) },
             Err(_) => self.unknown_outcome(cause),
         }
     }
 
-    /// Undoes the first `begun` operations in reverse, durably, and then drops the undo intent.
-    fn undo(&self, journal: &Journal, begun: usize, applier: &Applier<'_, F>, skip: &HashSet<usize>) -> Result<()> {
-        for (index, operation) in journal.operations.iter().enumerate().take(begun).rev() {
+    /// Undoes every operation in reverse, durably, and then drops the undo intent. Every one: in recovery those after the one
+    /// that failed may have been done before the crash.
+    fn undo(&self, journal: &Journal, applier: &Applier<'_, F>, skip: &HashSet<usize>) -> Result<()> {
+        for (index, operation) in journal.operations.iter().enumerate().rev() {
             if !skip.contains(&index) {
                 applier.back(index, operation)?;
             }
@@ -475,8 +472,9 @@ impl<F: Fs> Store<F> {
         // The undone renames are durable before the intent that could repeat them goes.
         self.sync_all()?;
         self.drop_journal(name::JOURNAL_UNDO, RecoveredCommit::Discarded)?;
+        // Best effort: without the journal they mean nothing, and the next commit writes them anew.
         for path in [state_path(name::HEAD_NEW), manifest_path(journal.begin.head.info.generation)] {
-            self.state.remove_entry(&path, Kind::File)?;
+            let _ = self.state.remove_entry(&path, Kind::File);
         }
         Ok(())
     }
