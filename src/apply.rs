@@ -28,7 +28,7 @@ use crate::error::{Error, Result};
 use crate::fs::tree::Tree;
 use crate::fs::{Fs, Kind, RenameMode, Stat};
 use crate::journal::record::Operation;
-use crate::manifest::Object;
+use crate::manifest::{Entry, Object};
 use crate::mutant::{Mutant, left_out};
 use crate::path::RelPath;
 use crate::store::{Capabilities, Output};
@@ -176,6 +176,26 @@ impl<'a, F: Fs> Applier<'a, F> {
         Ok(())
     }
 
+    /// Takes back [`Applier::open_stage`], once everything is in the stage again that it held.
+    pub(crate) fn close_stage(&self, operations: &[Operation], entries: &[Entry]) -> Result<()> {
+        let Some(stage) = &self.stage else { return Ok(()) };
+        stage.forget();
+        let root = operations.iter().filter_map(|operation| match operation {
+            Operation::Add { path, new } if path.is_root() => Some((path, new)),
+            _ => None,
+        });
+        let all = root.chain(entries.iter().map(|entry| (&entry.path, &entry.object)));
+        let closed: Vec<_> =
+            all.filter(|(_, object)| object.kind == Kind::Directory && object.mode & 0o700 != 0o700).collect();
+        // A directory is closed after those below it.
+        for (path, object) in closed.into_iter().rev() {
+            if stage.stat(path)?.is_some_and(|stat| stat.is_dir() && stat.mode == object.mode | 0o700) {
+                stage.set_dir_mode(path, object.mode)?;
+            }
+        }
+        Ok(())
+    }
+
     /// How far operation `index` has come.
     pub(crate) fn state(&self, index: usize, operation: &Operation) -> Result<State> {
         match self.state_by(index, operation, Doubt::No)? {
@@ -203,9 +223,7 @@ impl<'a, F: Fs> Applier<'a, F> {
         Ok(match (stat, modes.and_then(|modes| modes.moved_by)) {
             (Some(stat), _) if stat.is_dir() && stat.mode == to => State::Done,
             (Some(stat), _) if stat.is_dir() && stat.mode == from => State::NotDone,
-            (Some(stat), _) if stat.is_dir() && modes.is_some_and(|modes| modes.know(stat.mode)) => {
-                State::NotDone
-            }
+            (Some(stat), _) if stat.is_dir() && modes.is_some_and(|modes| modes.know(stat.mode)) => State::NotDone,
             // The directory has left its place, or has not come yet.
             (stat, Some(moved_by)) if !left_out(Mutant::MovedModes) && !stat.is_some_and(|stat| stat.is_dir()) => {
                 if index < moved_by {

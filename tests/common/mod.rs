@@ -98,6 +98,18 @@ pub fn state_of(out: &Path) -> PathBuf {
     out.with_file_name(OsStr::from_bytes(&name))
 }
 
+/// Of what generations displaced only the last is kept, and of the one before it the journal: the proof of what was removed.
+pub fn assert_only_the_last_is_kept(out: &Path) {
+    let kept = std::fs::read_dir(state_of(out).join("previous")).unwrap();
+    let mut kept: Vec<PathBuf> = kept.map(|entry| entry.unwrap().path()).collect();
+    kept.sort_by_key(|path| path.file_name().unwrap().to_str().unwrap().parse::<u64>().unwrap());
+    assert!((1..=2).contains(&kept.len()), "{kept:?}");
+    for earlier in &kept[..kept.len() - 1] {
+        let names: Vec<_> = std::fs::read_dir(earlier).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(names, ["journal"], "{}", earlier.display());
+    }
+}
+
 /// A small generator of repeatable random numbers (xorshift64*): tests need variety, not quality.
 pub struct Random(u64);
 

@@ -231,8 +231,7 @@ fn deep<F: Fs>(ground: &Ground<F>, name: &[u8], levels: usize) {
     }
     assert_eq!(fs::read_dir(ground.out()).unwrap().count(), 1);
     assert!(store.sweep().unwrap().is_empty());
-    let state = super::state_of(&ground.out());
-    assert_eq!(fs::read_dir(state.join("previous")).unwrap().count(), 1);
+    super::assert_only_the_last_is_kept(&ground.out());
 }
 
 fn read_deep(out: &Path, path: &RelPath) -> Vec<u8> {
