@@ -97,7 +97,7 @@ fn measure_round(dir: &Path, files: usize, [fresh, replaced, change, full, nothi
     let transaction_stage = transaction.keep()?;
     sync(dir)?;
     let digest = timed(|| digest_all(&stage))?;
-    let (_, id) = Store::parse_stage(&txfs::fs::LinuxFs::new(), &transaction_stage).ok_or("no stage")?;
+    let (_, id) = Store::parse_stage(&txfs::fs::LinuxFs::new(), &transaction_stage)?.ok_or("no stage")?;
     let case = timed(|| commit(store.resume(id)?))?;
     full.note(case, digest + floor_change);
 

@@ -26,7 +26,7 @@ use crate::apply::Applier;
 use crate::digest;
 use crate::error::{Error, Problem, Result};
 use crate::fs::stream::Stream;
-use crate::fs::tree::{Tree, Walked};
+use crate::fs::tree::{Tree, Walked, is_absent};
 use crate::fs::{Fs, Kind, LinuxFs, Stat, found};
 use crate::journal::reader::Journal;
 use crate::journal::record::{Begin, Operation, TransactionId};
@@ -287,11 +287,21 @@ impl<F: Fs> Store<F> {
     /// The transaction and the output that a stage's path belongs to; `None` when the path is no stage of txfs.
     ///
     /// The path need not exist: some tools remove the directory that they are told to write to.
-    pub fn parse_stage(fs: &F, stage: &Path) -> Option<(PathBuf, TransactionId)> {
-        if stage.file_name()? != STAGE {
-            return None;
+    ///
+    /// # Errors
+    /// The path cannot be resolved, for another reason than that it leads nowhere.
+    pub fn parse_stage(fs: &F, stage: &Path) -> Result<Option<(PathBuf, TransactionId)>> {
+        let Some(parent) = stage.parent().filter(|_| stage.file_name() == Some(OsStr::new(STAGE))) else {
+            return Ok(None);
+        };
+        match fs.resolve(parent) {
+            Err(error) if is_absent(&error) => Ok(None),
+            Err(error) => Err(Error::io("find the transaction of", stage)(error)),
+            Ok(directory) => Ok(Self::parse_directory(&directory)),
         }
-        let directory = fs.resolve(stage.parent()?).ok()?;
+    }
+
+    fn parse_directory(directory: &Path) -> Option<(PathBuf, TransactionId)> {
         let id = txdir::parse_id(directory.file_name()?.as_bytes())?;
         let transactions = directory.parent()?;
         let state = transactions.parent()?;

@@ -456,3 +456,15 @@ fn a_part_of_a_stage_is_never_found_open() {
         assert!((2..12).contains(&failed), "{call} failed {failed} times");
     }
 }
+
+#[test]
+fn a_stage_that_cannot_be_looked_for_is_not_said_to_be_gone() {
+    let (_dir, out) = scratch();
+    let store = Store::open(&out).unwrap();
+    let transaction = store.begin(BeginOptions::default()).unwrap().keep().unwrap();
+    let kernel = Faulty::new(|call| (*call == Call::Read("resolve")).then_some(Errno::EIO));
+    assert!(matches!(Store::parse_stage(&kernel, &transaction), Err(Error::Io { .. })));
+    assert!(Store::parse_stage(&LinuxFs::new(), &transaction).unwrap().is_some());
+    let gone = out.with_file_name(".other.txfs/tx/00ff00ff00ff00ff/stage");
+    assert!(Store::parse_stage(&LinuxFs::new(), &gone).unwrap().is_none());
+}

@@ -48,7 +48,7 @@ fn find_transaction(
     store: &Store,
     stage: &std::path::Path,
 ) -> Result<Option<OpenTransaction>, Failure> {
-    let Some((output, id)) = handle::parse(stage) else { return Ok(None) };
+    let Some((output, id)) = handle::parse(stage)? else { return Ok(None) };
     if output != store.output() {
         let (stage, output) = (Shown(stage), context.ui.name(&output));
         return Err(usage(format!("{stage} is a stage of {output}")));

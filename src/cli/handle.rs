@@ -15,7 +15,7 @@ const INTERVAL: Duration = Duration::from_millis(10);
 
 /// The transaction that `handle` means, with its recovered store.
 pub(super) fn find(context: &Context, handle: &Path) -> Result<(Store, TransactionId), Failure> {
-    if let Some((output, id)) = parse(handle) {
+    if let Some((output, id)) = parse(handle)? {
         return Ok((context.expect(&output)?, id));
     }
     if is_stage(handle) {
@@ -61,7 +61,7 @@ pub(super) fn only(context: &Context, store: &Store) -> Result<OpenTransaction, 
 }
 
 /// The output and the transaction that a stage belongs to.
-pub(super) fn parse(stage: &Path) -> Option<(PathBuf, TransactionId)> {
+pub(super) fn parse(stage: &Path) -> Result<Option<(PathBuf, TransactionId)>, Error> {
     Store::parse_stage(&LinuxFs::new(), stage)
 }
 

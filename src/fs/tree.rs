@@ -225,6 +225,6 @@ impl<F: Fs> Tree<F> {
 }
 
 /// Whether the error says that nothing is at the path: nothing can be below a file or a link either.
-fn is_absent(error: &io::Error) -> bool {
+pub(crate) fn is_absent(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound || is_not_directory(error)
 }
