@@ -104,14 +104,15 @@ impl<W: Write> FrameWriter<W> {
 
 /// Reads what [`FrameWriter`] wrote, from any bytes.
 pub(crate) struct FrameReader<R: Read> {
-    input: R,
+    input: io::BufReader<R>,
     offset: u64,
     hasher: blake3::Hasher,
 }
 
 impl<R: Read> FrameReader<R> {
     /// Reads and checks the header.
-    pub(crate) fn new(mut input: R, format: Format) -> Result<Self, Damage> {
+    pub(crate) fn new(input: R, format: Format) -> Result<Self, Damage> {
+        let mut input = io::BufReader::with_capacity(64 << 10, input);
         let mut header = [0; HEADER_LEN];
         let got = fill(&mut input, &mut header)?;
         if header[..got] != format.header()[..got] {
