@@ -696,7 +696,8 @@ impl<F: Fs> Transaction<'_, F> {
     /// Nothing differs: the output and HEAD are not touched, and the transaction is over.
     fn nothing_to_do(&mut self, head: Option<Head>, plan: Plan) -> Result<Committed> {
         self.open = false;
-        let warnings = self.store.retire_transaction(self.id).err().into_iter().collect();
+        let ended = self.store.retire_transaction(self.id).or_else(|_| self.store.remove_transaction(self.id));
+        let warnings = ended.err().into_iter().collect();
         let totals = head.map(|head| head.totals).unwrap_or_default();
         Ok(Committed { generation: self.meta.base, changed: false, plan, totals, warnings, rescued: Vec::new() })
     }
