@@ -50,7 +50,7 @@ pub struct Recovered {
     pub discarded: Vec<TransactionId>,
     /// Where entries were moved that txfs found among its own and could not prove to be so.
     pub rescued: Vec<PathBuf>,
-    /// What failed after the commit was durable. The commit stands; the next txfs command tries again.
+    /// What failed after the output was as it has to be. The next txfs command tries again.
     pub warnings: Vec<Error>,
 }
 
@@ -257,7 +257,12 @@ impl<F: Fs> Store<F> {
     /// Recovers under the store's lock.
     pub(crate) fn recover_locked(&self, lock: &Lock<F>, skip_unknown: bool) -> Result<Recovered> {
         let mut recovered = self.recover_commit(skip_unknown)?;
-        recovered.discarded = self.discard_dead(lock)?;
+        match self.discard_dead(lock) {
+            Ok(discarded) => recovered.discarded = discarded,
+            // The output is as it has to be, and what is dead can wait.
+            Err(error @ Error::Io { .. }) => recovered.warnings.push(error),
+            Err(error) => return Err(error),
+        }
         Ok(recovered)
     }
 
@@ -293,7 +298,7 @@ impl<F: Fs> Store<F> {
     fn read_journal(&self, name: &str) -> Result<Option<Result<Journal, Box<Partial>>>> {
         let path = state_path(name);
         let Some(stream) = open_trusted(&self.state, &path)? else { return Ok(None) };
-        match reader::read(std::io::BufReader::with_capacity(64 << 10, stream)) {
+        match reader::read(stream) {
             Err(partial) if matches!(partial.damage, Damage::Io(_)) => Err(self.damaged(&path, partial.damage)),
             read => Ok(Some(read)),
         }
@@ -532,8 +537,9 @@ impl<F: Fs> Store<F> {
             self.drop_journal(name::JOURNAL, RecoveredCommit::Discarded)?;
         }
         self.drop_journal(name::JOURNAL_UNDO, RecoveredCommit::Discarded)?;
+        // Best effort: without the journal they mean nothing, and the next commit writes them anew.
         for path in [state_path(name::HEAD_NEW), manifest_path(journal.begin.head.info.generation)] {
-            self.state.remove_entry(&path, Kind::File)?;
+            let _ = self.state.remove_entry(&path, Kind::File);
         }
         Ok(())
     }

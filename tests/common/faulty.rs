@@ -22,10 +22,24 @@ pub enum Call {
     RemoveDir {
         name: Vec<u8>,
     },
+    RemoveFile {
+        name: Vec<u8>,
+    },
     /// Any other that changes something.
     Other(&'static str),
     /// One that only looks.
     Read(&'static str),
+}
+
+impl Call {
+    /// Whether it is this one of those that change something.
+    pub fn is(&self, name: &str) -> bool {
+        match self {
+            Self::RemoveFile { .. } => name == "remove_file",
+            Self::Other(other) => *other == name,
+            _ => false,
+        }
+    }
 }
 
 type Rule = dyn Fn(&Call) -> Option<Errno> + Send + Sync;
@@ -77,6 +91,7 @@ impl Fs for Faulty {
         self.kernel.read_anchor_link(path)
     }
     fn open_dir(&self, at: &OwnedFd, path: &RelPath) -> io::Result<OwnedFd> {
+        self.look("open_dir")?;
         self.kernel.open_dir(at, path)
     }
     fn open_file(&self, at: &OwnedFd, name: &[u8]) -> io::Result<File> {
@@ -90,6 +105,7 @@ impl Fs for Faulty {
         self.kernel.create_file(at, name, mode)
     }
     fn stat(&self, at: &OwnedFd, name: &[u8]) -> io::Result<Stat> {
+        self.look("stat")?;
         self.kernel.stat(at, name)
     }
     fn stat_dir(&self, dir: &OwnedFd) -> io::Result<Stat> {
@@ -145,7 +161,7 @@ impl Fs for Faulty {
         self.kernel.rename(from, name, to, new_name, mode)
     }
     fn remove_file(&self, at: &OwnedFd, name: &[u8]) -> io::Result<()> {
-        self.other("remove_file")?;
+        self.ask(&Call::RemoveFile { name: name.to_vec() })?;
         self.kernel.remove_file(at, name)
     }
     fn remove_dir(&self, at: &OwnedFd, name: &[u8]) -> io::Result<()> {
