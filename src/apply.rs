@@ -28,7 +28,7 @@ use crate::error::{Error, Result};
 use crate::fs::tree::Tree;
 use crate::fs::{Fs, Kind, RenameMode, Stat};
 use crate::journal::record::Operation;
-use crate::manifest::Object;
+use crate::manifest::{Entry, Object};
 use crate::mutant::{Mutant, left_out};
 use crate::path::RelPath;
 use crate::store::{Capabilities, Output};
@@ -173,6 +173,26 @@ impl<'a, F: Fs> Applier<'a, F> {
             }
         }
         stage.forget();
+        Ok(())
+    }
+
+    /// Takes back [`Applier::open_stage`], once everything is in the stage again that it held.
+    pub(crate) fn close_stage(&self, operations: &[Operation], entries: &[Entry]) -> Result<()> {
+        let Some(stage) = &self.stage else { return Ok(()) };
+        stage.forget();
+        let root = operations.iter().filter_map(|operation| match operation {
+            Operation::Add { path, new } if path.is_root() => Some((path, new)),
+            _ => None,
+        });
+        let all = root.chain(entries.iter().map(|entry| (&entry.path, &entry.object)));
+        let closed: Vec<_> =
+            all.filter(|(_, object)| object.kind == Kind::Directory && object.mode & 0o700 != 0o700).collect();
+        // A directory is closed after those below it.
+        for (path, object) in closed.into_iter().rev() {
+            if stage.stat(path)?.is_some_and(|stat| stat.is_dir() && stat.mode == object.mode | 0o700) {
+                stage.set_dir_mode(path, object.mode)?;
+            }
+        }
         Ok(())
     }
 

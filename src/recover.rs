@@ -529,6 +529,10 @@ impl<F: Fs> Store<F> {
                 applier.back(index, operation)?;
             }
         }
+        // The transaction may be committed again, and its stage has to mean what it meant.
+        if let Ok(manifest) = self.manifest(&journal.begin.head) {
+            applier.close_stage(&journal.operations, &manifest.entries)?;
+        }
         // The undone renames are durable before the intent that could repeat them goes.
         if !left_out(Mutant::UndoneBarrier) {
             self.sync_all()?;

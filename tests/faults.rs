@@ -471,7 +471,7 @@ fn a_stage_that_cannot_be_looked_for_is_not_said_to_be_gone() {
 
 /// A commit of the new tree that was cut short: at the `moves`-th move nothing has an effect any more, as if the process were
 /// gone; with `undoing`, that move fails, and it is gone after one was undone.
-fn cut_short(out: &Path, moves: usize, undoing: bool) {
+fn cut_short(out: &Path, options: BeginOptions, moves: usize, undoing: bool) {
     let (seen, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
     let dead = AtomicBool::new(false);
     let kernel = Faulty::new(move |call| {
@@ -488,7 +488,7 @@ fn cut_short(out: &Path, moves: usize, undoing: bool) {
         dead.load(Ordering::SeqCst).then_some(Errno::EIO)
     });
     let store = Store::open_with(&OpenOptions::with(kernel), out).unwrap();
-    let mut transaction = store.begin(BeginOptions::default()).unwrap();
+    let mut transaction = store.begin(options).unwrap();
     fill(&mut transaction);
     assert_eq!(transaction.commit(&lenient()).unwrap_err().outcome(), Outcome::Unknown);
 }
@@ -502,7 +502,7 @@ fn recovery_that_meets_an_error_is_whole_or_says_so() {
             for n in 0.. {
                 let (_dir, out) = scratch();
                 publish(&Store::open(&out).unwrap(), &OLD).unwrap();
-                cut_short(&out, 2, undoing);
+                cut_short(&out, BeginOptions::default(), 2, undoing);
                 let fired = Arc::new(AtomicBool::new(false));
                 let (count, met) = (AtomicUsize::new(0), fired.clone());
                 let kernel = Faulty::new(move |asked| {
@@ -581,4 +581,17 @@ fn a_commit_that_was_undone_is_known_to_be_so() {
     fill(&mut transaction);
     assert_eq!(transaction.commit(&lenient()).unwrap_err().outcome(), Outcome::Unchanged);
     assert_eq!(snapshot(&out), old);
+}
+
+#[test]
+fn a_commit_that_recovery_undid_can_be_committed_as_it_was_staged() {
+    let [old, new] = expected();
+    let (_dir, out) = scratch();
+    publish(&Store::open(&out).unwrap(), &OLD).unwrap();
+    cut_short(&out, BeginOptions::default().detached(true), 2, true);
+    let store = Store::open(&out).unwrap();
+    assert_eq!(snapshot(&out), old);
+    let open = store.transactions().unwrap().remove(0);
+    store.resume(open.id).unwrap().commit(&lenient()).unwrap();
+    assert_eq!(snapshot(&out), new, "the read-only directory too");
 }
