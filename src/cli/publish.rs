@@ -29,7 +29,7 @@ pub(super) struct PublishArgs {
 
 pub(super) fn run(context: &Context, args: &PublishArgs) -> Result<u8, Failure> {
     let source = args.src.canonicalize().map_err(|error| cannot("open the directory", &args.src, error))?;
-    if !source.is_dir() {
+    if !source.metadata().map_err(|error| cannot("read the attributes of", &args.src, error))?.is_dir() {
         return Err(usage(format!("{} is not a directory", Shown(&args.src))));
     }
     // Before anything is made.

@@ -274,11 +274,11 @@ impl Fs for LinuxFs {
     }
 
     fn sync_dir(&self, dir: &OwnedFd) -> io::Result<()> {
-        Ok(unistd::fsync(dir)?)
+        unistd::fsync(dir).map_err(of_directory)
     }
 
     fn sync_fs(&self, dir: &OwnedFd) -> io::Result<()> {
-        Ok(unistd::syncfs(dir.as_fd())?)
+        unistd::syncfs(dir.as_fd()).map_err(of_directory)
     }
 
     fn try_lock(&self, file: &File) -> io::Result<bool> {
@@ -324,6 +324,11 @@ fn open_readable_or_not(at: impl AsFd, path: &(impl nix::NixPath + ?Sized), flag
         Err(Errno::EACCES) => Ok(fcntl::openat(&at, path, flags | OFlag::O_PATH, Mode::empty())?),
         result => Ok(result?),
     }
+}
+
+/// A directory that could only be opened to be searched cannot be synced either.
+fn of_directory(errno: Errno) -> io::Error {
+    if errno == Errno::EBADF { Errno::EACCES.into() } else { errno.into() }
 }
 
 fn convert(stat: &FileStat) -> Stat {
