@@ -32,7 +32,7 @@ use crate::error::{Error, Result};
 use crate::frame::{Damage, Format, FrameReader, FrameWriter};
 use crate::fs::stream::Stream;
 use crate::fs::tree::Tree;
-use crate::fs::{Fs, Kind, LinuxFs, RenameMode, found, is_not_directory};
+use crate::fs::{Fs, Kind, LinuxFs, RenameMode, found, is_not_directory, is_unsupported};
 use crate::lock::{self, Lock};
 use crate::manifest::{Digest, Head, Manifest, decode, encode};
 use crate::mutant::{Mutant, left_out};
@@ -587,14 +587,7 @@ fn probe<F: Fs>(state: &Tree<F>) -> Result<Capabilities> {
 fn supported(result: io::Result<()>) -> io::Result<bool> {
     match result {
         Ok(()) => Ok(true),
-        Err(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported | io::ErrorKind::PermissionDenied
-            ) =>
-        {
-            Ok(false)
-        }
+        Err(error) if is_unsupported(&error) => Ok(false),
         Err(error) => Err(error),
     }
 }

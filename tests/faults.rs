@@ -595,3 +595,12 @@ fn a_commit_that_recovery_undid_can_be_committed_as_it_was_staged() {
     store.resume(open.id).unwrap().commit(&lenient()).unwrap();
     assert_eq!(snapshot(&out), new, "the read-only directory too");
 }
+
+#[test]
+fn a_probe_that_is_denied_says_nothing_about_the_file_system() {
+    let (_dir, out) = scratch();
+    let (kernel, arm) = nth(0, |call| matches!(call, Call::Rename { name, .. } if name == b"one"), Errno::EACCES);
+    arm.store(true, Ordering::SeqCst);
+    assert!(Store::open_with(&OpenOptions::with(kernel), &out).is_err());
+    assert!(Store::open(&out).unwrap().capabilities().exchange);
+}

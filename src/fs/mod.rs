@@ -194,6 +194,15 @@ pub(crate) fn found<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     }
 }
 
+/// Whether the file system does not have the call that failed. EPERM says so of links; EACCES says nothing of the kind.
+pub(crate) fn is_unsupported(error: &io::Error) -> bool {
+    match error.kind() {
+        io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported => true,
+        io::ErrorKind::PermissionDenied => error.raw_os_error() != Some(nix::errno::Errno::EACCES as i32),
+        _ => false,
+    }
+}
+
 /// Whether something other than a directory, a symbolic link among it, was where a directory had to be.
 pub(crate) fn is_not_directory(error: &io::Error) -> bool {
     let link = nix::errno::Errno::ELOOP as i32;
