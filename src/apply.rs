@@ -203,9 +203,7 @@ impl<'a, F: Fs> Applier<'a, F> {
         Ok(match (stat, modes.and_then(|modes| modes.moved_by)) {
             (Some(stat), _) if stat.is_dir() && stat.mode == to => State::Done,
             (Some(stat), _) if stat.is_dir() && stat.mode == from => State::NotDone,
-            (Some(stat), _) if stat.is_dir() && modes.is_some_and(|modes| modes.know(stat.mode)) => {
-                State::NotDone
-            }
+            (Some(stat), _) if stat.is_dir() && modes.is_some_and(|modes| modes.know(stat.mode)) => State::NotDone,
             // The directory has left its place, or has not come yet.
             (stat, Some(moved_by)) if !left_out(Mutant::MovedModes) && !stat.is_some_and(|stat| stat.is_dir()) => {
                 if index < moved_by {

@@ -99,7 +99,9 @@ impl<'scope, F: Fs + 'scope> Scan<'_, 'scope, '_, F> {
         let mut entry = Entry { object: Object::new(kind, &stat, Digest::default()), path };
         match self.known.get(&entry.path) {
             _ if kind == Kind::Directory => {}
-            _ if kind == Kind::File && stat.nlink > 1 && !left_out(Mutant::HardLinkCopy) => self.linked.push((index, stat)),
+            _ if kind == Kind::File && stat.nlink > 1 && !left_out(Mutant::HardLinkCopy) => {
+                self.linked.push((index, stat))
+            }
             Some(object) if object.is(&stat) => entry.object.digest = object.digest,
             _ => self.pool.push(index, &entry),
         }

@@ -152,7 +152,9 @@ impl<F: Fs> Store<F> {
             Attempt::Missing => return Ok(Life::Dead(None)),
         };
         Ok(match self.read_meta(id)? {
-            Some(meta) if !meta.attached && (meta.is_of(&self.boot()?) || left_out(Mutant::BootCheck)) => Life::Detached,
+            Some(meta) if !meta.attached && (meta.is_of(&self.boot()?) || left_out(Mutant::BootCheck)) => {
+                Life::Detached
+            }
             _ => Life::Dead(Some(lock)),
         })
     }
