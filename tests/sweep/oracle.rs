@@ -272,14 +272,18 @@ impl Case<'_> {
         let layout = set(&[".gitignore", "HEAD", "lock", "manifests", "previous", "store", "tx"]);
         ensure!(found == layout, "the state directory holds {found:?}");
         ensure!(list("tx").is_empty(), "transactions are left: {:?}", list("tx"));
-        let previous: Vec<_> = list("previous").into_iter().collect();
-        let [current] = &previous[..] else { return Err(format!("previous holds {previous:?}")) };
-        let generation: u64 = current.parse().map_err(|_| format!("previous holds {previous:?}"))?;
-        let kept: BTreeSet<_> =
-            [generation - 1, generation].iter().filter(|kept| **kept > 0).map(ToString::to_string).collect();
-        ensure!(list("manifests") == kept, "at generation {generation} manifests holds {:?}", list("manifests"));
-        let displaced = list(&format!("previous/{current}"));
-        ensure!(displaced.is_subset(&set(&["journal", "removed", "stage"])), "previous/{current} holds {displaced:?}");
+        let status = works("status", &self.argument(&["status", "--json"]))?;
+        let status: Value = serde_json::from_str(status.out.trim()).map_err(|error| error.to_string())?;
+        let generation = status["generation"].as_u64().ok_or("no generation")?;
+        let last = |count: u64| (1..=generation).rev().take(count as usize).map(|kept| kept.to_string());
+        let (manifests, previous) = (list("manifests"), list("previous"));
+        ensure!(manifests.is_subset(&last(3).collect()), "at generation {generation} manifests holds {manifests:?}");
+        ensure!(last(2).all(|kept| manifests.contains(&kept)), "manifests holds only {manifests:?}");
+        ensure!(previous.is_subset(&last(2).collect()), "at generation {generation} previous holds {previous:?}");
+        for (kept, parts) in last(2).zip([&["journal", "removed", "stage"][..], &["journal"]]) {
+            let displaced = list(&format!("previous/{kept}"));
+            ensure!(displaced.is_subset(&set(parts)), "previous/{kept} holds {displaced:?}");
+        }
         Ok(())
     }
 }
