@@ -148,6 +148,8 @@ pub(crate) struct Fault {
 #[derive(Debug)]
 pub(crate) struct Disk {
     pub(crate) image: Image,
+    /// What it held at the last flush since it is watched.
+    flushed: Image,
     log: Option<Vec<Event>>,
     fault: Option<Fault>,
     broken: bool,
@@ -158,7 +160,8 @@ pub(crate) struct Disk {
 
 impl Disk {
     pub(crate) fn new() -> Self {
-        Self { image: Image::new(0), log: None, fault: None, broken: false, writes: 0, flushes: 0, fired: 0 }
+        let (image, flushed) = (Image::new(0), Image::new(0));
+        Self { image, flushed, log: None, fault: None, broken: false, writes: 0, flushes: 0, fired: 0 }
     }
 
     pub(crate) fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<(), ()> {
@@ -176,6 +179,7 @@ impl Disk {
         self.ask(Request::Flush, self.flushes)?;
         if let Some(log) = &mut self.log {
             log.push(Event::Flush);
+            self.flushed = self.image.clone();
         }
         Ok(())
     }
@@ -198,8 +202,14 @@ impl Disk {
 
     /// Counts from here, writes down what happens, and fails as told.
     pub(crate) fn watch(&mut self, fault: Option<Fault>) {
+        self.flushed = self.image.clone();
         (self.log, self.fault) = (Some(Vec::new()), fault);
         (self.broken, self.writes, self.flushes, self.fired) = (false, 0, 0, 0);
+    }
+
+    /// What a loss of power would leave now: if everything written reached the disk, and if nothing did since the last flush.
+    pub(crate) fn power_off(&self) -> (Image, Image) {
+        (self.image.clone(), self.flushed.clone())
     }
 
     /// Ends what [`Disk::watch`] began: what happened, and how many requests failed.

@@ -151,7 +151,7 @@ impl Disks {
         config.mount_options = vec![fuser::MountOption::FSName("txfs-replay".into())];
         config.n_threads = Some(count);
         let session = fuser::spawn_mount(Server(disks.clone()), at, &config).map_err(|error| format!("FUSE: {error}"))?;
-        Ok(Self { disks, at: at.to_path_buf(), cleanup: Some(Cleanup::mount(at)), session: Some(session) })
+        Ok(Self { disks, at: at.to_path_buf(), cleanup: Some(Cleanup::served(at)), session: Some(session) })
     }
 
     pub(crate) fn disk(&self, index: usize) -> (Shared, PathBuf) {

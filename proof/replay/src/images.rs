@@ -35,6 +35,12 @@ impl Counts {
     pub(crate) fn total(self) -> usize {
         self.prefixes + self.subsets + self.torn
     }
+
+    pub(crate) fn add(&mut self, other: Self) {
+        self.prefixes += other.prefixes;
+        self.subsets += other.subsets;
+        self.torn += other.torn;
+    }
 }
 
 /// Which of the unflushed writes reached the disk.

@@ -68,8 +68,12 @@ impl Variant {
         run(command.arg(device.path())).map(drop)
     }
 
-    pub(crate) fn options(&self) -> &'static str {
-        self.options
+    /// Whether it can be made here.
+    pub(crate) fn is_available(&self) -> Result<(), String> {
+        let found = std::env::var_os("PATH").is_some_and(|path| {
+            std::env::split_paths(&path).any(|directory| directory.join(self.make[0]).is_file())
+        });
+        if found { Ok(()) } else { Err(format!("there is no {}", self.make[0])) }
     }
 
     pub(crate) fn mount(&self, device: &Device, at: &Path) -> nix::Result<Mounted> {

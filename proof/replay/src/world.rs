@@ -85,6 +85,7 @@ pub(crate) fn differences(expected: &Tree, found: &Tree) -> String {
 /// The generations of one run, by number; generation 0 is nothing. What txfs does not own is a part of each but the first.
 #[derive(Debug, Clone)]
 pub(crate) struct World {
+    seed: u64,
     owned: Vec<Tree>,
     foreign: Tree,
 }
@@ -94,7 +95,7 @@ impl World {
     /// changes of kind and of mode.
     pub(crate) fn new(seed: u64, slots: usize) -> Self {
         let owned = (0..8).map(|generation| if generation == 0 { Tree::new() } else { tree(seed, slots, generation) });
-        Self { owned: owned.collect(), foreign: foreign() }
+        Self { seed, owned: owned.collect(), foreign: foreign() }
     }
 
     /// What the output has to be: what txfs publishes, and what it has to leave alone.
@@ -106,6 +107,10 @@ impl World {
 
     pub(crate) fn owned(&self, generation: usize) -> &Tree {
         &self.owned[generation]
+    }
+
+    pub(crate) fn seed(&self) -> u64 {
+        self.seed
     }
 
     /// The output before the first generation: foreign entries only.
