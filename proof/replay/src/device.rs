@@ -19,6 +19,7 @@ enum Held {
     Loop(PathBuf),
     /// What is served by this process.
     Served(PathBuf),
+    Scratch(PathBuf),
 }
 
 impl Held {
@@ -30,6 +31,7 @@ impl Held {
                 let _ = umount2(at, MntFlags::MNT_FORCE);
                 let _ = umount2(at, MntFlags::MNT_DETACH);
             }
+            Held::Scratch(at) => drop(std::fs::remove_dir_all(at)),
             Held::Loop(device) => drop(run(Command::new("losetup").arg("-d").arg(device))),
         }
     }
@@ -53,6 +55,10 @@ impl Cleanup {
 
     pub(crate) fn served(at: &Path) -> Self {
         Self::new(Held::Served(at.to_path_buf()))
+    }
+
+    pub(crate) fn scratch(at: &Path) -> Self {
+        Self::new(Held::Scratch(at.to_path_buf()))
     }
 
     /// It was undone already.

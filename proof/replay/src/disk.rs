@@ -64,7 +64,8 @@ impl Image {
         } else {
             let mut hasher = blake3::Hasher::new();
             hasher.update(&block.to_le_bytes()).update(&bytes);
-            let hash = u128::from_le_bytes(hasher.finalize().as_bytes()[..16].try_into().expect("a digest has 32 bytes"));
+            let hash =
+                u128::from_le_bytes(hasher.finalize().as_bytes()[..16].try_into().expect("a digest has 32 bytes"));
             self.hash = self.hash.wrapping_add(hash);
             self.blocks.insert(block, Arc::new(Block { bytes, hash }))
         };
@@ -115,7 +116,10 @@ fn pieces(offset: u64, length: usize) -> impl Iterator<Item = (u64, usize, std::
 /// What happened to a disk.
 #[derive(Debug, Clone)]
 pub(crate) enum Event {
-    Write { offset: u64, bytes: Arc<[u8]> },
+    Write {
+        offset: u64,
+        bytes: Arc<[u8]>,
+    },
     Flush,
     /// Said by whoever uses the disk.
     Mark(Mark),

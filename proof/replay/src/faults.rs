@@ -144,8 +144,12 @@ fn classify_commit(result: txfs::Result<txfs::Committed>) -> Told {
     Ok(match result {
         Ok(committed) if committed.warnings.is_empty() => ("committed", vec![2]),
         Ok(_) => ("committed with a warning", vec![2]),
-        Err(error) if error.outcome() == Outcome::Unchanged && error.kind() == ErrorKind::Failed => ("unchanged", vec![1]),
-        Err(error) if error.outcome() == Outcome::Unknown && error.kind() == ErrorKind::Unknown => ("unknown", vec![1, 2]),
+        Err(error) if error.outcome() == Outcome::Unchanged && error.kind() == ErrorKind::Failed => {
+            ("unchanged", vec![1])
+        }
+        Err(error) if error.outcome() == Outcome::Unknown && error.kind() == ErrorKind::Unknown => {
+            ("unknown", vec![1, 2])
+        }
         Err(error) => return Err(format!("told {:?} and {:?}: {error}", error.outcome(), error.kind())),
     })
 }
@@ -192,18 +196,17 @@ fn commit_when_full(
     name: &str,
     faults: &mut Faults,
 ) -> Result<bool, String> {
-    let failed = |error: Error| format!("{name}: before the disk was full: {error}");
     let mounted = bench.load(full)?;
-    remove_spares(bench)?;
-    let store = Store::open(bench.output()).map_err(failed)?;
-    let mut staged = world.stage(&store, 2).map_err(failed)?;
-    make_spares(bench, SPARES - left, unit)?;
-    let result = staged.commit();
+    remove_spares(bench, unit)?;
+    let result = Store::open(bench.output()).and_then(|store| {
+        let mut staged = world.stage(&store, 2)?;
+        let taken = make_spares(bench, SPARES - left, unit);
+        taken.map_err(|what| Error::Usage { path: bench.output(), what })?;
+        staged.commit()
+    });
     let hinted = result.as_ref().err().is_none_or(|error| error.hint().is_some());
     let said = result.as_ref().err().map(ToString::to_string);
     let told = classify_commit(result);
-    drop(staged);
-    drop(store);
     faults.runs += 1;
     faults.fired += usize::from(!matches!(told, Ok(("committed", _))));
     let verdict = told.and_then(|(word, allowed)| {
@@ -248,8 +251,18 @@ fn recover_when_full(bench: &Bench<'_>, job: &Job, unit: Unit, name: &str, fault
 enum Unit {
     /// Blocks of 4096 bytes.
     Blocks,
-    /// Blocks, and names with a few bytes each.
+    /// Blocks, and names with a few bytes each, by the dozen: as many as share a block of metadata.
     Names,
+}
+
+impl Unit {
+    fn files(self) -> usize {
+        if matches!(self, Unit::Names) { 12 } else { 1 }
+    }
+
+    fn content(self) -> Vec<u8> {
+        vec![7; if matches!(self, Unit::Names) { 100 } else { 4096 }]
+    }
 }
 
 const FILLER: &str = "filler";
@@ -289,8 +302,8 @@ fn spare(bench: &Bench<'_>, index: usize) -> std::path::PathBuf {
 
 /// Takes up units, as many as there is room for.
 fn make_spares(bench: &Bench<'_>, count: usize, unit: Unit) -> Result<(), String> {
-    let content = vec![7; if matches!(unit, Unit::Names) { 100 } else { 4096 }];
-    for index in 0..count {
+    let content = unit.content();
+    for index in 0..count * unit.files() {
         match fs::write(spare(bench, index), &content) {
             Err(error) if is_full(&error) => break,
             result => result.map_err(|error| format!("taking up room: {error}"))?,
@@ -299,8 +312,8 @@ fn make_spares(bench: &Bench<'_>, count: usize, unit: Unit) -> Result<(), String
     bench.sync().or_else(|error| if error.contains("ENOSPC") { Ok(()) } else { Err(error) })
 }
 
-fn remove_spares(bench: &Bench<'_>) -> Result<(), String> {
-    for index in 0..SPARES {
+fn remove_spares(bench: &Bench<'_>, unit: Unit) -> Result<(), String> {
+    for index in 0..SPARES * unit.files() {
         match fs::remove_file(spare(bench, index)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             result => result.map_err(|error| format!("making room: {error}"))?,

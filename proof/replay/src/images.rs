@@ -113,7 +113,14 @@ impl Choice {
 }
 
 /// Writes some of the units that a write consists of.
-fn tear(image: &mut Image, write: &(u64, Arc<[u8]>), unit: usize, variant: &Variant, chance: usize, random: &mut Random) {
+fn tear(
+    image: &mut Image,
+    write: &(u64, Arc<[u8]>),
+    unit: usize,
+    variant: &Variant,
+    chance: usize,
+    random: &mut Random,
+) {
     let (offset, bytes) = write;
     let mut superblock = None;
     for (index, part) in bytes.chunks(unit.min(bytes.len().max(1))).enumerate() {
@@ -163,7 +170,8 @@ pub(crate) fn generate(
                 consider(&mut counts, recording, number, Choice::Prefix(prefix));
             }
             for write in 0..writes {
-                systematic.extend([Choice::Without(write), Choice::Alone(write)].map(|choice| (recording, number, choice)));
+                systematic
+                    .extend([Choice::Without(write), Choice::Alone(write)].map(|choice| (recording, number, choice)));
                 if epoch.writes[write].1.len() > SECTOR {
                     let torn = [Choice::Torn(write, random.next()), Choice::TornAmongAll(write, random.next())];
                     systematic.extend(torn.map(|choice| (recording, number, choice)));

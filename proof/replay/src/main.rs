@@ -116,18 +116,20 @@ struct Ground {
     disks: fuse::Disks,
     _memory: device::Mounted,
     scratch: tempfile::TempDir,
+    _cleanup: device::Cleanup,
 }
 
 impl Ground {
     fn new() -> Result<Self, String> {
         let scratch = tempfile::Builder::new().prefix("txfs-replay").tempdir().map_err(|error| error.to_string())?;
+        let cleanup = device::Cleanup::scratch(scratch.path());
         let (memory, served) = (scratch.path().join("memory"), scratch.path().join("disks"));
         for directory in [&memory, &served] {
             std::fs::create_dir(directory).map_err(|error| error.to_string())?;
         }
         let mounted = device::Mounted::new("txfs-replay".as_ref(), &memory, "tmpfs", "size=50%");
         let mounted = mounted.map_err(|error| format!("tmpfs: {error}"))?;
-        Ok(Self { disks: fuse::Disks::serve(&served, VARIANTS.len())?, _memory: mounted, scratch })
+        Ok(Self { disks: fuse::Disks::serve(&served, VARIANTS.len())?, _memory: mounted, scratch, _cleanup: cleanup })
     }
 
     fn bench<'v>(&self, variant: &'v Variant) -> Result<Bench<'v>, String> {
@@ -167,7 +169,8 @@ fn run(options: &Options) -> Result<usize, String> {
 fn in_parallel<T: Sync>(items: &[T], each: impl Fn(&T) -> Result<usize, String> + Sync) -> Result<usize, String> {
     std::thread::scope(|scope| {
         let threads: Vec<_> = items.iter().map(|item| scope.spawn(|| each(item))).collect();
-        let results = threads.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        let results =
+            threads.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
         results.sum()
     })
 }
@@ -218,7 +221,8 @@ fn replay_variant(options: &Options, ground: &Ground, setting: &Setting<'_>) -> 
     let mut crashed = std::mem::take(&mut results.work);
     let mut nested = Vec::new();
     for (index, job) in crashed.iter().take(NESTED).enumerate() {
-        let session = Session { script: Script::Recovery, seed: options.seed + index as u64, noise: [0, 40][index % 2] };
+        let session =
+            Session { script: Script::Recovery, seed: options.seed + index as u64, noise: [0, 40][index % 2] };
         let name = format!("{} of [{}]", session.name(), job.name);
         match Recording::make(&bench, name.clone(), &job.world, &job.image, &job.allowed, &session) {
             Ok(recording) => nested.push(recording),
@@ -228,7 +232,12 @@ fn replay_variant(options: &Options, ground: &Ground, setting: &Setting<'_>) -> 
     let (inner, more) = replay::replay(setting, &nested, budget - counts.total(), &mut random, &mut seen)?;
     counts.add(inner);
     results.add(more);
-    report(setting, &Replayed { recordings: recordings.len() + nested.len(), writes, counts, inner }, &results, started);
+    report(
+        setting,
+        &Replayed { recordings: recordings.len() + nested.len(), writes, counts, inner },
+        &results,
+        started,
+    );
     crashed.truncate(WITH_FAULTS);
     let (world, base) = first.ok_or("no world was recorded")?;
     let violations = results.violations.len() + results.refused.len();
@@ -355,7 +364,8 @@ fn compare_with_model(options: &Options, ground: &Ground, variant: &Variant) -> 
 }
 
 fn check_image(options: &Options, ground: &Ground, path: &Path) -> Result<usize, String> {
-    let image = File::open(path).and_then(|file| Image::load(&file)).map_err(|error| format!("{}: {error}", path.display()))?;
+    let image =
+        File::open(path).and_then(|file| Image::load(&file)).map_err(|error| format!("{}: {error}", path.display()))?;
     let variant = VARIANTS.iter().find(|variant| options.fs.iter().any(|name| name == variant.name));
     let variant = variant.ok_or("--check needs --fs")?;
     let world = World::new(options.world, if options.world >= 100 { 3 } else { SLOTS });

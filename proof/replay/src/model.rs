@@ -48,7 +48,10 @@ fn normal(path: &Path) -> Option<PathBuf> {
     if first != OUTPUT && first != STATE {
         return None;
     }
-    if first == STATE && parts.get(1).is_some_and(|part| ["tx", "trash"].iter().any(|name| part == name)) && parts.len() > 2 {
+    if first == STATE
+        && parts.get(1).is_some_and(|part| ["tx", "trash"].iter().any(|name| part == name))
+        && parts.len() > 2
+    {
         parts[2] = "ID".as_ref();
     }
     Some(parts.into_iter().collect())
@@ -123,9 +126,15 @@ fn simulate(world: &World, variant: &Variant, limit: usize) -> txfs::Result<(Has
 }
 
 /// Compares the images of `recordings`, all of the commit of generation 2 in one world, with the simulator.
-pub(crate) fn compare(setting: &Setting<'_>, recordings: &[Recording], budget: usize, limit: usize) -> Result<Compared, String> {
+pub(crate) fn compare(
+    setting: &Setting<'_>,
+    recordings: &[Recording],
+    budget: usize,
+    limit: usize,
+) -> Result<Compared, String> {
     let world = &recordings[0].world;
-    let (simulated, exhaustive) = simulate(world, setting.variant, limit).map_err(|error| format!("the simulator: {error}"))?;
+    let (simulated, exhaustive) =
+        simulate(world, setting.variant, limit).map_err(|error| format!("the simulator: {error}"))?;
     let place = Place::new(setting.variant, setting.memory, setting.scratch, 0)?;
     let mut real: HashMap<u128, (String, Shape)> = HashMap::new();
     let (mut violations, mut broken) = (Vec::new(), None);

@@ -104,7 +104,9 @@ pub(crate) fn replay(
             let _ = sender.send(job);
         });
         drop(sender);
-        workers.into_iter().try_for_each(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))?;
+        workers
+            .into_iter()
+            .try_for_each(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))?;
         Ok::<_, String>(counts)
     })?;
     Ok((counts, results.into_inner().unwrap_or_else(PoisonError::into_inner)))
@@ -121,7 +123,12 @@ pub(crate) struct Setting<'a> {
     pub(crate) seed: u64,
 }
 
-fn work(setting: &Setting<'_>, index: usize, jobs: &Mutex<Receiver<Job>>, results: &Mutex<Results>) -> Result<(), String> {
+fn work(
+    setting: &Setting<'_>,
+    index: usize,
+    jobs: &Mutex<Receiver<Job>>,
+    results: &Mutex<Results>,
+) -> Result<(), String> {
     let place = Place::new(setting.variant, setting.memory, setting.scratch, index)?;
     loop {
         let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();

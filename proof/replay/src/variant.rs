@@ -25,9 +25,8 @@ pub(crate) struct Variant {
     pub(crate) budget: usize,
 }
 
-const EXT4: &[&str] = &[
-    "mkfs.ext4", "-q", "-F", "-b", "4096", "-J", "size=4", "-E", "lazy_itable_init=0,lazy_journal_init=0,nodiscard",
-];
+const EXT4: &[&str] =
+    &["mkfs.ext4", "-q", "-F", "-b", "4096", "-J", "size=4", "-E", "lazy_itable_init=0,lazy_journal_init=0,nodiscard"];
 
 const fn ext4(name: &'static str, options: &'static str, budget: usize) -> Variant {
     let (make, weakness) = (EXT4, Weakness::Ordered);
@@ -70,9 +69,8 @@ impl Variant {
 
     /// Whether it can be made here.
     pub(crate) fn is_available(&self) -> Result<(), String> {
-        let found = std::env::var_os("PATH").is_some_and(|path| {
-            std::env::split_paths(&path).any(|directory| directory.join(self.make[0]).is_file())
-        });
+        let found = std::env::var_os("PATH")
+            .is_some_and(|path| std::env::split_paths(&path).any(|directory| directory.join(self.make[0]).is_file()));
         if found { Ok(()) } else { Err(format!("there is no {}", self.make[0])) }
     }
 
