@@ -198,8 +198,10 @@ fn commit_when_full(
 ) -> Result<bool, String> {
     let mounted = bench.load(full)?;
     remove_spares(bench, unit)?;
+    let mut is_staged = false;
     let result = Store::open(bench.output()).and_then(|store| {
         let mut staged = world.stage(&store, 2)?;
+        is_staged = true;
         let taken = make_spares(bench, SPARES - left, unit);
         taken.map_err(|what| Error::Usage { path: bench.output(), what })?;
         staged.commit()
@@ -210,7 +212,7 @@ fn commit_when_full(
     faults.runs += 1;
     faults.fired += usize::from(!matches!(told, Ok(("committed", _))));
     let verdict = told.and_then(|(word, allowed)| {
-        faults.outcome(word);
+        faults.outcome(if is_staged { word } else { "no room to stage" });
         if word == "unknown" || !hinted {
             return Err(format!("told {word}, hint: {hinted}: {said:?}"));
         }

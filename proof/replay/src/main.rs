@@ -8,7 +8,7 @@
 //! A disk in memory is served as a file by FUSE, with a loop device on it and on that a file system. While txfs commits (and
 //! while a commit fails and is undone, and while a crash is recovered) every write and every flush is written down. The parts:
 //!
-//! - **replay**: every prefix of the writes, each write lost, alone, or torn at 512 bytes, and random subsets of the writes since
+//! - **replay**: prefixes of the writes, each write lost, alone, or torn at 512 bytes, and random subsets of the writes since
 //!   the last flush, on top of everything flushed before, become images. Each distinct one is mounted by the kernel, recovered by
 //!   txfs, and judged: the output is exactly the old or the new generation (kind, mode, content), the new one if success had been
 //!   reported; foreign entries are intact; nothing is left over; recovering again does nothing; the next commit works.
@@ -22,6 +22,9 @@
 //!
 //! `--images N` makes N images of each file system instead of a bounded run's; `--skip` leaves out `replay`, `model` or `faults`.
 //! Images that violate something are kept in `--keep` (target/replay unless said); `--check` judges one of them again.
+//!
+//! Built with `--features mutants`, `--leave-out NAME` (of `src/mutant.rs`) leaves out a step of the protocol: then there have to be
+//! violations.
 //!
 //! It needs root, FUSE, loop devices, and mkfs of the file systems. What it cannot run here it says, and fails if
 //! TXFS_REQUIRE_MOUNTS=1. Exit status: 0 no violation, 1 violations, 2 it could not be run.

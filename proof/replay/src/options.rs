@@ -44,6 +44,14 @@ impl Options {
                 "--workers" => options.workers = number()?.max(1) as usize,
                 "--check" => options.check = Some(value.into()),
                 "--keep" => options.keep = value.into(),
+                #[cfg(feature = "mutants")]
+                "--leave-out" => {
+                    let mutants = txfs::mutant::Mutant::ALL;
+                    let found = mutants.iter().find(|(mutant, _)| format!("{mutant:?}") == value);
+                    let (mutant, what) = found.ok_or_else(|| format!("no such mutant: `{value}`"))?;
+                    println!("left out: {what}");
+                    txfs::mutant::leave_out(Some(*mutant));
+                }
                 "--skip" => options.skip.push(match value.as_str() {
                     "replay" => Part::Replay,
                     "model" => Part::Model,
