@@ -4,7 +4,9 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
@@ -15,16 +17,27 @@ static HELD: Mutex<Vec<Held>> = Mutex::new(Vec::new());
 enum Held {
     Mount(PathBuf),
     Loop(PathBuf),
+    /// What is served by this process.
+    Served(PathBuf),
+    Scratch(PathBuf),
 }
 
 impl Held {
     fn release(&self) {
         match self {
             Held::Mount(at) => drop(umount2(at, MntFlags::MNT_DETACH)),
+            Held::Served(at) => {
+                // Requests under way fail, so that nobody waits for an answer from a process that is ending.
+                let _ = umount2(at, MntFlags::MNT_FORCE);
+                let _ = umount2(at, MntFlags::MNT_DETACH);
+            }
+            Held::Scratch(at) => drop(std::fs::remove_dir_all(at)),
             Held::Loop(device) => drop(run(Command::new("losetup").arg("-d").arg(device))),
         }
     }
 }
+
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Undoes one thing when it is dropped.
 #[derive(Debug)]
@@ -38,6 +51,14 @@ impl Cleanup {
 
     pub(crate) fn mount(at: &Path) -> Self {
         Self::new(Held::Mount(at.to_path_buf()))
+    }
+
+    pub(crate) fn served(at: &Path) -> Self {
+        Self::new(Held::Served(at.to_path_buf()))
+    }
+
+    pub(crate) fn scratch(at: &Path) -> Self {
+        Self::new(Held::Scratch(at.to_path_buf()))
     }
 
     /// It was undone already.
@@ -60,7 +81,8 @@ impl Drop for Cleanup {
 /// Undoes everything, for a process that is told to end.
 pub(crate) fn release_all() {
     let held = std::mem::take(&mut *HELD.lock().unwrap_or_else(PoisonError::into_inner));
-    held.iter().rev().for_each(Held::release);
+    let (served, others): (Vec<_>, Vec<_>) = held.iter().partition(|held| matches!(held, Held::Served(_)));
+    served.into_iter().chain(others.into_iter().rev()).for_each(Held::release);
 }
 
 pub(crate) fn run(command: &mut Command) -> Result<String, String> {
@@ -86,7 +108,15 @@ impl Mounted {
 
     /// Unmounts for good: when this returns, nothing of the file system is left in memory.
     pub(crate) fn unmount(self) -> Result<(), String> {
-        umount2(&self.at, MntFlags::empty()).map_err(|error| format!("unmounting {}: {error}", self.at.display()))?;
+        let started = Instant::now();
+        loop {
+            match umount2(&self.at, MntFlags::empty()) {
+                // A child that was just forked has every descriptor until it executes its program.
+                Err(Errno::EBUSY) if started.elapsed() < PATIENCE => std::thread::sleep(Duration::from_millis(1)),
+                Err(error) => return Err(format!("unmounting {}: {error}", self.at.display())),
+                Ok(()) => break,
+            }
+        }
         self.cleanup.forget();
         Ok(())
     }

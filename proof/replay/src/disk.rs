@@ -64,7 +64,8 @@ impl Image {
         } else {
             let mut hasher = blake3::Hasher::new();
             hasher.update(&block.to_le_bytes()).update(&bytes);
-            let hash = u128::from_le_bytes(hasher.finalize().as_bytes()[..16].try_into().expect("a digest has 32 bytes"));
+            let hash =
+                u128::from_le_bytes(hasher.finalize().as_bytes()[..16].try_into().expect("a digest has 32 bytes"));
             self.hash = self.hash.wrapping_add(hash);
             self.blocks.insert(block, Arc::new(Block { bytes, hash }))
         };
@@ -115,7 +116,10 @@ fn pieces(offset: u64, length: usize) -> impl Iterator<Item = (u64, usize, std::
 /// What happened to a disk.
 #[derive(Debug, Clone)]
 pub(crate) enum Event {
-    Write { offset: u64, bytes: Arc<[u8]> },
+    Write {
+        offset: u64,
+        bytes: Arc<[u8]>,
+    },
     Flush,
     /// Said by whoever uses the disk.
     Mark(Mark),
@@ -148,6 +152,8 @@ pub(crate) struct Fault {
 #[derive(Debug)]
 pub(crate) struct Disk {
     pub(crate) image: Image,
+    /// What it held at the last flush since it is watched.
+    flushed: Image,
     log: Option<Vec<Event>>,
     fault: Option<Fault>,
     broken: bool,
@@ -158,7 +164,8 @@ pub(crate) struct Disk {
 
 impl Disk {
     pub(crate) fn new() -> Self {
-        Self { image: Image::new(0), log: None, fault: None, broken: false, writes: 0, flushes: 0, fired: 0 }
+        let (image, flushed) = (Image::new(0), Image::new(0));
+        Self { image, flushed, log: None, fault: None, broken: false, writes: 0, flushes: 0, fired: 0 }
     }
 
     pub(crate) fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<(), ()> {
@@ -176,6 +183,7 @@ impl Disk {
         self.ask(Request::Flush, self.flushes)?;
         if let Some(log) = &mut self.log {
             log.push(Event::Flush);
+            self.flushed = self.image.clone();
         }
         Ok(())
     }
@@ -198,8 +206,14 @@ impl Disk {
 
     /// Counts from here, writes down what happens, and fails as told.
     pub(crate) fn watch(&mut self, fault: Option<Fault>) {
+        self.flushed = self.image.clone();
         (self.log, self.fault) = (Some(Vec::new()), fault);
         (self.broken, self.writes, self.flushes, self.fired) = (false, 0, 0, 0);
+    }
+
+    /// What a loss of power would leave now: if everything written reached the disk, and if nothing did since the last flush.
+    pub(crate) fn power_off(&self) -> (Image, Image) {
+        (self.image.clone(), self.flushed.clone())
     }
 
     /// Ends what [`Disk::watch`] began: what happened, and how many requests failed.

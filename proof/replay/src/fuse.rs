@@ -47,7 +47,23 @@ impl Server {
         let (uid, gid, rdev, flags, blksize) = (0, 0, 0, 0, 4096);
         let (atime, mtime, ctime, crtime) = (time, time, time, time);
         let (perm, nlink, blocks) = (0o700, 1, size / 512);
-        Some(FileAttr { ino, size, blocks, atime, mtime, ctime, crtime, kind, perm, nlink, uid, gid, rdev, blksize, flags })
+        Some(FileAttr {
+            ino,
+            size,
+            blocks,
+            atime,
+            mtime,
+            ctime,
+            crtime,
+            kind,
+            perm,
+            nlink,
+            uid,
+            gid,
+            rdev,
+            blksize,
+            flags,
+        })
     }
 }
 
@@ -150,8 +166,9 @@ impl Disks {
         let mut config = fuser::Config::default();
         config.mount_options = vec![fuser::MountOption::FSName("txfs-replay".into())];
         config.n_threads = Some(count);
-        let session = fuser::spawn_mount(Server(disks.clone()), at, &config).map_err(|error| format!("FUSE: {error}"))?;
-        Ok(Self { disks, at: at.to_path_buf(), cleanup: Some(Cleanup::mount(at)), session: Some(session) })
+        let session =
+            fuser::spawn_mount(Server(disks.clone()), at, &config).map_err(|error| format!("FUSE: {error}"))?;
+        Ok(Self { disks, at: at.to_path_buf(), cleanup: Some(Cleanup::served(at)), session: Some(session) })
     }
 
     pub(crate) fn disk(&self, index: usize) -> (Shared, PathBuf) {

@@ -35,6 +35,12 @@ impl Counts {
     pub(crate) fn total(self) -> usize {
         self.prefixes + self.subsets + self.torn
     }
+
+    pub(crate) fn add(&mut self, other: Self) {
+        self.prefixes += other.prefixes;
+        self.subsets += other.subsets;
+        self.torn += other.torn;
+    }
 }
 
 /// Which of the unflushed writes reached the disk.
@@ -107,7 +113,14 @@ impl Choice {
 }
 
 /// Writes some of the units that a write consists of.
-fn tear(image: &mut Image, write: &(u64, Arc<[u8]>), unit: usize, variant: &Variant, chance: usize, random: &mut Random) {
+fn tear(
+    image: &mut Image,
+    write: &(u64, Arc<[u8]>),
+    unit: usize,
+    variant: &Variant,
+    chance: usize,
+    random: &mut Random,
+) {
     let (offset, bytes) = write;
     let mut superblock = None;
     for (index, part) in bytes.chunks(unit.min(bytes.len().max(1))).enumerate() {
@@ -122,8 +135,8 @@ fn tear(image: &mut Image, write: &(u64, Arc<[u8]>), unit: usize, variant: &Vari
     }
 }
 
-/// Makes up to `budget` distinct images of `recordings`: every prefix; then each unflushed write lost, alone, and torn, in random
-/// order; then random subsets.
+/// Makes up to `budget` distinct images of `recordings`: every prefix, in at most half of them; each unflushed write lost, alone,
+/// and torn, in most of the rest; then random subsets.
 pub(crate) fn generate(
     recordings: &[Recording],
     variant: &Variant,
@@ -134,8 +147,8 @@ pub(crate) fn generate(
 ) -> Counts {
     let epochs: Vec<Vec<Epoch>> = recordings.iter().map(Recording::epochs).collect();
     let mut counts = Counts::default();
-    let mut consider = |counts: &mut Counts, recording: usize, number: usize, choice: Choice| {
-        if counts.total() >= budget {
+    let mut consider = |counts: &mut Counts, share: usize, recording: usize, number: usize, choice: Choice| {
+        if counts.total() >= share {
             return false;
         }
         let epoch = &epochs[recording][number];
@@ -148,19 +161,16 @@ pub(crate) fn generate(
         }
         true
     };
-    let mut systematic = Vec::new();
-    let mut wide = Vec::new();
+    let (mut prefixes, mut single, mut wide) = (Vec::new(), Vec::new(), Vec::new());
     for (recording, epochs) in epochs.iter().enumerate() {
         for (number, epoch) in epochs.iter().enumerate() {
             let writes = epoch.writes.len();
-            for prefix in 0..=writes {
-                consider(&mut counts, recording, number, Choice::Prefix(prefix));
-            }
+            prefixes.extend((0..=writes).map(|prefix| (recording, number, Choice::Prefix(prefix))));
             for write in 0..writes {
-                systematic.extend([Choice::Without(write), Choice::Alone(write)].map(|choice| (recording, number, choice)));
+                single.extend([Choice::Without(write), Choice::Alone(write)].map(|choice| (recording, number, choice)));
                 if epoch.writes[write].1.len() > SECTOR {
                     let torn = [Choice::Torn(write, random.next()), Choice::TornAmongAll(write, random.next())];
-                    systematic.extend(torn.map(|choice| (recording, number, choice)));
+                    single.extend(torn.map(|choice| (recording, number, choice)));
                 }
             }
             if epoch.writes.iter().map(|(_, bytes)| bytes.len() / SECTOR).sum::<usize>() > 2 {
@@ -168,16 +178,16 @@ pub(crate) fn generate(
             }
         }
     }
-    for at in (1..systematic.len()).rev() {
-        systematic.swap(at, random.below(at + 1));
-    }
-    for (recording, number, choice) in systematic {
-        consider(&mut counts, recording, number, choice);
+    for (mut choices, share) in [(prefixes, budget / 2), (single, budget * 4 / 5)] {
+        random.shuffle(&mut choices);
+        for (recording, number, choice) in choices {
+            consider(&mut counts, share, recording, number, choice);
+        }
     }
     let mut tries = 4 * budget;
     while !wide.is_empty() && tries > 0 {
         let (recording, number) = wide[random.below(wide.len())];
-        if !consider(&mut counts, recording, number, Choice::Random(random.next())) {
+        if !consider(&mut counts, budget, recording, number, Choice::Random(random.next())) {
             break;
         }
         tries -= 1;

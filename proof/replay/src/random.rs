@@ -27,4 +27,10 @@ impl Random {
     pub(crate) fn percent(&mut self, chance: usize) -> bool {
         self.below(100) < chance
     }
+
+    pub(crate) fn shuffle<T>(&mut self, items: &mut [T]) {
+        for at in (1..items.len()).rev() {
+            items.swap(at, self.below(at + 1));
+        }
+    }
 }

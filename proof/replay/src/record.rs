@@ -94,6 +94,13 @@ pub(crate) struct Session {
     pub(crate) noise: usize,
 }
 
+impl Session {
+    pub(crate) fn name(&self) -> String {
+        let Self { script, seed, noise } = self;
+        format!("{script:?} (seed {seed}, noise {noise} %)")
+    }
+}
+
 /// What a disk was told.
 #[derive(Debug, Clone)]
 pub(crate) struct Recording {

@@ -20,13 +20,22 @@ use crate::world::{self, Recovery};
 pub(crate) struct Results {
     /// How often each thing was found.
     pub(crate) recoveries: BTreeMap<&'static str, usize>,
-    pub(crate) generations: BTreeMap<usize, usize>,
     /// Images that the kernel would not mount.
     pub(crate) refused: Vec<String>,
     pub(crate) violations: Vec<String>,
     /// Images on which recovery had work to do: to crash it in turn.
     pub(crate) work: Vec<Job>,
     seen_work: usize,
+}
+
+impl Results {
+    pub(crate) fn add(&mut self, other: Self) {
+        for (what, count) in other.recoveries {
+            *self.recoveries.entry(what).or_default() += count;
+        }
+        self.refused.extend(other.refused);
+        self.violations.extend(other.violations);
+    }
 }
 
 const WORK_KEPT: usize = 64;
@@ -40,14 +49,14 @@ pub(crate) struct Place {
 
 impl Place {
     pub(crate) fn new(variant: &Variant, memory: &Path, scratch: &Path, index: usize) -> Result<Self, String> {
-        let path = memory.join(format!("image{index}"));
+        let path = memory.join(format!("{}{index}", variant.name));
         let make = || -> std::io::Result<File> {
             let file = File::options().read(true).write(true).create(true).truncate(true).open(&path)?;
             file.set_len(variant.size)?;
             Ok(file)
         };
         let file = make().map_err(|error| format!("{}: {error}", path.display()))?;
-        let at = scratch.join(format!("place{index}"));
+        let at = scratch.join(format!("{}{index}", variant.name));
         std::fs::create_dir_all(&at).map_err(|error| error.to_string())?;
         Ok(Self { file, device: Device::attach(&path)?, at })
     }
@@ -95,7 +104,9 @@ pub(crate) fn replay(
             let _ = sender.send(job);
         });
         drop(sender);
-        workers.into_iter().try_for_each(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))?;
+        workers
+            .into_iter()
+            .try_for_each(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))?;
         Ok::<_, String>(counts)
     })?;
     Ok((counts, results.into_inner().unwrap_or_else(PoisonError::into_inner)))
@@ -112,7 +123,12 @@ pub(crate) struct Setting<'a> {
     pub(crate) seed: u64,
 }
 
-fn work(setting: &Setting<'_>, index: usize, jobs: &Mutex<Receiver<Job>>, results: &Mutex<Results>) -> Result<(), String> {
+fn work(
+    setting: &Setting<'_>,
+    index: usize,
+    jobs: &Mutex<Receiver<Job>>,
+    results: &Mutex<Results>,
+) -> Result<(), String> {
     let place = Place::new(setting.variant, setting.memory, setting.scratch, index)?;
     loop {
         let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
@@ -135,7 +151,6 @@ fn note(setting: &Setting<'_>, job: Job, looked: Result<world::Verdict, nix::Err
         }
         Ok(Ok(found)) => {
             *results.recoveries.entry(found.recovery.word()).or_default() += 1;
-            *results.generations.entry(found.generation).or_default() += 1;
             if matches!(found.recovery, Recovery::RolledForward | Recovery::RolledBack) {
                 results.seen_work += 1;
                 // A sample of all, each as likely as any other.
@@ -158,7 +173,13 @@ fn keep(setting: &Setting<'_>, job: &Job, number: usize) -> String {
     let path = setting.keep.join(format!("{}-{:032x}.img", setting.variant.name, job.image.hash()));
     let saved = std::fs::create_dir_all(setting.keep).and_then(|()| job.image.save(&File::create(&path)?));
     match saved {
-        Ok(()) => format!("\n    image kept: {} (mount -o loop,{} it)", path.display(), setting.variant.options()),
+        Ok(()) => format!(
+            "\n        again: --fs {} --world {} --check {} (allowed: {:?})",
+            setting.variant.name,
+            job.world.seed(),
+            path.display(),
+            job.allowed
+        ),
         Err(error) => format!("\n    the image cannot be kept: {error}"),
     }
 }

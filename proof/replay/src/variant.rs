@@ -25,9 +25,8 @@ pub(crate) struct Variant {
     pub(crate) budget: usize,
 }
 
-const EXT4: &[&str] = &[
-    "mkfs.ext4", "-q", "-F", "-b", "4096", "-J", "size=4", "-E", "lazy_itable_init=0,lazy_journal_init=0,nodiscard",
-];
+const EXT4: &[&str] =
+    &["mkfs.ext4", "-q", "-F", "-b", "4096", "-J", "size=4", "-E", "lazy_itable_init=0,lazy_journal_init=0,nodiscard"];
 
 const fn ext4(name: &'static str, options: &'static str, budget: usize) -> Variant {
     let (make, weakness) = (EXT4, Weakness::Ordered);
@@ -68,8 +67,11 @@ impl Variant {
         run(command.arg(device.path())).map(drop)
     }
 
-    pub(crate) fn options(&self) -> &'static str {
-        self.options
+    /// Whether it can be made here.
+    pub(crate) fn is_available(&self) -> Result<(), String> {
+        let found = std::env::var_os("PATH")
+            .is_some_and(|path| std::env::split_paths(&path).any(|directory| directory.join(self.make[0]).is_file()));
+        if found { Ok(()) } else { Err(format!("there is no {}", self.make[0])) }
     }
 
     pub(crate) fn mount(&self, device: &Device, at: &Path) -> nix::Result<Mounted> {

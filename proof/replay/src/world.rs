@@ -8,7 +8,9 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use txfs::fs::Fs;
-use txfs::{BeginOptions, CommitOptions, Committed, Error, OpenOptions, Recovered, RecoveredCommit, Store, Transaction};
+use txfs::{
+    BeginOptions, CommitOptions, Committed, Error, OpenOptions, Recovered, RecoveredCommit, Store, Transaction,
+};
 
 use crate::random::Random;
 
@@ -30,7 +32,12 @@ impl std::fmt::Debug for Node {
         match self {
             Node::Directory { mode } => write!(f, "directory {mode:o}"),
             Node::File { mode, content } => {
-                write!(f, "file {mode:o}, {} bytes, {:?}", content.len(), String::from_utf8_lossy(&content[..content.len().min(24)]))
+                write!(
+                    f,
+                    "file {mode:o}, {} bytes, {:?}",
+                    content.len(),
+                    String::from_utf8_lossy(&content[..content.len().min(24)])
+                )
             }
             Node::Symlink { target } => write!(f, "link to {:?}", String::from_utf8_lossy(target)),
             Node::Other => f.write_str("something else"),
@@ -85,6 +92,7 @@ pub(crate) fn differences(expected: &Tree, found: &Tree) -> String {
 /// The generations of one run, by number; generation 0 is nothing. What txfs does not own is a part of each but the first.
 #[derive(Debug, Clone)]
 pub(crate) struct World {
+    seed: u64,
     owned: Vec<Tree>,
     foreign: Tree,
 }
@@ -94,7 +102,7 @@ impl World {
     /// changes of kind and of mode.
     pub(crate) fn new(seed: u64, slots: usize) -> Self {
         let owned = (0..8).map(|generation| if generation == 0 { Tree::new() } else { tree(seed, slots, generation) });
-        Self { owned: owned.collect(), foreign: foreign() }
+        Self { seed, owned: owned.collect(), foreign: foreign() }
     }
 
     /// What the output has to be: what txfs publishes, and what it has to leave alone.
@@ -106,6 +114,10 @@ impl World {
 
     pub(crate) fn owned(&self, generation: usize) -> &Tree {
         &self.owned[generation]
+    }
+
+    pub(crate) fn seed(&self) -> u64 {
+        self.seed
     }
 
     /// The output before the first generation: foreign entries only.
@@ -266,7 +278,12 @@ pub(crate) fn check_recovery(world: &World, root: &Path, allowed: &[usize]) -> V
 }
 
 /// As [`check_recovery`], by another way to the kernel.
-pub(crate) fn check_recovery_on<F: Fs>(world: &World, options: &OpenOptions<F>, root: &Path, allowed: &[usize]) -> Verdict {
+pub(crate) fn check_recovery_on<F: Fs>(
+    world: &World,
+    options: &OpenOptions<F>,
+    root: &Path,
+    allowed: &[usize],
+) -> Verdict {
     let output = root.join(OUTPUT);
     // As `Store::open`, and what it did is heard of.
     let store = Store::make(options, &output).map_err(|error| format!("opening the store: {error}"))?;
@@ -315,7 +332,11 @@ fn check_residue<F: Fs>(store: &Store<F>) -> Result<(), String> {
     let transient = ["journal", "journal.new", "journal.undo", "HEAD.new", "store.new", "probe", "rescued"];
     let left: Vec<_> = list(state).into_iter().filter(|name| transient.contains(&name.as_str())).collect();
     let open = list(&state.join("tx"));
-    if left.is_empty() && open.is_empty() { Ok(()) } else { Err(format!("left behind: {left:?}, transactions {open:?}")) }
+    if left.is_empty() && open.is_empty() {
+        Ok(())
+    } else {
+        Err(format!("left behind: {left:?}, transactions {open:?}"))
+    }
 }
 
 /// The next commit works, on whatever generation was found.
@@ -324,8 +345,14 @@ pub(crate) fn check_next(world: &World, root: &Path, generation: usize) -> Resul
     let next = |error: Error| format!("the next commit: {error}");
     let store = Store::open(&output).map_err(next)?;
     let committed = world.stage(&store, generation + 1).and_then(|mut staged| staged.commit()).map_err(next)?;
-    if committed.generation != generation as u64 + 1 || !committed.warnings.is_empty() || !committed.rescued.is_empty() {
-        return Err(format!("the next commit: generation {}, {:?}, {:?}", committed.generation, committed.warnings, committed.rescued));
+    if committed.generation != generation as u64 + 1 || !committed.warnings.is_empty() || !committed.rescued.is_empty()
+    {
+        return Err(format!(
+            "the next commit: generation {}, {:?}, {:?}",
+            committed.generation, committed.warnings, committed.rescued
+        ));
     }
-    match_generation(world, &output, &[generation + 1]).map(drop).map_err(|what| format!("after the next commit: {what}"))
+    match_generation(world, &output, &[generation + 1])
+        .map(drop)
+        .map_err(|what| format!("after the next commit: {what}"))
 }
