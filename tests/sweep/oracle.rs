@@ -87,7 +87,7 @@ impl Case<'_> {
         if self.scenario.first { &self.expected.nothing } else { &self.expected.old }
     }
 
-    fn new(&self) -> &Snapshot {
+    fn next(&self) -> &Snapshot {
         if self.scenario.first { &self.expected.new_alone } else { &self.expected.new }
     }
 
@@ -95,7 +95,7 @@ impl Case<'_> {
         let now = self.world.snapshot();
         match () {
             () if now == *self.old() => Some(Side::Old),
-            () if now == *self.new() => Some(Side::New),
+            () if now == *self.next() => Some(Side::New),
             () => None,
         }
     }
@@ -246,7 +246,7 @@ impl Case<'_> {
         let command = [OsString::from("commit"), stage.into()];
         works("committing what is open", &command)?;
         let same = self.scenario.name == "commit, nothing new";
-        let expected = if same { self.old() } else { self.new() };
+        let expected = if same { self.old() } else { self.next() };
         let now = self.world.snapshot();
         ensure!(now == *expected, "committing what is open publishes something else: {now:?}");
         Ok(())
