@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -12,6 +12,13 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 /// Everything that has to be undone before this process ends, in the order in which it was done.
 static HELD: Mutex<Vec<Held>> = Mutex::new(Vec::new());
+
+/// Open to whoever makes something that has to be undone, until it is; closed for good when everything is being undone.
+static GATE: RwLock<()> = RwLock::new(());
+
+fn pass_gate() -> RwLockReadGuard<'static, ()> {
+    GATE.read().unwrap_or_else(PoisonError::into_inner)
+}
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Held {
@@ -80,6 +87,7 @@ impl Drop for Cleanup {
 
 /// Undoes everything, for a process that is told to end.
 pub(crate) fn release_all() {
+    std::mem::forget(GATE.write().unwrap_or_else(PoisonError::into_inner));
     let held = std::mem::take(&mut *HELD.lock().unwrap_or_else(PoisonError::into_inner));
     let (served, others): (Vec<_>, Vec<_>) = held.iter().partition(|held| matches!(held, Held::Served(_)));
     served.into_iter().chain(others.into_iter().rev()).for_each(Held::release);
@@ -102,6 +110,7 @@ pub(crate) struct Mounted {
 
 impl Mounted {
     pub(crate) fn new(source: &Path, at: &Path, kind: &str, options: &str) -> nix::Result<Self> {
+        let _gate = pass_gate();
         mount(Some(source), at, Some(kind), MsFlags::empty(), Some(options))?;
         Ok(Self { at: at.to_path_buf(), cleanup: Cleanup::mount(at) })
     }
@@ -131,6 +140,7 @@ pub(crate) struct Device {
 
 impl Device {
     pub(crate) fn attach(file: &Path) -> Result<Self, String> {
+        let _gate = pass_gate();
         let path = run(Command::new("losetup").args(["--find", "--show"]).arg(file))?;
         let path = PathBuf::from(path);
         Ok(Self { _cleanup: Cleanup::new(Held::Loop(path.clone())), path })
