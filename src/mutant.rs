@@ -31,6 +31,7 @@ pub enum Mutant {
     HalfDone,
     LeftIsNotDone,
     UndoAll,
+    UndoableCheck,
     OpenParent,
     MovedModes,
     SameInodeAtRetiring,
@@ -49,7 +50,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// Every one.
-    pub const ALL: [(Mutant, &'static str); 38] = [
+    pub const ALL: [(Mutant, &'static str); 39] = [
         (Mutant::Barrier1, "barrier 1: syncfs before the journal gets its name"),
         (Mutant::Barrier2, "barrier 2: fsync of the journal's name"),
         (Mutant::Barrier3, "barrier 3: syncfs before success and settling"),
@@ -73,6 +74,7 @@ impl Mutant {
         (Mutant::IdentitySizeAndTime, "size and time in an identity"),
         (Mutant::HalfDone, "half done: both names of a rename"),
         (Mutant::LeftIsNotDone, "left: an entry that is nowhere is not done"),
+        (Mutant::UndoableCheck, "going forward where what was displaced is lost"),
         (Mutant::UndoAll, "undoing operations after the one that failed, in recovery"),
         (Mutant::OpenParent, "opening a directory that was closed too early"),
         (Mutant::MovedModes, "modes of directories that are moved too"),

@@ -257,6 +257,11 @@ impl<F: Fs> Store<F> {
     /// Recovers under the store's lock.
     pub(crate) fn recover_locked(&self, lock: &Lock<F>, skip_unknown: bool) -> Result<Recovered> {
         let mut recovered = self.recover_commit(skip_unknown)?;
+        match self.drop_leftovers() {
+            // What recovery came to is durable, and stands.
+            Err(error) if recovered.commit.is_some() => recovered.warnings.push(error),
+            result => result?,
+        }
         match self.discard_dead(lock) {
             Ok(discarded) => recovered.discarded = discarded,
             // The output is as it has to be, and what is dead can wait.
@@ -324,6 +329,11 @@ impl<F: Fs> Store<F> {
             let path = state_path(name::HEAD).under(self.state.at());
             return Err(Error::corrupt(path, "it is missing, although generations have been committed"));
         }
+        Ok(Recovered::default())
+    }
+
+    /// Removes what a commit wrote that did not reach its commit point; also beside the journal of an earlier one that came back.
+    fn drop_leftovers(&self) -> Result<()> {
         // A commit whose barrier failed, or that was killed, may have taken the name of its journal away and not durably: that it
         // is gone has to be durable before anything that it names goes, and before anybody is told of the old generation.
         if !left_out(Mutant::CleanBarrier) && self.state.stat(&state_path(name::HEAD_NEW))?.is_some() {
@@ -332,7 +342,7 @@ impl<F: Fs> Store<F> {
         for name in [name::JOURNAL_NEW, name::HEAD_NEW] {
             self.state.remove_entry(&state_path(name), Kind::File)?;
         }
-        Ok(Recovered::default())
+        Ok(())
     }
 
     /// A journal that ends early was never made durable, so nothing of it was begun; unless somebody damaged it afterwards.
@@ -506,12 +516,34 @@ impl<F: Fs> Store<F> {
                 _ => Err(Error::corrupt(state_path(name::HEAD).under(self.state.at()), "it has changed already")),
             })
             .and_then(|()| if left_out(Mutant::BarrierBeforeUndo) { Ok(()) } else { self.sync_all() })
+            .and_then(|()| self.check_undoable(journal, begun, applier, skip))
             .and_then(|()| self.intend_undo())
             .and_then(|()| self.undo(journal, begun, applier, skip));
         match undone {
             Ok(()) => Error::RolledBack { source: Box::new(cause) },
             Err(_) => self.unknown_outcome(cause),
         }
+    }
+
+    /// An operation whose displaced entry a crash has lost can only go forward: then the journal keeps its name, and the next
+    /// recovery goes forward again.
+    fn check_undoable(
+        &self,
+        journal: &Journal,
+        begun: usize,
+        applier: &Applier<'_, F>,
+        skip: &HashSet<usize>,
+    ) -> Result<()> {
+        if left_out(Mutant::UndoableCheck) {
+            return Ok(());
+        }
+        for (index, operation) in journal.operations.iter().enumerate().take(begun) {
+            if !skip.contains(&index) && applier.state(index, operation)? == State::Final {
+                let path = operation.path().under(&self.output.path);
+                return Err(Error::corrupt(path, "what was here before is lost, so the commit can only go forward"));
+            }
+        }
+        Ok(())
     }
 
     fn intend_undo(&self) -> Result<()> {

@@ -34,7 +34,7 @@ impl Effort {
         after_fault: 64,
         nested_one_in: [4, 16],
         recoveries_disturbed_one_in: 32,
-        budget: 30_000,
+        budget: 20_000,
         errors_one_in: 8,
     };
     /// Many worlds, next to nothing of each.
