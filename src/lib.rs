@@ -87,7 +87,7 @@ mod manifest;
 #[cfg(feature = "mutants")]
 pub mod mutant;
 #[cfg(not(feature = "mutants"))]
-#[allow(dead_code, reason = "tables for tests")]
+#[allow(dead_code, unreachable_pub, reason = "its tables are for tests with the feature")]
 mod mutant;
 mod path;
 mod plan;

@@ -204,7 +204,7 @@ pub(crate) fn publish_in(fs: &SimFs, store: &Store<SimFs>, spec: &Spec) -> Resul
 }
 
 /// Writes into a stage: some of it through the transaction, which then knows digests, and some as any tool would.
-fn fill(fs: &SimFs, transaction: &mut Transaction<'_, SimFs>, spec: &Spec) -> Result<()> {
+pub(crate) fn fill(fs: &SimFs, transaction: &mut Transaction<'_, SimFs>, spec: &Spec) -> Result<()> {
     for (path, node) in spec {
         match node {
             Node::Dir(_) => transaction.make_dir(path)?,
@@ -350,6 +350,11 @@ fn drawn_tree(random: &mut Random) -> Spec {
         tree.extend(node.map(|node| (path, node)));
     }
     tree
+}
+
+/// The tree that a seed stands for.
+pub(crate) fn drawn(seed: u64) -> Spec {
+    drawn_tree(&mut Random(seed))
 }
 
 fn drawn_node(random: &mut Random, directory: bool) -> Option<Node> {
