@@ -229,7 +229,7 @@ fn every_call_of_every_command() {
     match strace::available() {
         Ok(()) => {
             sweep(&memory(), workers(), step(1));
-            sweep(Path::new(env!("CARGO_TARGET_TMPDIR")), workers(), 101 * step(1));
+            sweep(Path::new(env!("CARGO_TARGET_TMPDIR")), workers(), 401 * step(1));
         }
         Err(why) => common::skip("every_call_of_every_command", &why),
     }

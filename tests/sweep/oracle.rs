@@ -83,19 +83,19 @@ impl Case<'_> {
         self.fault == Fault::Kill
     }
 
-    fn old(&self) -> &Snapshot {
+    fn old_tree(&self) -> &Snapshot {
         if self.scenario.first { &self.expected.nothing } else { &self.expected.old }
     }
 
-    fn next(&self) -> &Snapshot {
+    fn new_tree(&self) -> &Snapshot {
         if self.scenario.first { &self.expected.new_alone } else { &self.expected.new }
     }
 
     fn side(&self) -> Option<Side> {
         let now = self.world.snapshot();
         match () {
-            () if now == *self.old() => Some(Side::Old),
-            () if now == *self.next() => Some(Side::New),
+            () if now == *self.old_tree() => Some(Side::Old),
+            () if now == *self.new_tree() => Some(Side::New),
             () => None,
         }
     }
@@ -246,7 +246,7 @@ impl Case<'_> {
         let command = [OsString::from("commit"), stage.into()];
         works("committing what is open", &command)?;
         let same = self.scenario.name == "commit, nothing new";
-        let expected = if same { self.old() } else { self.next() };
+        let expected = if same { self.old_tree() } else { self.new_tree() };
         let now = self.world.snapshot();
         ensure!(now == *expected, "committing what is open publishes something else: {now:?}");
         Ok(())
