@@ -11,7 +11,8 @@
 //! the call before it", the last one being `exit_group`; each error once; and, for barriers and renames, from there on. Then
 //! [`oracle::judge`] looks. A fault that strace did not meet at exactly that call fails the test, too.
 //!
-//! `TXFS_SWEEP=SCENARIO` plays only the scenarios whose names begin so. `TXFS_SWEEP_DIR` is where, instead of /dev/shm.
+//! `TXFS_SWEEP=SCENARIO` plays only the scenarios whose names begin so, `TXFS_SWEEP_STEP=N` every N-th fault. `TXFS_SWEEP_DIR` is
+//! where, instead of /dev/shm; the whole plays a few of the faults on the disk of the target directory, too.
 
 #![allow(clippy::unwrap_used, unreachable_pub, reason = "a test program, in several files")]
 
