@@ -47,20 +47,25 @@ fn hunt() -> (Option<String>, String) {
             return (Some(format!("guard: {name}")), "-".into());
         }
     }
-    let mut states = 0;
     let began = Instant::now();
-    let mut noticed = None;
-    for (effort, worlds, seconds) in [(explore::Effort::SKIM, 120, 8), (explore::Effort::HUNT, u64::MAX, 8)] {
-        let report = explore::explore(&explore::Options {
+    let skim = |worlds| {
+        explore::explore(&explore::Options {
             seed: 0,
             weakness: None,
-            effort,
-            worlds: (0, Some(worlds)),
+            effort: explore::Effort::SKIM,
+            worlds,
             states: u64::MAX,
-            time: Duration::from_secs(seconds),
+            time: Duration::MAX,
             threads: std::thread::available_parallelism().map_or(1, usize::from),
             progress: false,
-        });
+        })
+    };
+    let telling = || explore::explore_telling(explore::Effort::TELLING);
+    let mut states = 0;
+    let mut noticed = None;
+    let suites: [&dyn Fn() -> explore::Report; 3] = [&|| skim((0, Some(20))), &telling, &|| skim((20, Some(120)))];
+    for suite in suites {
+        let report = suite();
         states += report.tally.distinct;
         noticed = report.violation.map(|violation| format!("{} (world {})", violation.check, violation.number));
         if noticed.is_some() {

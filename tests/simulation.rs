@@ -33,6 +33,15 @@ fn no_crash_kill_or_error_leaves_anything_between_two_generations() {
 }
 
 #[test]
+fn the_worlds_that_told_of_bugs_tell_of_none() {
+    let report = explore::explore_telling(Effort::TELLING_SLICE);
+    println!("{report}");
+    if let Some(violation) = report.violation {
+        panic!("{violation}");
+    }
+}
+
+#[test]
 fn what_strangers_do_is_refused() {
     for (name, guard) in explore::guards::ALL {
         if let Err(violation) = guard() {

@@ -37,6 +37,18 @@ impl Effort {
         budget: 20_000,
         errors_one_in: 8,
     };
+    /// Few worlds, with an error in every recovery.
+    pub(crate) const TELLING: Self = Self {
+        limits: [96, 24, 8],
+        after_fault: 8,
+        nested_one_in: [8, 16],
+        recoveries_disturbed_one_in: 1,
+        budget: 1_000,
+        errors_one_in: 8,
+    };
+    /// The same in a test that has not been optimized.
+    pub(crate) const TELLING_SLICE: Self =
+        Self { errors_one_in: 128, budget: 300, nested_one_in: [16, 16], ..Self::TELLING };
     /// Many worlds, next to nothing of each.
     pub(crate) const SKIM: Self = Self {
         limits: [64, 16, 8],
@@ -45,15 +57,6 @@ impl Effort {
         recoveries_disturbed_one_in: 4,
         budget: 300,
         errors_one_in: 32,
-    };
-    /// Fewer, and more of each.
-    pub(crate) const HUNT: Self = Self {
-        limits: [256, 64, 16],
-        after_fault: 32,
-        nested_one_in: [4, 16],
-        recoveries_disturbed_one_in: 4,
-        budget: 5_000,
-        errors_one_in: 6,
     };
     pub(crate) const SLICE: Self = Self {
         limits: [128, 32, 16],

@@ -1,7 +1,7 @@
 //! What strangers do: drift, foreign entries, other processes, and state that was exchanged. Each is met by a refusal.
 
 use txfs::fs::Fs;
-use txfs::fs::sim::{Config, SimFs, Weakness};
+use txfs::fs::sim::{Call, Config, Fault, SimFs, Weakness};
 use txfs::{BeginOptions, Error, ErrorKind, Outcome, RelPath, Store};
 
 use super::oracle::failed;
@@ -11,7 +11,7 @@ use super::world::{self, FILES, Marks, OUTPUT, STATE, Spec, World, Worlds};
 /// A check by its name.
 pub(crate) type Guard = (&'static str, fn() -> Checked);
 
-pub(crate) const ALL: [Guard; 11] = [
+pub(crate) const ALL: [Guard; 12] = [
     ("first committer wins", first_committer_wins),
     ("drift is refused", drift_is_refused),
     ("foreign entries are not overwritten", foreign_entries_are_not_overwritten),
@@ -23,6 +23,7 @@ pub(crate) const ALL: [Guard; 11] = [
     ("a spliced journal is refused", a_spliced_journal_is_refused),
     ("an exchanged HEAD is refused", an_exchanged_head_is_refused),
     ("what cannot be recognized is refused", what_cannot_be_recognized_is_refused),
+    ("a HEAD that may not be durable is written anew", a_head_that_may_not_be_durable_is_written_anew),
 ];
 
 fn fs() -> SimFs {
@@ -192,4 +193,20 @@ fn what_cannot_be_recognized_is_refused() -> Checked {
         fs.remove(format!("{STATE}/{stage}"));
     }
     refuses(&fs, Outcome::Unknown)
+}
+
+fn a_head_that_may_not_be_durable_is_written_anew() -> Checked {
+    let fs = after_commit_point(FILES[0], FILES[1])?;
+    fs.remove(format!("{STATE}/HEAD.new"));
+    let trial = fs.fork();
+    open(&trial)?;
+    let written = trial.log().iter().position(|&call| call == Call::SyncFile);
+    let written = written.ok_or_else(|| Violation::new("guard", "no HEAD was written"))? as u64 + 1;
+    fs.fail_from(written, Fault::keeping(nix::errno::Errno::ENOSPC as i32));
+    let failed = Store::open_with(&World::options(&fs), OUTPUT).map(drop);
+    ensure(failed.is_err(), failed)?;
+    fs.mend();
+    fs.record_crash_points();
+    open(&fs)?;
+    fs.crash_points().iter().try_for_each(|point| point.states(256).try_for_each(|state| open(&state).map(drop)))
 }

@@ -22,7 +22,7 @@ pub(crate) mod world;
 
 pub(crate) use explorer::Effort;
 pub(crate) use tally::{Report, Tally, Violation};
-use world::Worlds;
+use world::{World, Worlds};
 
 /// What is explored, and when that is enough.
 #[derive(Debug, Clone, Copy)]
@@ -80,10 +80,22 @@ pub(crate) fn explore(options: &Options) -> Report {
     Report { tally, took: began.elapsed(), violation }
 }
 
-/// A panic of the engine is a violation like any other.
+/// Explores the telling worlds alone.
+pub(crate) fn explore_telling(effort: Effort) -> Report {
+    let began = Instant::now();
+    let mut tally = Tally::default();
+    let worlds = Worlds::new(0, None).telling();
+    let violation = worlds.iter().find_map(|world| explore_one(world, effort, 0, &mut tally));
+    Report { tally, took: began.elapsed(), violation }
+}
+
 fn explore_world(worlds: &Worlds, number: u64, options: &Options, tally: &mut Tally) -> Option<Box<Violation>> {
-    let world = worlds.get(number);
-    let explored = catch_unwind(AssertUnwindSafe(|| explorer::explore(&world, options.effort, tally)));
+    explore_one(&worlds.get(number), options.effort, options.seed, tally)
+}
+
+/// A panic of the engine is a violation like any other.
+fn explore_one(world: &World, effort: Effort, seed: u64, tally: &mut Tally) -> Option<Box<Violation>> {
+    let explored = catch_unwind(AssertUnwindSafe(|| explorer::explore(world, effort, tally)));
     let mut violation = match explored {
         Ok(Ok(())) => return None,
         Ok(Err(violation)) => violation,
@@ -94,6 +106,6 @@ fn explore_world(worlds: &Worlds, number: u64, options: &Options, tally: &mut Ta
         }
     };
     violation.world = format!("{world:#?}");
-    (violation.number, violation.seed) = (number, options.seed);
+    (violation.number, violation.seed) = (world.number, seed);
     Some(violation)
 }

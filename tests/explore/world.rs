@@ -404,6 +404,60 @@ impl Worlds {
         self.dress(number, old, new, &mut random)
     }
 
+    /// The smallest worlds in which bugs were found, or in which a step that is left out shows.
+    pub(crate) fn telling(&self) -> Vec<World> {
+        let (x, y) = (FILES[0], FILES[1]);
+        let world = |weakness: Weakness, old: Option<&[(&'static str, Node)]>, new: &[(&'static str, Node)]| {
+            let mut config = Config::new(weakness);
+            (config.uid, config.max_calls) = (1000, 100_000);
+            World {
+                number: 0,
+                old: old.map(|old| old.iter().copied().collect()),
+                new: new.iter().copied().collect(),
+                present: false,
+                foreign: false,
+                adopt: false,
+                from: From::Empty,
+                end: End::Commit,
+                bystander: false,
+                settled: true,
+                config,
+            }
+        };
+        let lacking = |mut world: World, exchange: bool, no_replace: bool| {
+            world.config.without = Without { exchange, no_replace, ..Without::default() };
+            world
+        };
+        let (open, closed) = (Node::Dir(0o755), Node::Dir(0o555));
+        let closing = || {
+            let old = [("a", x), ("d", open), ("d/x", x)];
+            world(Weakness::Posix, Some(&old), &[("a", y), ("d", closed), ("d/x", y)])
+        };
+        let mut came_back = world(Weakness::Btrfs, Some(&[("a", x)]), &[("a", y)]);
+        came_back.settled = false;
+        let mut telling = vec![
+            // The store's own names.
+            world(Weakness::Posix, None, &[("a", x)]),
+            world(Weakness::Btrfs, None, &[("a", x)]),
+            // A link that was lost, and a directory that was closed too early.
+            lacking(closing(), true, false),
+            lacking(closing(), true, true),
+            closing(),
+            // Directories that come, go and change places, and their modes.
+            world(Weakness::Btrfs, Some(&[("a", x), ("d", closed), ("d/x", x)]), &[("a", open), ("d", Node::Link(0))]),
+            world(Weakness::Btrfs, Some(&[("a", x)]), &[("a", y), ("d", closed), ("d/x", x)]),
+            // A removal that is a link and an unlinking.
+            lacking(world(Weakness::Btrfs, Some(&[("a", x), ("b", x)]), &[("b", y)]), false, true),
+            // A journal that comes back.
+            came_back,
+        ];
+        for (number, world) in telling.iter_mut().enumerate() {
+            world.number = number as u64;
+            world.config.seed = self.seed ^ world.number;
+        }
+        telling
+    }
+
     fn dress(&self, number: u64, old: Option<Spec>, new: Spec, random: &mut Random) -> World {
         let weakness = [Weakness::Ordered, Weakness::Btrfs, Weakness::Posix];
         let mut config = Config::new(self.weakness.unwrap_or(weakness[(number % 3) as usize]));
