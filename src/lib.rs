@@ -102,7 +102,7 @@ pub use error::{Error, ErrorKind, Outcome, Paths, Problem, Result};
 pub use fs::Kind;
 pub use inspect::{Finding, FindingKind, JournalDump};
 pub use journal::record::{Begin, Operation, Record, TransactionId};
-pub use manifest::{Digest, Entry, Head, Info, Manifest, Object, Totals};
+pub use manifest::{Digest, Entry, Extent, Head, Info, Object, Totals};
 pub use path::{PathError, RelPath, Shown};
 pub use plan::{Change, ChangeKind, Plan, Summary};
 pub use recover::{Recovered, RecoveredCommit};

@@ -14,6 +14,7 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -25,7 +26,7 @@ pub(crate) const RESERVED: &[u8] = b".txfs";
 
 /// A confined relative path; empty for the root of the tree itself.
 #[derive(Clone, PartialEq, Eq, Hash, Default)]
-pub struct RelPath(Box<[u8]>);
+pub struct RelPath(Arc<[u8]>);
 
 /// Why a path is not a [`RelPath`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -132,6 +133,11 @@ impl RelPath {
             Some(slash) => Self(self.0[..slash].into()),
             None => Self::root(),
         }
+    }
+
+    /// The bytes of [`RelPath::parent`].
+    pub(crate) fn parent_bytes(&self) -> &[u8] {
+        self.0.iter().rposition(|&b| b == b'/').map_or(&[], |slash| &self.0[..slash])
     }
 
     /// The last component; empty for the root.

@@ -32,7 +32,9 @@ use crate::journal::reader::Journal;
 use crate::journal::record::{Begin, Operation, TransactionId};
 use crate::journal::writer;
 use crate::lock::{self, Lock};
-use crate::manifest::{Digest, Entry, Head, Info, Manifest, Object, Totals};
+use crate::manifest::inventory::Inventory;
+use crate::manifest::writer::Edit;
+use crate::manifest::{Digest, Entry, Head, Info, Object, Totals};
 use crate::mutant::{Mutant, left_out};
 use crate::path::{RESERVED, RelPath};
 use crate::plan::{self, Live, Plan, Rules, Scope};
@@ -324,20 +326,15 @@ impl<F: Fs> Store<F> {
         let head = self.head()?;
         let stage = Tree::open(&self.fs, source)?;
         let staged = stage::scan(&stage, &Known::new(), None)?;
-        let base = self.base_entries(head.as_ref())?;
+        let base = self.inventory(head.as_ref())?;
         self.make_plan(&stage, staged, &base, Scope::Whole, options, false)
-    }
-
-    /// The entries of a generation; none where there is none.
-    pub(crate) fn base_entries(&self, head: Option<&Head>) -> Result<Vec<Entry>> {
-        head.map_or(Ok(Vec::new()), |head| self.manifest(head).map(|manifest| manifest.entries))
     }
 
     fn make_plan(
         &self,
         stage: &Tree<F>,
         staged: stage::Staged,
-        base: &[Entry],
+        base: &Inventory<F>,
         scope: Scope<'_>,
         options: &CommitOptions<'_>,
         piecewise: bool,
@@ -346,7 +343,7 @@ impl<F: Fs> Store<F> {
         let stat = self.fs.stat_dir(stage.root()).map_err(stage.io("read the attributes of", &root))?;
         let stage_root = Object::new(Kind::Directory, &stat, Digest::default());
         let live = Published { tree: self.output.open()? };
-        if matches!(scope, Scope::Change { .. }) && !live.exists() && !base.is_empty() {
+        if matches!(scope, Scope::Change { .. }) && !live.exists() && base.totals().entries > 0 {
             return Err(Error::Usage {
                 path: self.output.path.clone(),
                 what: "it is gone, and this transaction has only a change to it: publish the whole".into(),
@@ -503,8 +500,8 @@ impl<F: Fs> Transaction<'_, F> {
     pub fn copy_differing_from(&mut self, source: impl AsRef<Path>) -> Result<()> {
         let from = Tree::open(&self.store.fs, source.as_ref())?;
         let head = self.check_base()?;
-        let published = self.store.base_entries(head.as_ref())?;
-        let entries = stage::copy_differing(&from, &self.stage_tree()?, &published)?;
+        let published = self.store.inventory(head.as_ref())?;
+        let entries = stage::copy_differing(&from, &self.stage_tree()?, published.entries())?;
         self.referenced = Some(Referenced { from, entries });
         Ok(())
     }
@@ -520,15 +517,15 @@ impl<F: Fs> Transaction<'_, F> {
         let (missing, entries): (Vec<_>, Vec<_>) =
             std::mem::take(&mut referenced.entries).into_iter().partition(|entry| whole || is_moved(&entry.path));
         referenced.entries = entries;
-        stage::copy_paths(&referenced.from, &stage, missing.iter().map(|entry| &entry.path))?;
+        stage::copy_paths(&referenced.from, &stage, missing.iter().map(|entry| Ok(entry.path.clone())))?;
         Ok(!missing.is_empty())
     }
 
     fn copy_current(&self) -> Result<()> {
         let head = self.store.head()?;
         let (Some(from), to) = (self.store.output.open()?, self.stage_tree()?) else { return Ok(()) };
-        let entries = self.store.base_entries(head.as_ref())?;
-        stage::copy_paths(&from, &to, entries.iter().map(|entry| &entry.path))
+        let published = self.store.inventory(head.as_ref())?;
+        stage::copy_paths(&from, &to, published.entries().map(|entry| entry.map(|entry| entry.path)))
     }
 
     /// Removes what is at `path` in the stage and makes the directories above it.
@@ -588,10 +585,10 @@ impl<F: Fs> Transaction<'_, F> {
         if let Some(referenced) = &self.referenced {
             staged.add_referenced(&referenced.entries);
         }
-        let base = self.store.base_entries(head)?;
+        let base = self.store.inventory(head)?;
         let scope = match self.meta.from {
             From::Empty | From::Copy => Scope::Whole,
-            From::Current if base.is_empty() => Scope::Whole,
+            From::Current if base.totals().entries == 0 => Scope::Whole,
             From::Current => Scope::Change { removals: &self.removals },
         };
         self.store.make_plan(&stage, staged, &base, scope, options, piecewise)
@@ -667,8 +664,9 @@ impl<F: Fs> Transaction<'_, F> {
 
     /// P3 to P6: from the first thing that is written to the settled commit.
     fn carry_through(&mut self, head: Option<&Head>, mut plan: Plan, options: &CommitOptions<'_>) -> Result<Committed> {
-        let entries = std::mem::take(&mut plan.manifest);
-        let journal = self.write_intent(head, entries, &plan, options.message.clone());
+        let edits = std::mem::take(&mut plan.edits);
+        let journal = self.write_intent(head, &edits, &plan, options.message.clone());
+        drop(edits);
         let journal = journal.and_then(|journal| self.make_intent_durable().map(|()| journal));
         let journal = journal.inspect_err(|_| self.drop_intent())?;
         if !left_out(Mutant::JournalBeforeApply) {
@@ -706,18 +704,16 @@ impl<F: Fs> Transaction<'_, F> {
     fn write_intent(
         &self,
         base: Option<&Head>,
-        entries: Vec<Entry>,
+        edits: &[Edit],
         plan: &Plan,
         message: Option<String>,
     ) -> Result<Journal> {
-        let generation = self.meta.base + 1;
-        let info = Info { generation, committed: self.store.fs.now(), message };
-        let manifest = Manifest { info, entries };
-        let (digest, _) = self.store.write_new(&manifest_path(generation), |stream| manifest.write(stream))?;
-        let head = Head { info: manifest.info, manifest: digest, totals: Totals::of(&manifest.entries) };
+        let info = Info { generation: self.meta.base + 1, committed: self.store.fs.now(), message };
+        let head = self.store.write_manifest(base, edits, info)?;
         self.store.write_head(&head, |_| Ok(()))?;
         let base_manifest = base.map(|head| head.manifest).unwrap_or_default();
-        let begin = Begin { transaction: self.id, base: self.meta.base, base_manifest, head };
+        let base_extent = base.map(|head| head.extent).unwrap_or_default();
+        let begin = Begin { transaction: self.id, base: self.meta.base, base_manifest, base_extent, head };
         self.store.write_new(&state_path(name::JOURNAL_NEW), |stream| {
             writer::write(stream, begin.clone(), &plan.operations).map(drop)
         })?;
@@ -792,7 +788,7 @@ impl<F: Fs> Transaction<'_, F> {
     pub fn keep(mut self) -> Result<PathBuf> {
         if let Some(referenced) = self.referenced.take() {
             // Without this process nobody knows what was to be taken from the current generation.
-            let paths = referenced.entries.iter().map(|entry| &entry.path);
+            let paths = referenced.entries.iter().map(|entry| Ok(entry.path.clone()));
             stage::copy_paths(&referenced.from, &self.stage_tree()?, paths)?;
         }
         self.set_attached(false)?;
