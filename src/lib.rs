@@ -91,6 +91,7 @@ pub mod mutant;
 mod mutant;
 mod path;
 mod plan;
+mod published;
 mod recover;
 mod settle;
 mod stage;

@@ -177,6 +177,13 @@ impl RelPath {
     }
 }
 
+/// How many bytes two paths begin with alike: most neighbours share their directories, so eight bytes are compared at a time.
+fn common_prefix(a: &[u8], b: &[u8]) -> usize {
+    const WORD: usize = size_of::<u64>();
+    let words = a.chunks_exact(WORD).zip(b.chunks_exact(WORD)).take_while(|(a, b)| a == b).count() * WORD;
+    words + a[words..].iter().zip(&b[words..]).take_while(|(a, b)| a == b).count()
+}
+
 fn check_name(name: &[u8]) -> Result<(), PathError> {
     match name {
         b"" => Err(PathError::EmptyComponent),
@@ -191,10 +198,10 @@ impl Ord for RelPath {
     /// Tree order: `/` sorts before every other byte, so that a directory is followed by what is below it.
     fn cmp(&self, other: &Self) -> Ordering {
         let rank = |b: u8| if b == b'/' { 0 } else { b };
-        let common = self.0.len().min(other.0.len());
-        match (0..common).find(|&i| self.0[i] != other.0[i]) {
-            Some(i) => rank(self.0[i]).cmp(&rank(other.0[i])),
-            None => self.0.len().cmp(&other.0.len()),
+        let at = common_prefix(&self.0, &other.0);
+        match (self.0.get(at), other.0.get(at)) {
+            (Some(&a), Some(&b)) => rank(a).cmp(&rank(b)),
+            _ => self.0.len().cmp(&other.0.len()),
         }
     }
 }

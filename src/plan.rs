@@ -62,6 +62,8 @@ impl<F: Fs> Base for Inventory<F> {
 pub(crate) trait Live {
     /// What is at `path`; `None` when nothing is.
     fn stat(&self, path: &RelPath) -> Result<Option<Stat>>;
+    /// Whether an owned entry is known to be as it was published, so that there is no need to look.
+    fn is_as_published(&self, path: &RelPath) -> bool;
     /// The same with its digest.
     fn object(&self, path: &RelPath, kind: Kind, stat: &Stat) -> Result<Object>;
     /// Everything below the directory `path`.
@@ -272,7 +274,7 @@ impl<'a, B: Base, L: Live> Planner<'a, B, L> {
     }
 
     fn merge_with(&mut self, staged: Vec<Entry>, mut owned: Cursor<impl Iterator<Item = Result<Entry>>>) -> Result<()> {
-        for entry in staged {
+        for entry in drain(staged) {
             while let Some(stale) = owned.next_before(&entry.path)? {
                 self.not_staged(stale)?;
             }
@@ -308,11 +310,18 @@ impl<'a, B: Base, L: Live> Planner<'a, B, L> {
         if below(&self.moved, &entry.path) {
             return self.publish(entry, before);
         }
-        let Some(stat) = self.live.stat(&entry.path)? else { return self.add(entry, before) };
+        let Some(stat) = self.stat(&entry.path, before)? else { return self.add(entry, before) };
         if entry.object.kind == Kind::Directory && stat.is_dir() {
             return self.merge_directory(entry, before, &stat);
         }
         self.take_place(entry, before, &stat)
+    }
+
+    fn stat(&self, path: &RelPath, before: Option<&Entry>) -> Result<Option<Stat>> {
+        match before {
+            Some(before) if self.live.is_as_published(path) => Ok(Some(before.object.stat())),
+            _ => self.live.stat(path),
+        }
     }
 
     /// Nothing is where the entry goes.
@@ -451,7 +460,7 @@ impl<'a, B: Base, L: Live> Planner<'a, B, L> {
             self.stale(before);
             return Ok(());
         }
-        let Some(stat) = self.live.stat(&before.path)? else {
+        let Some(stat) = self.stat(&before.path, Some(before))? else {
             self.stale(before);
             return Ok(());
         };
@@ -693,7 +702,12 @@ impl<'a, B: Base, L: Live> Planner<'a, B, L> {
         let mut close = std::mem::take(&mut self.modes);
         let moves = || self.adds.iter().chain(&self.replaces).chain(&self.removes);
         let inside = |operation: &&Operation| !operation.path().is_root();
-        let mut parents: Vec<RelPath> = moves().filter(inside).map(|operation| operation.path().parent()).collect();
+        let mut parents: Vec<RelPath> = Vec::new();
+        for operation in moves().filter(inside) {
+            if parents.last().is_none_or(|last| last.as_bytes() != operation.path().parent_bytes()) {
+                parents.push(operation.path().parent());
+            }
+        }
         parents.sort();
         parents.dedup();
         for path in parents {
@@ -732,6 +746,18 @@ fn outermost(paths: &[RelPath]) -> Vec<RelPath> {
     sorted.sort();
     sorted.dedup_by(|path, above| path == above || path.is_below(above));
     sorted
+}
+
+/// The entries, whose memory is given back on the way: what the planner makes of them grows as they go.
+fn drain(mut entries: Vec<Entry>) -> impl Iterator<Item = Entry> {
+    const PIECE: usize = 1 << 15;
+    entries.reverse();
+    std::iter::from_fn(move || {
+        if entries.len().is_multiple_of(PIECE) {
+            entries.shrink_to_fit();
+        }
+        entries.pop()
+    })
 }
 
 /// A name as file systems see it that do not distinguish case; `None` for what is no text.
@@ -804,6 +830,10 @@ mod tests {
                 size: object.size,
                 mtime: object.mtime,
             }))
+        }
+
+        fn is_as_published(&self, _: &RelPath) -> bool {
+            false
         }
 
         fn object(&self, path: &RelPath, _: Kind, _: &Stat) -> Result<Object> {

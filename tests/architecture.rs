@@ -12,7 +12,7 @@ const LAYERS: &[&[&str]] = &[
     &["manifest", "journal"],
     &["lock", "store", "digest", "stage", "txdir"],
     &["plan"],
-    &["apply"],
+    &["published", "apply"],
     &["settle"],
     &["recover"],
     &["transaction", "inspect", "fuzzing"],

@@ -82,6 +82,12 @@ impl Object {
         Self { kind, mode: stat.mode, size, digest, ino: stat.ino, mtime }
     }
 
+    /// What `lstat` says of it, as far as that is known.
+    pub(crate) fn stat(&self) -> Stat {
+        let Object { kind, mode, size, ino, mtime, .. } = *self;
+        Stat { kind: Some(kind), mode, uid: 0, nlink: 1, dev: 0, ino, size, mtime }
+    }
+
     /// Whether `stat` is this very inode, unchanged as far as its size and time tell. The mode is not asked.
     pub(crate) fn is(&self, stat: &Stat) -> bool {
         let same_inode = Some(self.kind) == stat.kind && (self.ino == stat.ino || left_out(Mutant::IdentityInode));
