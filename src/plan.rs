@@ -166,7 +166,8 @@ pub struct Plan {
     /// Published paths that somebody else removed, and that the commit puts back.
     pub restored: Paths,
     pub(crate) operations: Vec<Operation>,
-    /// What the new manifest has otherwise than the current one, ascending.
+    /// What the new manifest has otherwise than the current one, ascending, without what is added or replaced: the operations
+    /// say that ([`edits`]).
     pub(crate) edits: Vec<Edit>,
     /// Staged directories that are opened to be moved or emptied, with the modes that they were staged with.
     pub(crate) stage_modes: Vec<(RelPath, u32)>,
@@ -183,6 +184,33 @@ impl Plan {
     /// How many journaled operations it takes.
     pub fn operations(&self) -> u64 {
         self.operations.len() as u64
+    }
+}
+
+/// How many edits [`edits`] has.
+pub(crate) fn count_edits(others: &[Edit], operations: &[Operation]) -> usize {
+    others.len() + operations.iter().filter(|operation| moved_in(operation).is_some()).count()
+}
+
+/// What a plan changes in the manifest, ascending: `others`, and what its operations move into the output. Most of a large plan is
+/// in its operations, and is not held in memory twice.
+pub(crate) fn edits<'p>(others: &'p [Edit], operations: &'p [Operation]) -> impl Iterator<Item = Edit> + 'p {
+    let mut moved: Vec<(&RelPath, &Object)> = operations.iter().filter_map(moved_in).collect();
+    moved.sort_unstable_by(|a, b| a.0.cmp(b.0));
+    let mut moved = moved.into_iter().peekable();
+    let mut others = others.iter().peekable();
+    std::iter::from_fn(move || match (moved.peek(), others.peek()) {
+        (Some((path, _)), Some(other)) if other.path < **path => others.next().cloned(),
+        (None, _) => others.next().cloned(),
+        (Some(_), _) => moved.next().map(|(path, object)| Edit { path: path.clone(), object: Some(*object) }),
+    })
+}
+
+/// What an operation moves into the output; the output itself is no entry.
+fn moved_in(operation: &Operation) -> Option<(&RelPath, &Object)> {
+    match operation {
+        Operation::Add { path, new } | Operation::Replace { path, new, .. } if !path.is_root() => Some((path, new)),
+        _ => None,
     }
 }
 
@@ -339,7 +367,7 @@ impl<'a, B: Base, L: Live> Planner<'a, B, L> {
             self.moved = Some(entry.path.clone());
             self.open_staged(&entry, true);
         }
-        self.publish(entry, before)
+        self.note_change(&entry, before)
     }
 
     /// A staged directory that its owner may not write to can neither be moved nor emptied: its mode is set at the end.
@@ -544,8 +572,16 @@ impl<'a, B: Base, L: Live> Planner<'a, B, L> {
         Ok(live.publishes_same(object).then_some(live))
     }
 
-    /// Puts an entry into the new manifest and notes what it changes for readers.
+    /// Puts an entry into the new manifest that no operation of its own moves.
     fn publish(&mut self, entry: Entry, before: Option<&Entry>) -> Result<()> {
+        if before.is_none_or(|before| before.object != entry.object) {
+            self.plan.edits.push(Edit { path: entry.path.clone(), object: Some(entry.object) });
+        }
+        self.note_change(&entry, before)
+    }
+
+    /// Notes what an entry changes for readers.
+    fn note_change(&mut self, entry: &Entry, before: Option<&Entry>) -> Result<()> {
         let (old, new) = (before.map(|before| &before.object), &entry.object);
         let kind = match old {
             None => Some(ChangeKind::Added),
@@ -566,21 +602,18 @@ impl<'a, B: Base, L: Live> Planner<'a, B, L> {
             self.plan.changes.push(Change { kind, path: entry.path.clone(), entry: new.kind });
         }
         let was_directory = old.is_some_and(|old| old.kind == Kind::Directory) && new.kind != Kind::Directory;
-        if old != Some(new) {
-            self.plan.edits.push(Edit { path: entry.path.clone(), object: Some(entry.object) });
-        }
         if was_directory && self.is_change() {
-            return self.all_below_is_stale(entry.path);
+            return self.all_below_is_stale(&entry.path);
         }
         Ok(())
     }
 
     /// Nothing can be published below what is no directory any more; what is staged as a change does not say so.
-    fn all_below_is_stale(&mut self, path: RelPath) -> Result<()> {
-        for entry in self.base.range(&path).skip(1) {
+    fn all_below_is_stale(&mut self, path: &RelPath) -> Result<()> {
+        for entry in self.base.range(path).skip(1) {
             self.stale(&entry?);
         }
-        self.emptied = Some(path);
+        self.emptied = Some(path.clone());
         Ok(())
     }
 
@@ -682,17 +715,16 @@ impl<'a, B: Base, L: Live> Planner<'a, B, L> {
                 *mode |= 0o700;
             }
         }
-        self.replaces.sort_by(|a, b| rank(a.path()).cmp(&rank(b.path())).then_with(|| a.path().cmp(b.path())));
-        self.removes.sort_by(|a, b| b.path().cmp(a.path()));
-        if left_out(Mutant::RemovalsLast) {
-            self.plan.operations = [open, self.removes, self.adds, self.replaces, close].concat();
-            return Ok(self.plan);
-        }
-        if left_out(Mutant::AdditionsFirst) {
-            self.plan.operations = [open, self.replaces, self.adds, self.removes, close].concat();
-            return Ok(self.plan);
-        }
-        self.plan.operations = [open, self.adds, self.replaces, self.removes, close].concat();
+        self.replaces.sort_unstable_by(|a, b| rank(a.path()).cmp(&rank(b.path())).then_with(|| a.path().cmp(b.path())));
+        self.removes.sort_unstable_by(|a, b| b.path().cmp(a.path()));
+        let (adds, replaces, removes) = (self.adds, self.replaces, self.removes);
+        self.plan.operations = in_sequence(if left_out(Mutant::RemovalsLast) {
+            [open, removes, adds, replaces, close]
+        } else if left_out(Mutant::AdditionsFirst) {
+            [open, replaces, adds, removes, close]
+        } else {
+            [open, adds, replaces, removes, close]
+        });
         Ok(self.plan)
     }
 
@@ -738,6 +770,19 @@ impl<'a, B: Base, L: Live> Planner<'a, B, L> {
             .collect();
         Ok((open, close))
     }
+}
+
+/// One list of several; where only one has anything in it, as in most large plans, nothing is copied.
+fn in_sequence(lists: [Vec<Operation>; 5]) -> Vec<Operation> {
+    let mut all = Vec::new();
+    for mut list in lists {
+        if all.is_empty() {
+            all = list;
+        } else {
+            all.append(&mut list);
+        }
+    }
+    all
 }
 
 /// The paths that are not below another of them, ascending.
@@ -907,6 +952,12 @@ mod tests {
         plan(&Published(base), object("/", 2), entries(new, 200), Scope::Whole, rules, &live).unwrap()
     }
 
+    fn all_edits(plan: &Plan) -> impl Iterator<Item = Edit> {
+        let all: Vec<Edit> = edits(&plan.edits, &plan.operations).collect();
+        assert!(all.windows(2).all(|pair| pair[0].path < pair[1].path));
+        all.into_iter()
+    }
+
     fn words(plan: &Plan) -> Vec<String> {
         plan.operations.iter().map(|operation| format!("{} {}", operation.word(), operation.path())).collect()
     }
@@ -1009,7 +1060,7 @@ mod tests {
         let new = [("a", "1"), ("b", "2"), ("d", "/"), ("d/x", "1"), ("d/y", "1")];
         let plan = plan_of(&old, &new, RULES);
         let edits: Vec<_> =
-            plan.edits.iter().map(|edit| (edit.path.to_string(), edit.object.map(|object| object.ino))).collect();
+            all_edits(&plan).map(|edit| (edit.path.to_string(), edit.object.map(|object| object.ino))).collect();
         let expected = [("b", Some(201)), ("d/y", Some(204)), ("gone", None)];
         assert_eq!(edits, expected.map(|(path, ino)| (path.to_string(), ino)));
     }
@@ -1028,7 +1079,7 @@ mod tests {
             change_of(&old, &[("a", "2"), ("d", "/"), ("d/n", "1")], &["d/x", "e", "e/z"], &live(&entries(&old, 100)));
         assert_eq!(words(&plan), ["add d/n", "replace a", "remove e", "remove d/x"]);
         assert_eq!(plan.summary, Summary { added: 1, changed: 1, removed: 3, unchanged: 2 });
-        assert_eq!(plan.edits.len(), 5);
+        assert_eq!((all_edits(&plan).count(), count_edits(&plan.edits, &plan.operations)), (5, 5));
     }
 
     #[test]
@@ -1036,8 +1087,8 @@ mod tests {
         let old = [("d", "/"), ("d/x", "1"), ("e", "1")];
         for output in [live(&entries(&old, 100)), live(&entries(&[("d", "drift"), ("e", "1")], 300))] {
             let plan = change_of(&old, &[("d", "now a file")], &["d/x"], &output);
-            let gone: Vec<_> = plan.edits.iter().filter(|edit| edit.object.is_none()).collect();
-            assert_eq!((gone.len(), plan.summary.removed, plan.summary.unchanged), (1, 1, 1));
+            let gone = all_edits(&plan).filter(|edit| edit.object.is_none()).count();
+            assert_eq!((gone, plan.summary.removed, plan.summary.unchanged), (1, 1, 1));
         }
     }
 

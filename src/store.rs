@@ -402,16 +402,23 @@ impl<F: Fs> Store<F> {
         }
     }
 
-    /// Writes the manifest that `edits` make of that of the generation `base`, and returns the HEAD that names it; nothing of it
-    /// is durable yet.
-    pub(crate) fn write_manifest(&self, base: Option<&Head>, edits: &[Edit], info: Info) -> Result<Head> {
+    /// Writes the manifest that `edits`, so many and ascending, make of that of the generation `base`, and returns the HEAD that
+    /// names it; nothing of it is durable yet.
+    pub(crate) fn write_manifest(
+        &self,
+        base: Option<&Head>,
+        count: usize,
+        edits: impl Iterator<Item = Edit>,
+        info: Info,
+    ) -> Result<Head> {
         let inventory = self.inventory(base)?;
         let (file, root) = match base {
-            Some(base) if manifest::writer::appends(&inventory, edits.len()) => {
+            Some(base) if manifest::writer::appends(&inventory, count) => {
+                let edits: Vec<Edit> = edits.collect();
                 let path = manifest_path(base.extent.file);
                 let stream = self.open_to_append(&path)?;
                 let at = path.under(self.state.at());
-                (base.extent.file, manifest::writer::append(&inventory, edits, self.fanout, stream, at)?)
+                (base.extent.file, manifest::writer::append(&inventory, &edits, self.fanout, stream, at)?)
             }
             _ => {
                 let path = manifest_path(info.generation);

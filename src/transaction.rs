@@ -682,7 +682,8 @@ impl<F: Fs> Transaction<'_, F> {
         message: Option<String>,
     ) -> Result<Journal> {
         let info = Info { generation: self.meta.base + 1, committed: self.store.fs.now(), message };
-        let head = self.store.write_manifest(base, &edits, info)?;
+        let count = plan::count_edits(&edits, &operations);
+        let head = self.store.write_manifest(base, count, plan::edits(&edits, &operations), info)?;
         drop(edits);
         self.store.write_head(&head, |_| Ok(()))?;
         let base_manifest = base.map(|head| head.manifest).unwrap_or_default();

@@ -62,7 +62,7 @@ impl Files {
             }
             _ => {
                 let (stream, path) = self.stream(self.next, true);
-                (self.next, write_whole(&base, edits, self.fanout, stream, path).unwrap())
+                (self.next, write_whole(&base, edits.iter().cloned(), self.fanout, stream, path).unwrap())
             }
         });
         self.next += 1;

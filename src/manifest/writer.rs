@@ -9,6 +9,7 @@
 //! A crash inside leaves bytes behind the end of what is named, which the next append writes over, or a file that nothing names.
 
 use std::io;
+use std::iter::Peekable;
 use std::path::PathBuf;
 
 use super::inventory::{Inventory, MANIFEST};
@@ -69,7 +70,7 @@ pub(crate) fn append<F: Fs>(
 /// Writes the manifest that `edits`, ascending, make of `base` to a new file, and returns its root.
 pub(crate) fn write_whole<F: Fs>(
     base: &Inventory<F>,
-    edits: &[Edit],
+    edits: impl Iterator<Item = Edit>,
     fanout: usize,
     file: Stream<F>,
     path: PathBuf,
@@ -99,7 +100,8 @@ impl<F: Fs> Writer<F> {
     fn update(&mut self, base: &Inventory<F>, node: &Node, mut edits: &[Edit]) -> Result<Vec<Child>> {
         match node {
             Node::Leaf(entries) => {
-                let entries = Edited::new(entries.iter().cloned().map(Ok), edits).collect::<Result<Vec<_>>>()?;
+                let entries = Edited::new(entries.iter().cloned().map(Ok), edits.iter().cloned());
+                let entries = entries.collect::<Result<Vec<_>>>()?;
                 self.split(entries, Node::Leaf)
             }
             Node::Inner { level, children } => {
@@ -164,18 +166,18 @@ impl<F: Fs> Writer<F> {
 }
 
 /// Entries with edits made to them, both ascending.
-struct Edited<'e, I: Iterator<Item = Result<Entry>>> {
-    entries: std::iter::Peekable<I>,
-    edits: std::iter::Peekable<std::slice::Iter<'e, Edit>>,
+struct Edited<I: Iterator<Item = Result<Entry>>, E: Iterator<Item = Edit>> {
+    entries: Peekable<I>,
+    edits: Peekable<E>,
 }
 
-impl<'e, I: Iterator<Item = Result<Entry>>> Edited<'e, I> {
-    fn new(entries: I, edits: &'e [Edit]) -> Self {
-        Self { entries: entries.peekable(), edits: edits.iter().peekable() }
+impl<I: Iterator<Item = Result<Entry>>, E: Iterator<Item = Edit>> Edited<I, E> {
+    fn new(entries: I, edits: E) -> Self {
+        Self { entries: entries.peekable(), edits: edits.peekable() }
     }
 }
 
-impl<I: Iterator<Item = Result<Entry>>> Iterator for Edited<'_, I> {
+impl<I: Iterator<Item = Result<Entry>>, E: Iterator<Item = Edit>> Iterator for Edited<I, E> {
     type Item = Result<Entry>;
 
     fn next(&mut self) -> Option<Result<Entry>> {
@@ -189,7 +191,7 @@ impl<I: Iterator<Item = Result<Entry>>> Iterator for Edited<'_, I> {
             }
             let edit = self.edits.next()?;
             if let Some(object) = edit.object {
-                return Some(Ok(Entry { path: edit.path.clone(), object }));
+                return Some(Ok(Entry { path: edit.path, object }));
             }
         }
     }
