@@ -23,15 +23,12 @@ const BATCH: usize = 32;
 /// Batches that wait at most: a walk that is further ahead digests, too, instead of filling memory.
 const WAITING: usize = 64;
 
-/// Digests what is at `path`; for a file with its attributes after reading.
-pub(crate) fn digest<F: Fs>(tree: &Tree<F>, path: &RelPath, kind: Kind) -> Result<(Digest, Option<Stat>)> {
-    digest_with(tree, path, kind, &mut Vec::new())
-}
-
-fn digest_with<F: Fs>(
+/// Digests what is at `path`, a file of about `size` bytes; for a file with its attributes after reading.
+fn digest<F: Fs>(
     tree: &Tree<F>,
     path: &RelPath,
     kind: Kind,
+    size: u64,
     buffer: &mut Vec<u8>,
 ) -> Result<(Digest, Option<Stat>)> {
     let dir = tree.parent(path).map_err(tree.io("open the directory of", path))?;
@@ -43,29 +40,37 @@ fn digest_with<F: Fs>(
         }
         Kind::File => {
             let mut file = tree.fs.open_file(&dir, path.name()).map_err(tree.io("read", path))?;
-            let digest = digest_file(&tree.fs, &mut file, buffer).map_err(tree.io("read", path))?;
-            let stat = tree.fs.stat_file(&file).map_err(tree.io("read the attributes of", path))?;
-            Ok((digest, Some(stat)))
+            let read = digest_file(&tree.fs, &mut file, size, buffer).map_err(tree.io("read", path))?;
+            Ok((read.0, Some(read.1)))
         }
     }
 }
 
-fn digest_file<F: Fs>(fs: &F, file: &mut F::File, buffer: &mut Vec<u8>) -> io::Result<Digest> {
+/// Most files are small: where the size shows that everything was read, the end is not asked for by another read.
+fn digest_file<F: Fs>(fs: &F, file: &mut F::File, size: u64, buffer: &mut Vec<u8>) -> io::Result<(Digest, Stat)> {
     buffer.resize(CHUNK, 0);
     let mut hasher = blake3::Hasher::new();
+    let (mut expected, mut ended) = (size, false);
     loop {
-        match fs.read(file, buffer) {
-            Ok(0) => return Ok(Digest(hasher.finalize().into())),
-            Ok(n) => hasher.update(&buffer[..n]),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(error),
-        };
+        while !ended && hasher.count() < expected {
+            match fs.read(file, buffer) {
+                Ok(0) => ended = true,
+                Ok(n) => drop(hasher.update(&buffer[..n])),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let stat = fs.stat_file(file)?;
+        if ended || stat.size == hasher.count() {
+            return Ok((Digest(hasher.finalize().into()), stat));
+        }
+        expected = u64::MAX;
     }
 }
 
 /// The object at a path of the output, digested.
 pub(crate) fn object<F: Fs>(tree: &Tree<F>, path: &RelPath, kind: Kind, stat: &Stat) -> Result<Object> {
-    let (digest, after) = digest(tree, path, kind)?;
+    let (digest, after) = digest(tree, path, kind, stat.size, &mut Vec::new())?;
     Ok(Object::new(kind, &after.unwrap_or(*stat), digest))
 }
 
@@ -81,7 +86,7 @@ struct Task {
 
 impl Task {
     fn run<F: Fs>(&self, tree: &Tree<F>, buffer: &mut Vec<u8>) -> Result<(usize, Digest)> {
-        match digest_with(tree, &self.path, self.object.kind, buffer)? {
+        match digest(tree, &self.path, self.object.kind, self.object.size, buffer)? {
             (_, Some(stat)) if !self.object.is(&stat) => Err(tree.io("read", &self.path)(io::Error::other(
                 "it is being written to: wait until the build has finished",
             ))),
