@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use txfs::{BeginOptions, CommitOptions, From, Store};
 
 use crate::Place;
-use crate::measure::{Outcome, TXFS, children_cpu, interleave, ms, output, timed};
+use crate::child::TXFS;
+use crate::measure::{Outcome, children_cpu, interleave, ms, output, timed};
 use crate::report::{Row, head, plain, plain_head};
 use crate::tree::{self, Change, Content};
 use crate::whole;

@@ -1,4 +1,4 @@
-//! What has to be measured in a process of its own: this program once more.
+//! What has to be measured in a process of its own: the command, or this program once more.
 
 use std::path::Path;
 use std::process::Command;
@@ -6,7 +6,10 @@ use std::process::Command;
 use crate::measure::Outcome;
 use crate::{memory, recovery};
 
-/// The first argument of such a process.
+/// The command as it was built beside this program.
+pub(crate) const TXFS: &str = env!("CARGO_BIN_EXE_txfs");
+
+/// The first argument of this program in such a process.
 pub(crate) const MARK: &str = "--in-child";
 
 pub(crate) const KILLED_COMMIT: &str = "killed-commit";

@@ -12,9 +12,6 @@ use nix::sys::time::TimeVal;
 
 pub(crate) type Outcome<T> = Result<T, Box<dyn Error>>;
 
-/// The command as it was built beside this program.
-pub(crate) const TXFS: &str = env!("CARGO_BIN_EXE_txfs");
-
 /// A directory that goes when it is dropped, with the file system at rest afterwards.
 pub(crate) struct Scratch(PathBuf);
 

@@ -10,7 +10,8 @@ use std::time::Duration;
 use txfs::{BeginOptions, CommitOptions, Store};
 
 use crate::Place;
-use crate::measure::{Outcome, TXFS, interleave, output, timed};
+use crate::child::TXFS;
+use crate::measure::{Outcome, interleave, output, timed};
 use crate::report::{Row, head};
 use crate::tree;
 
