@@ -39,7 +39,7 @@ fn few(place: &Place<'_>, change: Change) -> Outcome<()> {
     floors.iter().try_for_each(|dir| tree::write_all(dir, files, 0))?;
     let store = Store::open(scratch.join("dist"))?;
     whole::publish(&store, files, 0)?;
-    for round in place.options.rounds(files).take(change.rounds()) {
+    for round in place.options.short_rounds().take(change.rounds()) {
         store.sweep()?;
         let mut staging = Duration::ZERO;
         let [in_place, overwritten, commit] = interleave(
@@ -74,7 +74,7 @@ fn million(place: &Place<'_>) -> Outcome<()> {
     println!();
     head("change", "of 10000");
     let mut row = Row::new("10 of 1000000 changed, 5 removed: the commit").bound(1.5);
-    for round in place.options.rounds(0) {
+    for round in place.options.short_rounds() {
         small.sweep()?;
         large.sweep()?;
         let [of_few, of_many] = interleave(
@@ -120,7 +120,7 @@ pub(crate) fn command(place: &Place<'_>) -> Outcome<()> {
         let out = scratch.join("dist");
         whole::publish(&Store::open(&out)?, files, 0)?;
         let (mut commits, mut looks) = (Vec::new(), Vec::new());
-        for round in place.options.rounds(files) {
+        for round in place.options.short_rounds() {
             commits.push(ms(cpu(|| publish_by_command(&out, change, round + 1))?));
             looks.push(ms(cpu(|| output(Command::new(TXFS).arg("status").arg(&out)).map(drop))?));
         }

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -13,7 +14,8 @@ use nix::sys::stat::Mode;
 use txfs::{BeginOptions, CommitOptions, Store, Transaction};
 
 use crate::Place;
-use crate::measure::{Outcome, interleave, sync, timed};
+use crate::child::TXFS;
+use crate::measure::{Outcome, Scratch, interleave, output, sync, timed};
 use crate::report::{Row, head};
 use crate::tree::{self, Change};
 use crate::whole;
@@ -24,6 +26,7 @@ pub(crate) fn run(place: &Place<'_>) -> Outcome<()> {
         let changed = |changed| Change { files, changed, removed: 0 };
         rested(place, changed(10), Row::new(format!("10 of {files} differ")).bound(1.3))?;
         rested(place, changed(0), Row::new(format!("none of {files} differs")).bound(1.3))?;
+        by_command(place, changed(10), Row::new(format!("10 of {files} differ, `txfs commit`, which sweeps too")))?;
         dirty(place, changed(10), Row::new(format!("10 of {files} differ, the stage not written back yet")))?;
     }
     Ok(())
@@ -51,6 +54,29 @@ fn rested(place: &Place<'_>, change: Change, mut row: Row) -> Outcome<()> {
     Ok(())
 }
 
+/// As above, by the command: it removes what was staged in vain before it ends.
+fn by_command(place: &Place<'_>, change: Change, mut row: Row) -> Outcome<()> {
+    let scene = Scene::set(place, change)?;
+    for round in place.options.rounds(change.files) {
+        let version = round + 1;
+        let twin = scene.scratch.join("twin");
+        scene.write(&twin, version)?;
+        let stage = output(Command::new(TXFS).arg("begin").arg(scene.store.output()))?;
+        scene.write(Path::new(&stage), version)?;
+        let [floor, case] = interleave(
+            round,
+            place.dir,
+            [&mut || scene.floor(&twin, version), &mut || {
+                timed(|| output(Command::new(TXFS).args(["commit", "-q", &stage])).map(drop))
+            }],
+        )?;
+        row.note(case, floor);
+        std::fs::remove_dir_all(&twin)?;
+    }
+    row.print();
+    Ok(())
+}
+
 /// The tool has just finished: nothing of the stage has been written back.
 fn dirty(place: &Place<'_>, change: Change, mut row: Row) -> Outcome<()> {
     let scene = Scene::set(place, change)?;
@@ -72,7 +98,7 @@ fn dirty(place: &Place<'_>, change: Change, mut row: Row) -> Outcome<()> {
 
 /// A published tree, and the same tree for the floor.
 struct Scene {
-    scratch: crate::measure::Scratch,
+    scratch: Scratch,
     store: Store,
     floor: PathBuf,
     change: Change,

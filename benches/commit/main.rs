@@ -21,10 +21,11 @@
 //! | `command` | the CPU time of the command | none |
 //! | `full` | everything staged anew by a tool, 10 files differ, or none; the commit | BLAKE3 of the stage on 2 threads, and the 10 as above |
 //! | `unchanged` | `publish` of a source in which nothing changed | `readdir` and `stat` of the source |
-//! | `tail` | 200 commits of 10 files, quiet and with 200 MB/s written beside them | the files written, synced and renamed one by one |
+//! | `tail` | 200 commits of 10 files, quiet and with 200 MB/s written beside them; the barriers of a commit | the files written, synced and renamed one by one |
 //! | `recovery` | rolling forward a commit that was killed | what applying takes when it is not |
 //! | `memory` | the peak of a process that commits | none |
 
+mod calls;
 mod change;
 mod child;
 #[path = "../../tests/common/faulty.rs"]

@@ -25,6 +25,9 @@ pub(crate) enum Wanted {
 /// Trees of more files than this are measured in half as many rounds: making them takes longer than measuring.
 const LARGE: usize = 20_000;
 
+/// What takes milliseconds is measured so many times as often.
+const SHORT: usize = 5;
+
 impl Options {
     pub(crate) fn parse(mut arguments: impl Iterator<Item = String>, known: &[&str]) -> Outcome<Wanted> {
         let dir = PathBuf::from("target/bench");
@@ -55,6 +58,11 @@ impl Options {
     /// The sizes of the trees to measure.
     pub(crate) fn sizes(&self, default: &[usize]) -> Vec<usize> {
         if self.files.is_empty() { default.to_vec() } else { self.files.clone() }
+    }
+
+    /// The rounds in which something short is measured, where a tree that is made once serves all of them.
+    pub(crate) fn short_rounds(&self) -> Range<usize> {
+        0..SHORT * self.rounds
     }
 
     /// The rounds in which a tree of so many files is measured.
@@ -94,7 +102,7 @@ fn help(known: &[&str]) -> String {
                  They are mounted where no other process sees them, and go with this process, however it ends
   --dir DIR      where to measure, or where the images lie (target/bench)
   --files N      trees of this size instead of those that belong to a case; may be repeated
-  --rounds N     measure each case so often (7), and large trees half as often
+  --rounds N     measure each case so often (7): large trees half, what is short five times as often
   --million      also change 10 files of a million, and tell the memory that such a tree takes. Takes minutes, and 10 GB in DIR",
         known.join(", ")
     )

@@ -4,13 +4,16 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use txfs::{BeginOptions, CommitOptions, From, Store};
 
 use crate::Place;
-use crate::measure::{Outcome, interleave, ms, quantile, sync};
+use crate::calls::Calls;
+use crate::child::TXFS;
+use crate::measure::{Outcome, interleave, ms, output, quantile, sync};
 use crate::report::mark;
 use crate::tree::{self, Change, Content};
 use crate::whole;
@@ -35,6 +38,19 @@ pub(crate) fn run(place: &Place<'_>) -> Outcome<()> {
     let quiet = series(&store, &single, 0, Some(place.dir))?;
     let (noisy, rate) = beside_a_writer(&scratch.join("noise"), || series(&store, &single, COMMITS, None))?;
     print(&quiet, &noisy, rate);
+    println!();
+    [CHANGE.changed, CHANGE.files].into_iter().try_for_each(|changed| barriers(scratch.path(), changed))
+}
+
+/// What a commit waits for, whatever its size.
+fn barriers(scratch: &Path, changed: usize) -> Outcome<()> {
+    let out = scratch.join(format!("barriers-{changed}"));
+    whole::publish(&Store::open(&out)?, CHANGE.files, 0)?;
+    let stage = output(Command::new(TXFS).arg("begin").arg(&out))?;
+    tree::write_mixed(Path::new(&stage), CHANGE.files, |i| usize::from(i < changed))?;
+    let calls = Calls::of(&[Path::new("commit"), Path::new("-q"), Path::new(&stage)])?;
+    let barriers = calls.map_or("not counted, there is no strace".into(), |calls| calls.barriers().join(", "));
+    println!("Barriers of a commit that changes {changed} files of {}: {barriers}.\n", CHANGE.files);
     Ok(())
 }
 

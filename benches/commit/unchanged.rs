@@ -1,6 +1,5 @@
 //! `publish` of a source in which nothing changed since it was published.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -10,6 +9,7 @@ use std::time::Duration;
 use txfs::{BeginOptions, CommitOptions, Store};
 
 use crate::Place;
+use crate::calls::Calls;
 use crate::child::TXFS;
 use crate::measure::{Outcome, interleave, output, timed};
 use crate::report::{Row, head};
@@ -106,30 +106,15 @@ impl Scene {
         if fingerprint(&self.out)? != before {
             return Err("nothing changed, and something in the output was touched".into());
         }
-        let calls = match self.calls() {
-            Ok(calls) => format!("calls that change or wait: {calls}"),
-            Err(error) => format!("the calls were not counted: {error}"),
+        let untouched = format!("{files} files: every inode, size and time in the output is as it was");
+        let arguments = [Path::new("publish"), Path::new("-q"), &self.out, &self.source];
+        let Some(calls) = Calls::of(&arguments)? else {
+            return Ok(format!("{untouched}; there is no strace to count the calls."));
         };
-        Ok(format!("{files} files: every inode, size and time in the output is as it was; {calls}."))
-    }
-
-    fn calls(&self) -> Outcome<String> {
-        let calls =
-            "trace=/^(fsync|fdatasync|syncfs|sync_file_range|rename.*|link.*|symlink.*|unlink.*|mkdir.*|rmdir)$";
-        let mut strace = Command::new("strace");
-        strace.args(["-f", "-qq", "-e", calls, "-e", "status=successful", "-e", "signal=none"]);
-        strace.arg(TXFS).args(["publish", "-q"]).arg(&self.out).arg(&self.source);
-        let traced = strace.stdin(Stdio::null()).output()?;
-        let text = String::from_utf8(traced.stderr)?;
-        let mut counts = BTreeMap::<&str, usize>::new();
-        for line in text.lines().filter_map(|line| line.split_once('(')) {
-            let name = line.0.rsplit(' ').next().unwrap_or(line.0);
-            *counts.entry(name).or_default() += 1;
+        match calls.barriers().first() {
+            Some(barrier) => Err(format!("nothing changed, and the command waited for the disk: {barrier}").into()),
+            None => Ok(format!("{untouched}; calls that change anything: {}; no barrier.", calls.all())),
         }
-        if let Some(barrier) = counts.keys().find(|name| name.contains("sync")) {
-            return Err(format!("nothing changed, and the command called {barrier}").into());
-        }
-        Ok(counts.iter().map(|(name, count)| format!("{count} {name}")).collect::<Vec<_>>().join(", "))
     }
 }
 
