@@ -1,8 +1,8 @@
 //! Loop images of file systems.
 //!
-//! Invariant: nothing is left behind, however this process ends. Everything is mounted in a mount namespace of this process
-//! alone, which the kernel takes down with its last process; a loop device is freed when it is unmounted; and an image loses its
-//! name as soon as it is mounted.
+//! Invariant: nothing is left behind but an empty directory, however this process ends. Everything is mounted in a mount namespace
+//! of this process alone, which the kernel takes down with its last process; a loop device is freed when it is unmounted; and an
+//! image loses its name as soon as it is mounted.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -16,8 +16,8 @@ use crate::measure::Outcome;
 /// The file systems that can be made.
 pub(crate) const KINDS: [&str; 3] = ["ext4", "xfs", "btrfs"];
 
-/// Covered by a file system in memory, which only this process and its children see.
-const GROUND: &str = "/mnt";
+/// Where an image is mounted, in the directory where it lies. Others see an empty directory.
+const MOUNTED: &str = "mnt";
 
 const SIZE: u64 = 8 << 30;
 /// A million files need as many inodes.
@@ -27,8 +27,7 @@ const LARGE: u64 = 32 << 30;
 pub(crate) fn be_alone() -> Outcome<()> {
     let none = None::<&str>;
     unshare(CloneFlags::CLONE_NEWNS).map_err(|error| format!("mounting needs root: {error}"))?;
-    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
-    Ok(mount(Some("tmpfs"), GROUND, Some("tmpfs"), MsFlags::empty(), none)?)
+    Ok(mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?)
 }
 
 /// A mounted image.
@@ -39,11 +38,12 @@ pub(crate) struct Image {
 impl Image {
     /// Makes a file system of this kind in a sparse file in `dir`, and mounts it.
     pub(crate) fn mount(kind: &str, dir: &Path, large: bool) -> Outcome<Self> {
+        let dir = dir.canonicalize()?;
         let file = dir.join(format!("{kind}-{}.image", std::process::id()));
         let made = make(kind, &file, if large { LARGE } else { SIZE });
         let mounted = made.and_then(|()| {
-            let at = Path::new(GROUND).join(kind);
-            fs::create_dir(&at)?;
+            let at = dir.join(MOUNTED);
+            fs::create_dir_all(&at)?;
             // What ext4 did not write when it was made it would write while we measure.
             let options = if kind == "ext4" { "loop,noinit_itable" } else { "loop" };
             run(Command::new("mount").args(["-o", options]).arg(&file).arg(&at))?;

@@ -133,7 +133,7 @@ pub(crate) const PEERS: [Peer; 15] = [
         ..PLAIN
     },
     Peer {
-        name: "the same with `--fsync=false`",
+        name: "`ostree` as above with `--fsync=false`",
         program: "ostree",
         prepare: ways::ostree_init,
         publish: |ground, job, _| ways::ostree(ground, job, &["--fsync=false"]),
