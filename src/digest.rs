@@ -4,6 +4,7 @@
 //! not a digest.
 
 use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{Scope, ScopedJoinHandle};
@@ -77,11 +78,34 @@ pub(crate) fn object<F: Fs>(tree: &Tree<F>, path: &RelPath, kind: Kind, stat: &S
 /// Digests with the places of their entries in the caller's list.
 type Digests = Vec<(usize, Digest)>;
 
-/// A file to digest: its place in the caller's list, its path, and its attributes when it was found.
+/// Counts what turns out to be other than what is published, and tells when it is much.
+pub(crate) struct Changed {
+    count: AtomicUsize,
+    much: usize,
+    tell: SyncSender<()>,
+}
+
+impl Changed {
+    /// With what is told once `much` has changed; or that it never will, when this value is gone.
+    pub(crate) fn new(much: usize) -> (Arc<Self>, Receiver<()>) {
+        let (tell, told) = sync_channel(1);
+        (Arc::new(Self { count: AtomicUsize::new(0), much, tell }), told)
+    }
+
+    pub(crate) fn note(&self, published: Option<Digest>, staged: Digest) {
+        if published != Some(staged) && self.count.fetch_add(1, Ordering::Relaxed) + 1 == self.much {
+            // Nobody listens where it does not matter.
+            let _ = self.tell.try_send(());
+        }
+    }
+}
+
+/// A file to digest: its place in the caller's list, its path, its attributes when it was found, and what is published there.
 struct Task {
     index: usize,
     path: RelPath,
     object: Object,
+    published: Option<Digest>,
 }
 
 impl Task {
@@ -103,6 +127,7 @@ pub(crate) struct Pool<'scope, 'env, F: Fs> {
     batch: Vec<Task>,
     queue: SyncSender<Vec<Task>>,
     waiting: Arc<Mutex<Receiver<Vec<Task>>>>,
+    changed: Arc<Changed>,
     workers: Vec<ScopedJoinHandle<'scope, Result<Digests>>>,
     /// What the caller's own thread did, and the batches that it has had to take on.
     own: Digests,
@@ -110,7 +135,11 @@ pub(crate) struct Pool<'scope, 'env, F: Fs> {
 }
 
 impl<'scope, F: Fs + 'scope> Pool<'scope, '_, F> {
-    pub(crate) fn new<'env>(scope: &'scope Scope<'scope, 'env>, tree: &Tree<F>) -> Pool<'scope, 'env, F> {
+    pub(crate) fn new<'env>(
+        scope: &'scope Scope<'scope, 'env>,
+        tree: &Tree<F>,
+        changed: Arc<Changed>,
+    ) -> Pool<'scope, 'env, F> {
         let (queue, waiting) = sync_channel(WAITING);
         Pool {
             scope,
@@ -119,6 +148,7 @@ impl<'scope, F: Fs + 'scope> Pool<'scope, '_, F> {
             batch: Vec::new(),
             queue,
             waiting: Arc::new(Mutex::new(waiting)),
+            changed,
             workers: Vec::new(),
             own: Vec::new(),
             failed: None,
@@ -126,23 +156,23 @@ impl<'scope, F: Fs + 'scope> Pool<'scope, '_, F> {
     }
 
     /// Digests `entry` sooner or later; `index` says which it is.
-    pub(crate) fn push(&mut self, index: usize, entry: &Entry) {
-        self.batch.push(Task { index, path: entry.path.clone(), object: entry.object });
+    pub(crate) fn push(&mut self, index: usize, entry: &Entry, published: Option<Digest>) {
+        self.batch.push(Task { index, path: entry.path.clone(), object: entry.object, published });
         if self.batch.len() < BATCH {
             return;
         }
         self.hand_over();
         // The caller's own thread works too, once it has found everything.
         if self.workers.len() + 1 < self.threads {
-            let (tree, waiting) = (self.tree.clone(), self.waiting.clone());
-            self.workers.push(self.scope.spawn(move || work(&tree, &waiting)));
+            let (tree, waiting, changed) = (self.tree.clone(), self.waiting.clone(), self.changed.clone());
+            self.workers.push(self.scope.spawn(move || work(&tree, &waiting, &changed)));
         }
     }
 
     fn hand_over(&mut self) {
         if let Err(TrySendError::Full(batch)) = self.queue.try_send(std::mem::take(&mut self.batch)) {
             // An error is told at the end, as a worker's is.
-            let digested = digest_batch(&self.tree, &batch, &mut Vec::new(), &mut self.own);
+            let digested = digest_batch(&self.tree, &batch, &self.changed, &mut Vec::new(), &mut self.own);
             self.failed = self.failed.take().or(digested.err());
         }
     }
@@ -150,12 +180,12 @@ impl<'scope, F: Fs + 'scope> Pool<'scope, '_, F> {
     /// Waits for every digest.
     pub(crate) fn finish(mut self) -> Result<Digests> {
         self.hand_over();
-        let Self { tree, queue, waiting, workers, own: mut digests, failed, .. } = self;
+        let Self { tree, queue, waiting, changed, workers, own: mut digests, failed, .. } = self;
         drop(queue);
         if let Some(error) = failed {
             return Err(error);
         }
-        digests.append(&mut work(&tree, &waiting)?);
+        digests.append(&mut work(&tree, &waiting, &changed)?);
         for worker in workers {
             digests.append(&mut worker.join().expect("a digesting thread does not panic")?);
         }
@@ -164,19 +194,27 @@ impl<'scope, F: Fs + 'scope> Pool<'scope, '_, F> {
 }
 
 /// Digests batches until no more can come.
-fn work<F: Fs>(tree: &Tree<F>, waiting: &Mutex<Receiver<Vec<Task>>>) -> Result<Digests> {
+fn work<F: Fs>(tree: &Tree<F>, waiting: &Mutex<Receiver<Vec<Task>>>, changed: &Changed) -> Result<Digests> {
     let mut buffer = Vec::new();
     let mut digests = Vec::new();
     loop {
         let batch = waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(batch) = batch else { return Ok(digests) };
-        digest_batch(tree, &batch, &mut buffer, &mut digests)?;
+        digest_batch(tree, &batch, changed, &mut buffer, &mut digests)?;
     }
 }
 
-fn digest_batch<F: Fs>(tree: &Tree<F>, batch: &[Task], buffer: &mut Vec<u8>, digests: &mut Digests) -> Result<()> {
+fn digest_batch<F: Fs>(
+    tree: &Tree<F>,
+    batch: &[Task],
+    changed: &Changed,
+    buffer: &mut Vec<u8>,
+    digests: &mut Digests,
+) -> Result<()> {
     for task in batch {
-        digests.push(task.run(tree, buffer)?);
+        let digested = task.run(tree, buffer)?;
+        changed.note(task.published, digested.1);
+        digests.push(digested);
     }
     Ok(())
 }
