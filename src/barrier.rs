@@ -362,3 +362,106 @@ fn open_file<F: Fs>(tree: &Tree<F>, path: &RelPath) -> Result<F::File> {
 fn gone<F: Fs>(store: &Store<F>) -> Error {
     Error::io("open the output", &store.output.path)(io::ErrorKind::NotFound.into())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fs::Timestamp;
+    use crate::journal::record::{Begin, TransactionId};
+    use crate::manifest::{Digest, Head, Info, Totals};
+
+    fn needs(count: usize, bytes: u64, limit: Limit) -> Needs {
+        let files = (0..count).map(|n| state_path(&n.to_string())).collect();
+        Needs { files, bytes, limit, ..Needs::default() }
+    }
+
+    #[test]
+    fn few_are_synced_one_by_one_where_others_have_much_dirty() {
+        let limit = |dirty| Limit { count: MOST, dirty };
+        let (little, much) = (LITTLE, 1 << 30);
+        assert!(!needs(1, 0, limit(little)).are_few(), "nobody else has much");
+        assert!(needs(1, 0, limit(little + 1)).are_few());
+        assert!(needs(40, 0, limit(much)).are_few());
+        assert!(!needs(40, 0, limit(40 * BYTES_PER_FSYNC)).are_few(), "one syncfs is faster");
+        assert!(!needs(40, much, limit(much)).are_few(), "what is dirty is our own");
+        assert!(!needs(MOST + 1, 0, limit(u64::MAX)).are_few(), "too many to be open at once");
+    }
+
+    fn object(kind: Kind) -> Object {
+        Object { kind, mode: 0o644, size: 1, digest: Digest::default(), ino: 1, mtime: Timestamp::default() }
+    }
+
+    fn path(path: &str) -> RelPath {
+        if path.is_empty() { RelPath::root() } else { RelPath::new(path).unwrap() }
+    }
+
+    fn applied(operations: Vec<Operation>, exchange: bool, at: store::Place) -> Vec<String> {
+        let info = Info { generation: 2, committed: Timestamp::default(), message: None };
+        let head = Head { info, manifest: Digest::default(), totals: Totals::default() };
+        let begin = Begin { transaction: TransactionId(1), base: 1, base_manifest: Digest::default(), head };
+        let mut needs = Needs::default();
+        needs.applied(&Journal { begin, operations }, exchange, at);
+        let transaction = txdir::path(TransactionId(1)).to_string();
+        let shown = |(place, path): &(Place, RelPath)| format!("{place:?} {path}").replace(&transaction, "tx");
+        needs.directories.iter().map(shown).collect()
+    }
+
+    #[test]
+    fn both_ends_of_every_operation_are_synced() {
+        let (file, directory) = (object(Kind::File), object(Kind::Directory));
+        let operations = vec![
+            Operation::SetMode { path: path("closed"), from: 0o755, to: 0o555 },
+            Operation::Add { path: path("a/b/c"), new: directory },
+            Operation::Replace { path: path("d/e"), old: file, new: file },
+            Operation::Remove { path: path("f/g"), old: file },
+        ];
+        let expected = [
+            "State .",
+            "State tx/removed",
+            "State tx/stage/a/b",
+            "State tx/stage/d",
+            "Output .",
+            "Output a",
+            "Output a/b",
+            "Output closed",
+            "Output d",
+            "Output f",
+            "Holder .",
+        ];
+        assert_eq!(applied(operations.clone(), true, store::Place::Beside), expected);
+        assert_eq!(applied(operations, true, store::Place::Inside), expected[..expected.len() - 1]);
+    }
+
+    #[test]
+    fn a_stage_that_becomes_the_output_leaves_its_transaction_and_enters_the_directory_around_it() {
+        let root = vec![Operation::Add { path: RelPath::root(), new: object(Kind::Directory) }];
+        assert_eq!(applied(root, true, store::Place::Beside), ["State .", "State tx", "Holder ."]);
+    }
+
+    #[test]
+    fn without_an_exchange_what_is_replaced_lies_with_what_is_removed() {
+        let file = object(Kind::File);
+        let replace = vec![Operation::Replace { path: path("a"), old: file, new: file }];
+        let removed = "State tx/removed".to_owned();
+        assert!(!applied(replace.clone(), true, store::Place::Beside).contains(&removed));
+        assert!(applied(replace, false, store::Place::Beside).contains(&removed));
+    }
+
+    #[test]
+    fn a_directory_that_has_gone_is_not_synced() {
+        let (old, new) = (object(Kind::Directory), object(Kind::File));
+        let open = |name: &str| Operation::SetMode { path: path(name), from: 0o555, to: 0o755 };
+        let operations = vec![
+            open("apart"),
+            open("moved"),
+            open("other"),
+            Operation::Replace { path: path("other"), old, new },
+            Operation::Remove { path: path("moved"), old },
+            Operation::Remove { path: path("apart/x"), old: new },
+            Operation::RemoveDirectory { path: path("apart"), mode: 0o755 },
+        ];
+        let outputs = applied(operations, true, store::Place::Beside);
+        let outputs: Vec<_> = outputs.iter().filter(|shown| shown.starts_with("Output")).collect();
+        assert_eq!(outputs, ["Output ."]);
+    }
+}
