@@ -74,6 +74,7 @@
 //! `cli` (default) builds the `txfs` command.
 
 mod apply;
+mod barrier;
 mod digest;
 mod error;
 mod frame;
@@ -99,6 +100,8 @@ mod store;
 mod transaction;
 mod txdir;
 
+#[doc(hidden)]
+pub use barrier::Barriers;
 pub use error::{Error, ErrorKind, Outcome, Paths, Problem, Result};
 pub use fs::Kind;
 pub use inspect::{Finding, FindingKind, JournalDump};

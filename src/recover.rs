@@ -28,6 +28,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use crate::apply::{Applier, State, modes_of};
+use crate::barrier;
 use crate::error::{Error, Paths, Result};
 use crate::frame::Damage;
 use crate::fs::{Fs, Kind};
@@ -496,7 +497,12 @@ impl<F: Fs> Store<F> {
         }
         // Barrier 3 buys G1's "a commit that returned success survives power loss": every rename and HEAD before the journal
         // that could repeat them is retired.
-        self.sync_all().map_err(|source| self.unknown_outcome(source))
+        let durable = match attempt {
+            Attempt::First => barrier::after_operations(self, journal),
+            // What an earlier attempt did is not known to be durable anywhere.
+            Attempt::Again => self.sync_all(),
+        };
+        durable.map_err(|source| self.unknown_outcome(source))
     }
 
     /// The undo intent is durable before anything is undone: a crash from here on finishes undoing. What was done so far is

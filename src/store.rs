@@ -28,6 +28,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::barrier::Barriers;
 use crate::error::{Error, Result};
 use crate::frame::{Damage, Format, FrameReader, FrameWriter};
 use crate::fs::stream::Stream;
@@ -92,6 +93,7 @@ pub enum Place {
 pub struct OpenOptions<F: Fs = LinuxFs> {
     pub(crate) fs: F,
     pub(crate) lock_timeout: Duration,
+    pub(crate) barriers: Barriers,
     fanout: usize,
 }
 
@@ -104,7 +106,15 @@ impl Default for OpenOptions {
 impl<F: Fs> OpenOptions<F> {
     /// Options for a store on another implementation of the file system.
     pub fn with(fs: F) -> Self {
-        Self { fs, lock_timeout: Duration::from_secs(10), fanout: FANOUT }
+        Self { fs, lock_timeout: Duration::from_secs(10), barriers: Barriers::Chosen, fanout: FANOUT }
+    }
+
+    /// How barriers 1 and 3 of a commit are passed; for tests of either way.
+    #[doc(hidden)]
+    #[must_use = "this returns the changed options"]
+    pub fn barriers(mut self, barriers: Barriers) -> Self {
+        self.barriers = barriers;
+        self
     }
 
     /// How long to wait for a lock that another process holds; 10 s unless said.
@@ -130,6 +140,7 @@ pub struct Store<F: Fs = LinuxFs> {
     pub(crate) state: Tree<F>,
     pub(crate) capabilities: Capabilities,
     pub(crate) lock_timeout: Duration,
+    pub(crate) barriers: Barriers,
     fanout: usize,
 }
 
@@ -330,8 +341,8 @@ impl<F: Fs> Store<F> {
     }
 
     fn new(options: &OpenOptions<F>, output: Output<F>, state: Tree<F>, capabilities: Capabilities) -> Self {
-        let (fs, lock_timeout, fanout) = (options.fs.clone(), options.lock_timeout, options.fanout);
-        Self { fs, output, state, capabilities, lock_timeout, fanout }
+        let OpenOptions { fs, lock_timeout, barriers, fanout } = options.clone();
+        Self { fs, output, state, capabilities, lock_timeout, barriers, fanout }
     }
 
     /// The output's canonical path. It exists once something has been published.
@@ -593,9 +604,10 @@ fn initialize<F: Fs>(state: &Tree<F>) -> Result<Capabilities> {
         state.fs.sync_dir(dir).map_err(state.io("make durable", &RelPath::root()))?;
     }
     state.fs.rename(dir, new.name(), dir, store.name(), RenameMode::Replace).map_err(state.io("rename", &new))?;
-    // And before anything else is made in it: a directory that holds more than this and no store is not taken for ours.
+    // And before anything else is made in it: a directory that holds more than this and no store is not taken for ours. Once for
+    // all commits it is a syncfs: the directories that lead to the store may have been made just now.
     if !left_out(Mutant::StoreNameBarrier) {
-        state.fs.sync_dir(dir).map_err(state.io("make durable", &RelPath::root()))?;
+        state.fs.sync_fs(dir).map_err(state.io("make durable", &RelPath::root()))?;
     }
     Ok(capabilities)
 }

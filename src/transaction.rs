@@ -23,6 +23,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::apply::Applier;
+use crate::barrier;
 use crate::error::{Error, Problem, Result};
 use crate::fs::stream::Stream;
 use crate::fs::tree::{Tree, is_absent};
@@ -640,7 +641,7 @@ impl<F: Fs> Transaction<'_, F> {
     fn carry_through(&mut self, head: Option<&Head>, mut plan: Plan, options: &CommitOptions<'_>) -> Result<Committed> {
         let (edits, operations) = (std::mem::take(&mut plan.edits), std::mem::take(&mut plan.operations));
         let journal = self.write_intent(head, edits, operations, options.message.clone());
-        let journal = journal.and_then(|journal| self.make_intent_durable().map(|()| journal));
+        let journal = journal.and_then(|journal| self.make_intent_durable(&journal).map(|()| journal));
         let journal = journal.inspect_err(|_| self.drop_intent())?;
         if !left_out(Mutant::JournalBeforeApply) {
             self.pass_commit_point()?;
@@ -697,11 +698,11 @@ impl<F: Fs> Transaction<'_, F> {
     }
 
     /// Barrier 1 buys P3: what the journal names is on the medium before the journal can be found.
-    fn make_intent_durable(&mut self) -> Result<()> {
+    fn make_intent_durable(&mut self, journal: &Journal) -> Result<()> {
         if left_out(Mutant::Barrier1) {
             return Ok(());
         }
-        self.store.sync_all().map_err(|source| self.lose_stage(source))
+        barrier::before_commit_point(self.store, journal).map_err(|source| self.lose_stage(source))
     }
 
     /// A second attempt to make the stage durable would be told of success, and find old data on the medium.

@@ -10,7 +10,7 @@ const LAYERS: &[&[&str]] = &[
     &["error", "path", "mutant"],
     &["frame", "fs"],
     &["manifest", "journal"],
-    &["lock", "store", "digest", "stage", "txdir"],
+    &["lock", "store", "digest", "stage", "txdir", "barrier"],
     &["plan"],
     &["published", "apply"],
     &["settle"],

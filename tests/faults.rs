@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use common::faulty::{Call, Faulty};
 use common::tree::{Node, snapshot};
@@ -17,7 +17,7 @@ use common::{Scratch, lenient, publish, read, state_of};
 use nix::errno::Errno;
 use txfs::fs::linux::Without;
 use txfs::fs::{Fs, LinuxFs};
-use txfs::{BeginOptions, Error, From, OpenOptions, Outcome, Store, Transaction};
+use txfs::{Barriers, BeginOptions, Error, From, OpenOptions, Outcome, Store, Transaction};
 
 fn scratch() -> (Scratch, PathBuf) {
     let dir = common::fast_scratch();
@@ -84,7 +84,7 @@ fn a_failed_barrier_before_the_commit_point_discards_the_stage() {
 #[test]
 fn a_failed_barrier_at_the_commit_point_takes_the_journal_back() {
     let (_dir, out) = scratch();
-    let (kernel, arm) = nth(0, |call| *call == Call::SyncDir, Errno::EIO);
+    let (kernel, arm) = nth(0, |call| matches!(call, Call::SyncDir { .. }), Errno::EIO);
     let store = Store::open_with(&OpenOptions::with(kernel), &out).unwrap();
     publish(&store, &OLD).unwrap();
     let before = snapshot(&out);
@@ -162,10 +162,136 @@ fn directories_that_cannot_be_renamed_are_taken_apart() {
     assert_eq!(snapshot(&out), new, "modes included");
 }
 
+/// What each synced inode was, in order, and the renames between.
+fn synced_one_by_one(out: &Path, fill: impl FnOnce(&mut Transaction<'_, Faulty>)) -> (Vec<Call>, PathBuf) {
+    let calls = Arc::new(Mutex::new(Vec::new()));
+    let seen = calls.clone();
+    let (kernel, arm) = armed(move |call| {
+        let told = matches!(call, Call::SyncFile { .. } | Call::SyncDir { .. } | Call::SyncFs | Call::Rename { .. });
+        if told {
+            seen.lock().unwrap().push(call.clone());
+        }
+        None
+    });
+    let store = Store::open_with(&OpenOptions::with(kernel).barriers(Barriers::Single), out).unwrap();
+    let mut transaction = store.begin(BeginOptions::default()).unwrap();
+    fill(&mut transaction);
+    let stage = transaction.stage();
+    arm.store(true, Ordering::SeqCst);
+    transaction.commit(&lenient()).unwrap();
+    arm.store(false, Ordering::SeqCst);
+    (std::mem::take(&mut *calls.lock().unwrap()), stage)
+}
+
+fn ino(path: &Path) -> u64 {
+    fs::symlink_metadata(path).unwrap_or_else(|error| panic!("{}: {error}", path.display())).ino()
+}
+
+#[test]
+fn one_by_one_everything_that_the_journal_names_is_synced_before_it_has_its_name() {
+    let (_dir, out) = scratch();
+    publish(&Store::open(&out).unwrap(), &OLD).unwrap();
+    let state = state_of(&out);
+    let mut directories = vec![ino(&state.join("manifests")), ino(&state.join("tx"))];
+    let (calls, _) = synced_one_by_one(&out, |transaction| {
+        fill(transaction);
+        let stage = transaction.stage();
+        let transaction = stage.parent().unwrap();
+        directories.extend([ino(&stage), ino(&stage.join("fresh")), ino(transaction)]);
+    });
+    let named = |call: &Call| matches!(call, Call::Rename { new_name, .. } if new_name == b"journal");
+    let (before, after) = calls.split_at(calls.iter().position(named).unwrap());
+    let files: Vec<u64> = ["a", "b", "fresh/y", "z.html"].map(|path| ino(&out.join(path))).into();
+    let own = ["HEAD", "manifests/2", "previous/2/journal"].map(|path| ino(&state.join(path)));
+    for ino in files.into_iter().chain(own) {
+        assert!(before.contains(&Call::SyncFile { ino }), "{before:?}");
+    }
+    for ino in directories {
+        assert!(before.contains(&Call::SyncDir { ino }), "{before:?}");
+    }
+    assert_eq!(before.len(), 7 + 5, "nothing else: {before:?}");
+    assert_eq!(after[1], Call::SyncDir { ino: ino(&state) }, "barrier 2");
+    let applied = after.iter().rposition(|call| matches!(call, Call::Rename { new_name, .. } if new_name == b"HEAD"));
+    let settled = |call: &Call| matches!(call, Call::Rename { new_name, .. } if new_name == b"2");
+    let last = &after[applied.unwrap() + 1..after.iter().position(settled).unwrap()];
+    let previous = state.join("previous/2");
+    let ends = [
+        state.clone(),
+        out.parent().unwrap().to_path_buf(),
+        out.clone(),
+        out.join("fresh"),
+        previous.join("stage"),
+        previous.join("removed"),
+    ];
+    for end in &ends {
+        assert!(last.contains(&Call::SyncDir { ino: ino(end) }), "{}: {last:?}", end.display());
+    }
+    assert_eq!(last.len(), ends.len(), "nothing else: {last:?}");
+}
+
+#[test]
+fn an_error_of_any_fsync_before_the_commit_point_discards_the_stage() {
+    let mut fired = 0;
+    for n in 0.. {
+        let (_dir, out) = scratch();
+        publish(&Store::open(&out).unwrap(), &OLD).unwrap();
+        let before = snapshot(&out);
+        let (count, named) = (AtomicUsize::new(0), AtomicBool::new(false));
+        let (kernel, arm) = armed(move |call| {
+            named.fetch_or(matches!(call, Call::Rename { .. }), Ordering::SeqCst);
+            let sync = matches!(call, Call::SyncFile { .. } | Call::SyncDir { .. } | Call::SyncFs);
+            let hit = sync && !named.load(Ordering::SeqCst) && count.fetch_add(1, Ordering::SeqCst) == n;
+            hit.then_some(Errno::EIO)
+        });
+        let options = OpenOptions::with(kernel).barriers(Barriers::Single);
+        let store = Store::open_with(&options, &out).unwrap();
+        let mut transaction = store.begin(BeginOptions::default()).unwrap();
+        fill(&mut transaction);
+        arm.store(true, Ordering::SeqCst);
+        let Err(error) = transaction.commit(&lenient()) else { break };
+        assert!(matches!(error, Error::StageLost { .. }), "fsync {n}: {error}");
+        assert_eq!((error.outcome(), snapshot(&out)), (Outcome::Unchanged, before), "fsync {n}");
+        assert!(!transaction.stage().exists() && !state_of(&out).join("journal").exists());
+        fired += 1;
+    }
+    assert_eq!(fired, 12);
+}
+
+#[test]
+fn an_error_of_any_fsync_after_the_operations_is_an_unknown_outcome() {
+    let mut fired = 0;
+    for n in 0.. {
+        let (_dir, out) = scratch();
+        publish(&Store::open(&out).unwrap(), &OLD).unwrap();
+        let (count, done) = (AtomicUsize::new(0), AtomicBool::new(false));
+        let (kernel, arm) = armed(move |call| {
+            done.fetch_or(matches!(call, Call::Rename { new_name, .. } if new_name == b"HEAD"), Ordering::SeqCst);
+            let sync = matches!(call, Call::SyncDir { .. } | Call::SyncFs) && done.load(Ordering::SeqCst);
+            (sync && count.fetch_add(1, Ordering::SeqCst) == n).then_some(Errno::EIO)
+        });
+        let options = OpenOptions::with(kernel).barriers(Barriers::Single);
+        let store = Store::open_with(&options, &out).unwrap();
+        let mut transaction = store.begin(BeginOptions::default()).unwrap();
+        fill(&mut transaction);
+        arm.store(true, Ordering::SeqCst);
+        let Err(error) = transaction.commit(&lenient()) else { break };
+        assert_eq!(error.outcome(), Outcome::Unknown, "fsync {n}: {error}");
+        drop(transaction);
+        assert!(Store::open(&out).unwrap().verify().unwrap().is_empty());
+        assert_eq!(read(&out, "a"), "new!");
+        fired += 1;
+    }
+    assert_eq!(fired, 6);
+}
+
 /// Every changing call of a commit fails once, with each of a few errors. Then the outcome is what was said, the same
 /// transaction can be committed where it is still open, and recovery leaves exactly the old or the new generation.
 #[test]
 fn whichever_call_fails_the_caller_is_told_the_truth() {
+    [Barriers::Whole, Barriers::Single].into_iter().for_each(whichever_call_fails);
+}
+
+fn whichever_call_fails(barriers: Barriers) {
     let [old, new] = expected();
     let (mut fired, mut committed, mut unchanged, mut unknown) = (0, 0, 0, 0);
     for errno in [Errno::EIO, Errno::ENOSPC, Errno::EACCES, Errno::EROFS] {
@@ -178,7 +304,7 @@ fn whichever_call_fails_the_caller_is_told_the_truth() {
                 seen.fetch_or(this, Ordering::SeqCst);
                 this.then_some(errno)
             });
-            let store = Store::open_with(&OpenOptions::with(kernel), &out).unwrap();
+            let store = Store::open_with(&OpenOptions::with(kernel).barriers(barriers), &out).unwrap();
             publish(&store, &OLD).unwrap();
             let mut transaction = store.begin(BeginOptions::default()).unwrap();
             fill(&mut transaction);
@@ -214,7 +340,7 @@ fn whichever_call_fails_the_caller_is_told_the_truth() {
             fired += 1;
         }
     }
-    println!("{fired} failures: {committed} committed, {unchanged} unchanged, {unknown} unknown");
+    println!("{barriers:?}, {fired} failures: {committed} committed, {unchanged} unchanged, {unknown} unknown");
     assert!(fired >= 100, "{fired}");
 }
 

@@ -15,7 +15,7 @@ use std::process::Command;
 use common::tree::without_state;
 use common::{lenient, publish, read, state_of};
 use tempfile::TempDir;
-use txfs::{BeginOptions, Error, ErrorKind, Outcome, Place, Store};
+use txfs::{Barriers, BeginOptions, Error, ErrorKind, OpenOptions, Outcome, Place, Store};
 
 const USER: u32 = 65534;
 
@@ -89,6 +89,7 @@ fn scenes() {
         }
         "piecewise" => piecewise_rollback(&out),
         "unreadable" => unreadable(&out),
+        "unsyncable" => unsyncable(&out),
         other => panic!("no such scene: {other}"),
     }
 }
@@ -183,6 +184,23 @@ fn piecewise_rollback(out: &Path) {
     assert_eq!(without_state(out), before);
 }
 
+/// What is known without being read need not be opened to be published: what cannot be synced by itself is synced all the same.
+fn unsyncable(out: &Path) {
+    for content in ["1", "2"] {
+        let store = Store::open_with(&OpenOptions::default().barriers(Barriers::Single), out).unwrap();
+        let mut transaction = store.begin(BeginOptions::default()).unwrap();
+        transaction.write("secret", content).unwrap();
+        transaction.write("d/a", content).unwrap();
+        set_mode(&transaction.stage().join("secret"), 0o000);
+        let committed = transaction.commit(&lenient()).unwrap();
+        assert!(committed.warnings.is_empty(), "{committed:?}");
+        assert_eq!((mode(&out.join("secret")), read(out, "d/a")), (0o000, content.into()));
+        // From here on the directory that holds the output may only be searched.
+        set_mode(out.parent().unwrap(), 0o311);
+    }
+    set_mode(out.parent().unwrap(), 0o755);
+}
+
 /// What cannot be read cannot be published; nothing changes, and it is said which path it is.
 fn unreadable(out: &Path) {
     let store = Store::open(out).unwrap();
@@ -211,6 +229,14 @@ fn read_only_directories_are_published_changed_and_removed_by_their_owner() {
     if needs_root("read-only directories") {
         let (_dir, ground) = ground();
         as_user("read-only", &ground);
+    }
+}
+
+#[test]
+fn what_cannot_be_synced_by_itself_is_synced_with_everything() {
+    if needs_root("what cannot be opened") {
+        let (_dir, ground) = ground();
+        as_user("unsyncable", &ground);
     }
 }
 

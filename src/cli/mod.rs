@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use txfs::{OpenOptions, Recovered, Store};
+use txfs::{Barriers, OpenOptions, Recovered, Store};
 
 use error::{Failure, usage};
 use output::{ColorChoice, Ui};
@@ -81,6 +81,9 @@ struct Global {
     /// How long to wait for a lock that another process holds
     #[arg(long, global = true, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
     lock_timeout: Duration,
+    /// How a commit is made durable, for tests: chosen, whole or single
+    #[arg(long, global = true, hide = true, value_name = "WAY", default_value = "chosen", value_parser = barriers)]
+    barriers: Barriers,
 }
 
 #[derive(Subcommand)]
@@ -101,6 +104,7 @@ enum Command {
 struct Context {
     ui: Ui,
     lock_timeout: Duration,
+    barriers: Barriers,
 }
 
 /// Runs the command that the arguments name.
@@ -113,8 +117,8 @@ pub(crate) fn main() -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(error::USAGE));
         }
     };
-    let Global { json, quiet, verbose, color, lock_timeout } = cli.global;
-    let context = Context { ui: Ui::new(json, quiet, verbose, color), lock_timeout };
+    let Global { json, quiet, verbose, color, lock_timeout, barriers } = cli.global;
+    let context = Context { ui: Ui::new(json, quiet, verbose, color), lock_timeout, barriers };
     let result = match &cli.command {
         Command::Begin(args) => begin::run(&context, args),
         Command::Commit(args) => commit::run(&context, args),
@@ -132,7 +136,7 @@ pub(crate) fn main() -> ExitCode {
 
 impl Context {
     fn options(&self) -> OpenOptions {
-        OpenOptions::default().lock_timeout(self.lock_timeout)
+        OpenOptions::default().lock_timeout(self.lock_timeout).barriers(self.barriers)
     }
 
     /// The recovered store of `out`; made where there is none.
@@ -170,6 +174,15 @@ impl Context {
 fn seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.parse().map_err(|_| "this is no number of seconds".to_owned())?;
     Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
+}
+
+fn barriers(text: &str) -> Result<Barriers, String> {
+    match text {
+        "chosen" => Ok(Barriers::Chosen),
+        "whole" => Ok(Barriers::Whole),
+        "single" => Ok(Barriers::Single),
+        _ => Err("this is none of chosen, whole, single".to_owned()),
+    }
 }
 
 /// `1 file`, `2 files`.

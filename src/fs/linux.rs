@@ -295,6 +295,13 @@ impl Fs for LinuxFs {
         unistd::syncfs(dir.as_fd()).map_err(of_directory)
     }
 
+    fn dirty(&self) -> io::Result<u64> {
+        let meminfo = std::fs::read_to_string("/proc/meminfo")?;
+        // Pages that a write is under way for are waited for as those are that it is still to begin for.
+        let bytes = ["Dirty:", "Writeback:"].map(|name| meminfo_bytes(&meminfo, name));
+        bytes.into_iter().sum::<Option<u64>>().ok_or_else(|| io::ErrorKind::InvalidData.into())
+    }
+
     fn try_lock(&self, file: &File) -> io::Result<bool> {
         // In full: on current Rust the method call resolves to the standard library's own.
         match fs2::FileExt::try_lock_exclusive(file) {
@@ -340,9 +347,16 @@ fn open_readable_or_not(at: impl AsFd, path: &(impl nix::NixPath + ?Sized), flag
     }
 }
 
-/// A directory that could only be opened to be searched cannot be synced either.
+/// A directory that could only be opened to be searched cannot be synced either. It is told from an error that the file system
+/// reports, which has its number.
 fn of_directory(errno: Errno) -> io::Error {
-    if errno == Errno::EBADF { Errno::EACCES.into() } else { errno.into() }
+    if errno == Errno::EBADF { io::ErrorKind::PermissionDenied.into() } else { errno.into() }
+}
+
+/// What a line of /proc/meminfo says, which counts in units of 1024 bytes.
+fn meminfo_bytes(meminfo: &str, name: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix(name))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
 fn convert(stat: &FileStat) -> Stat {

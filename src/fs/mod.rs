@@ -173,6 +173,9 @@ pub trait Fs: Clone + Send + Sync {
     /// `syncfs`: everything written to the file system of `dir` before the call is on the medium when this returns.
     fn sync_fs(&self, dir: &Self::Dir) -> io::Result<()>;
 
+    /// Bytes that the machine has still to write, for whichever file system and process: a bound for each of them.
+    fn dirty(&self) -> io::Result<u64>;
+
     /// Takes the exclusive advisory lock without waiting; `false` when another open file description holds one.
     fn try_lock(&self, file: &Self::File) -> io::Result<bool>;
 
@@ -205,6 +208,11 @@ pub(crate) fn is_unsupported(error: &io::Error) -> bool {
         io::ErrorKind::PermissionDenied => error.raw_os_error() != Some(nix::errno::Errno::EACCES as i32),
         _ => false,
     }
+}
+
+/// Whether a directory could not be synced because it was opened only to be searched: nothing was asked of the file system.
+pub(crate) fn is_unsyncable(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::PermissionDenied && error.raw_os_error().is_none()
 }
 
 /// Whether something other than a directory, a symbolic link among it, was where a directory had to be.

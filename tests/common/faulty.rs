@@ -17,7 +17,12 @@ pub enum Call {
         new_name: Vec<u8>,
         directory: bool,
     },
-    SyncDir,
+    SyncFile {
+        ino: u64,
+    },
+    SyncDir {
+        ino: u64,
+    },
     SyncFs,
     RemoveDir {
         name: Vec<u8>,
@@ -177,15 +182,20 @@ impl Fs for Faulty {
         self.kernel.remove_dir(at, name)
     }
     fn sync_file(&self, file: &File) -> io::Result<()> {
+        self.ask(&Call::SyncFile { ino: self.kernel.stat_file(file)?.ino })?;
         self.kernel.sync_file(file)
     }
     fn sync_dir(&self, dir: &OwnedFd) -> io::Result<()> {
-        self.ask(&Call::SyncDir)?;
+        self.ask(&Call::SyncDir { ino: self.kernel.stat_dir(dir)?.ino })?;
         self.kernel.sync_dir(dir)
     }
     fn sync_fs(&self, dir: &OwnedFd) -> io::Result<()> {
         self.ask(&Call::SyncFs)?;
         self.kernel.sync_fs(dir)
+    }
+    fn dirty(&self) -> io::Result<u64> {
+        // What others have dirty is not to decide which calls are made.
+        Ok(0)
     }
     fn try_lock(&self, file: &File) -> io::Result<bool> {
         self.kernel.try_lock(file)

@@ -1,7 +1,7 @@
 //! What strangers do: drift, foreign entries, other processes, and state that was exchanged. Each is met by a refusal.
 
 use txfs::fs::Fs;
-use txfs::fs::sim::{Call, Config, Fault, SimFs, Weakness};
+use txfs::fs::sim::{Call, Config, Fault, SimFs, Weakness, Without};
 use txfs::{BeginOptions, Error, ErrorKind, Outcome, RelPath, Store};
 
 use super::oracle::failed;
@@ -11,7 +11,7 @@ use super::world::{self, FILES, Marks, OUTPUT, STATE, Spec, World, Worlds};
 /// A check by its name.
 pub(crate) type Guard = (&'static str, fn() -> Checked);
 
-pub(crate) const ALL: [Guard; 12] = [
+pub(crate) const ALL: [Guard; 14] = [
     ("first committer wins", first_committer_wins),
     ("drift is refused", drift_is_refused),
     ("foreign entries are not overwritten", foreign_entries_are_not_overwritten),
@@ -20,6 +20,8 @@ pub(crate) const ALL: [Guard; 12] = [
     ("a detached transaction ends with its boot", a_detached_transaction_ends_with_its_boot),
     ("a hard link does not lead into the output", a_hard_link_does_not_lead_into_the_output),
     ("what is not ours is rescued", what_is_not_ours_is_rescued),
+    ("what was displaced is kept", what_was_displaced_is_kept),
+    ("the proof of what was displaced outlives it", the_proof_of_what_was_displaced_outlives_it),
     ("a spliced journal is refused", a_spliced_journal_is_refused),
     ("an exchanged HEAD is refused", an_exchanged_head_is_refused),
     ("what cannot be recognized is refused", what_cannot_be_recognized_is_refused),
@@ -127,6 +129,46 @@ fn what_is_not_ours_is_rescued() -> Checked {
     let rescued = open(&fs)?.sweep().map_err(|error| failed("sweeping", &error))?;
     let kept = rescued.iter().any(|path| fs.entry(path).is_some_and(|entry| entry.content() == b"precious"));
     ensure(kept, rescued)
+}
+
+/// Once a commit has returned no crash loses what it displaced, by an exchange, or by a link and a rename.
+fn what_was_displaced_is_kept() -> Checked {
+    let linked = Without { exchange: true, ..Without::default() };
+    for (dirty, without) in
+        [0, world::CROWDED].into_iter().flat_map(|dirty| [(dirty, Without::default()), (dirty, linked)])
+    {
+        let fs = SimFs::new(Config { dirty, without, ..Config::new(Weakness::Posix) });
+        fs.put_dir("/w", 0o755);
+        publish(&fs, &[("a", FILES[0]), ("b", FILES[0])])?;
+        publish(&fs, &[("a", FILES[1])])?;
+        let replaced = if without.exchange { "removed/0" } else { "stage/a" };
+        for state in fs.crash_states(1024) {
+            open(&state)?;
+            for kept in [replaced, "removed/1"] {
+                let entry = state.entry(format!("{STATE}/previous/2/{kept}"));
+                ensure(entry.is_some(), (kept, state.describe()))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The journal of a generation says what it displaced: a crash must not bring that back and not the journal.
+fn the_proof_of_what_was_displaced_outlives_it() -> Checked {
+    for dirty in [0, world::CROWDED] {
+        let fs = SimFs::new(Config { dirty, ..Config::new(Weakness::Posix) });
+        fs.put_dir("/w", 0o755);
+        for node in [FILES[0], FILES[1], FILES[0], FILES[1]] {
+            publish(&fs, &[("a", node)])?;
+        }
+        fs.record_crash_points();
+        open(&fs)?.begin(BeginOptions::default()).map(drop).map_err(|error| failed("begin", &error))?;
+        for state in fs.crash_points().iter().flat_map(|point| point.states(64)) {
+            let rescued = open(&state)?.sweep().map_err(|error| failed("sweeping", &error))?;
+            ensure(rescued.is_empty(), (rescued, state.describe()))?;
+        }
+    }
+    Ok(())
 }
 
 /// A store whose machine stopped right after the commit point of its second generation.

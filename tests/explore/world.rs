@@ -13,6 +13,8 @@ pub(crate) const OUTPUT: &str = "/w/out";
 pub(crate) const STATE: &str = "/w/.out.txfs";
 /// What no commit may touch.
 pub(crate) const OUTSIDE: &str = "/w/outside";
+/// What others have dirty where that is much.
+pub(crate) const CROWDED: u64 = 1 << 40;
 /// A foreign entry of the output.
 pub(crate) const FOREIGN: &str = "CNAME";
 
@@ -428,6 +430,10 @@ impl Worlds {
             world.config.without = Without { exchange, no_replace, ..Without::default() };
             world
         };
+        let crowded = |mut world: World| {
+            world.config.dirty = CROWDED;
+            world
+        };
         let (open, closed) = (Node::Dir(0o755), Node::Dir(0o555));
         let closing = || {
             let old = [("a", x), ("d", open), ("d/x", x)];
@@ -450,6 +456,9 @@ impl Worlds {
             lacking(world(Weakness::Btrfs, Some(&[("a", x), ("b", x)]), &[("b", y)]), false, true),
             // A journal that comes back.
             came_back,
+            // What has to be durable is synced one by one: a mode, and a link that is to be kept.
+            crowded(world(Weakness::Posix, Some(&[("d", open), ("d/x", x)]), &[("d", closed), ("d/x", x)])),
+            crowded(lacking(world(Weakness::Btrfs, Some(&[("a", x)]), &[("a", y)]), true, false)),
         ];
         for (number, world) in telling.iter_mut().enumerate() {
             world.number = number as u64;
@@ -480,6 +489,7 @@ impl Worlds {
         let (exchange, no_replace) = random.pick(&without);
         config.without = Without { exchange, no_replace, ..Without::default() };
         let published = old.is_some();
+        config.dirty = [0, CROWDED][(number / 3 % 2) as usize];
         // Only files and links are taken over, and what nothing takes the place of stays.
         let can_adopt = |old: &Spec| {
             let blocks = old.values().chain(new.values()).all(|node| !matches!(node, Node::Dir(_)));

@@ -138,7 +138,9 @@ pub fn available() -> Result<(), String> {
 
 fn strace(options: &[&str], log: &Path, command: &[OsString]) -> Output {
     let mut strace = Command::new("strace");
-    strace.args(options).arg("-o").arg(log).arg("--").arg(env!("CARGO_BIN_EXE_txfs")).args(command);
+    strace.args(options).arg("-o").arg(log).arg("--").arg(env!("CARGO_BIN_EXE_txfs"));
+    // What others have dirty on the machine is not to decide which calls are made.
+    strace.args(["--barriers", "whole"]).args(command);
     strace.env("LC_ALL", "C").env_remove("RUST_BACKTRACE").stdin(Stdio::null()).output().unwrap()
 }
 

@@ -93,7 +93,7 @@ fn run_with(bench: &Bench<'_>, act: Act<'_>, fault: Fault, faults: &mut Faults) 
     let told = match act {
         Act::Commit { world, .. } => {
             let failed = |error: Error| format!("{name}: before the fault: {error}");
-            let store = Store::open(bench.output()).map_err(failed)?;
+            let store = Store::open_with(&world.options(), bench.output()).map_err(failed)?;
             let mut staged = world.stage(&store, 2).map_err(failed)?;
             bench.disk.lock().watch(Some(fault));
             let told = classify_commit(staged.commit());
@@ -199,7 +199,7 @@ fn commit_when_full(
     let mounted = bench.load(full)?;
     remove_spares(bench, unit)?;
     let mut is_staged = false;
-    let result = Store::open(bench.output()).and_then(|store| {
+    let result = Store::open_with(&world.options(), bench.output()).and_then(|store| {
         let mut staged = world.stage(&store, 2)?;
         is_staged = true;
         let taken = make_spares(bench, SPARES - left, unit);

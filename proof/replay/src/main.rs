@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! cd proof/replay && sudo cargo run --release -- [--fs NAME]… [--images N] [--seed N] [--workers N] [--skip PART]… [--keep DIR]
+//!                                                [--barriers whole|single]
 //!                                                [--check IMAGE --fs NAME --world N]
 //! ```
 //!
@@ -21,6 +22,7 @@
 //! somebody else may make a directory, another file, or the whole file system durable, which takes a part of the commit with it.
 //!
 //! `--images N` makes N images of each file system instead of a bounded run's; `--skip` leaves out `replay`, `model` or `faults`.
+//! `--barriers` makes all commits durable by `syncfs`, or by `fsync` of each file and directory; else every other world is committed so.
 //! Images that violate something are kept in `--keep` (target/replay unless said); `--check` judges one of them again.
 //!
 //! Built with `--features mutants`, `--leave-out NAME` (of `src/mutant.rs`) leaves out a step of the protocol: then there have to be
@@ -204,7 +206,7 @@ fn replay_variant(options: &Options, ground: &Ground, setting: &Setting<'_>) -> 
     let worlds = if options.skips(Part::Replay) { 1 } else { WORLDS };
     for index in 0..worlds {
         let seed = options.seed * WORLDS + index;
-        let world = Arc::new(World::new(seed, SLOTS));
+        let world = Arc::new(World::new(seed, SLOTS).barriers(options.barriers(index)));
         let base = bench.prepare(&world)?;
         let noise = [0, 10, 30, 60][index as usize % 4];
         let sessions = [
@@ -337,7 +339,8 @@ fn compare_with_model(options: &Options, ground: &Ground, variant: &Variant) -> 
     let (mut images, mut real, mut simulated, mut exhaustive) = (0, 0, 0, true);
     let mut unknown = Vec::new();
     for index in 0..3 {
-        let world = Arc::new(World::new(options.seed + 100 + index, SMALL));
+        let world = World::new(options.seed + 100 + index, SMALL).barriers(options.barriers(index));
+        let world = Arc::new(world);
         let base = bench.prepare(&world)?;
         let recordings: Result<Vec<_>, _> = NOISES
             .into_iter()

@@ -104,7 +104,7 @@ fn simulate(world: &World, variant: &Variant, limit: usize) -> txfs::Result<(Has
     let fs = SimFs::new(Config::new(variant.weakness));
     let output = Path::new("/w").join(OUTPUT);
     put(&fs, &output, &world.whole(0));
-    let store = Store::open_with(&OpenOptions::with(fs.clone()), &output)?;
+    let store = Store::open_with(&OpenOptions::with(fs.clone()).barriers(world.barriers), &output)?;
     let mut options = CommitOptions::default();
     options.max_removed = 100;
     for generation in [1, 2] {

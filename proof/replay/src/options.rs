@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use txfs::Barriers;
+
 use crate::replay::Setting;
 use crate::variant::{VARIANTS, Variant};
 
@@ -19,6 +21,7 @@ pub(crate) struct Options {
     pub(crate) seed: u64,
     pub(crate) world: u64,
     pub(crate) check: Option<PathBuf>,
+    barriers: Option<Barriers>,
     workers: usize,
     keep: PathBuf,
     skip: Vec<Part>,
@@ -27,8 +30,17 @@ pub(crate) struct Options {
 impl Options {
     pub(crate) fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Self, String> {
         let keep = PathBuf::from("target/replay");
-        let mut options =
-            Self { fs: Vec::new(), images: None, seed: 0, world: 0, check: None, workers: 4, keep, skip: Vec::new() };
+        let mut options = Self {
+            fs: Vec::new(),
+            images: None,
+            seed: 0,
+            world: 0,
+            check: None,
+            barriers: None,
+            workers: 4,
+            keep,
+            skip: Vec::new(),
+        };
         while let Some(option) = arguments.next() {
             let value = arguments.next().ok_or_else(|| format!("{option} needs a value"))?;
             let number = || value.parse::<u64>().map_err(|_| format!("{option} needs a number, not `{value}`"));
@@ -42,6 +54,7 @@ impl Options {
                 "--seed" => options.seed = number()?,
                 "--world" => options.world = number()?,
                 "--workers" => options.workers = number()?.max(1) as usize,
+                "--barriers" => options.barriers = Some(barriers(&value)?),
                 "--check" => options.check = Some(value.into()),
                 "--keep" => options.keep = value.into(),
                 #[cfg(feature = "mutants")]
@@ -68,11 +81,24 @@ impl Options {
         self.fs.is_empty() || self.fs.iter().any(|wanted| wanted == name)
     }
 
+    /// How the commits of a world are made durable: of every two that are not told, one each way.
+    pub(crate) fn barriers(&self, index: u64) -> Barriers {
+        self.barriers.unwrap_or(if index.is_multiple_of(2) { Barriers::Whole } else { Barriers::Single })
+    }
+
     pub(crate) fn skips(&self, part: Part) -> bool {
         self.skip.contains(&part)
     }
 
     pub(crate) fn setting<'a>(&'a self, variant: &'a Variant, memory: &'a Path, scratch: &'a Path) -> Setting<'a> {
         Setting { variant, memory, scratch, workers: self.workers, keep: &self.keep, seed: self.seed }
+    }
+}
+
+fn barriers(value: &str) -> Result<Barriers, String> {
+    match value {
+        "whole" => Ok(Barriers::Whole),
+        "single" => Ok(Barriers::Single),
+        _ => Err(format!("--barriers is whole or single, not `{value}`")),
     }
 }

@@ -194,7 +194,7 @@ impl Epoch {
 fn play(bench: &Bench<'_>, world: &World, fs: &Noisy, script: Script) -> Result<(), String> {
     let mark = |mark| bench.disk.lock().mark(mark);
     let failed = |error: txfs::Error| format!("recording {script:?}: {error}");
-    let options = OpenOptions::with(fs.clone());
+    let options = OpenOptions::with(fs.clone()).barriers(world.barriers);
     if let Script::Recovery = script {
         let found = world::check_recovery_on(world, &options, bench.root(), &[1, 2, 3])?;
         mark(Mark::Settled(found.generation));

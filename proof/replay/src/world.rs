@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 
 use txfs::fs::Fs;
 use txfs::{
-    BeginOptions, CommitOptions, Committed, Error, OpenOptions, Recovered, RecoveredCommit, Store, Transaction,
+    Barriers, BeginOptions, CommitOptions, Committed, Error, OpenOptions, Recovered, RecoveredCommit, Store,
+    Transaction,
 };
 
 use crate::random::Random;
@@ -95,6 +96,7 @@ pub(crate) struct World {
     seed: u64,
     owned: Vec<Tree>,
     foreign: Tree,
+    pub(crate) barriers: Barriers,
 }
 
 impl World {
@@ -102,7 +104,18 @@ impl World {
     /// changes of kind and of mode.
     pub(crate) fn new(seed: u64, slots: usize) -> Self {
         let owned = (0..8).map(|generation| if generation == 0 { Tree::new() } else { tree(seed, slots, generation) });
-        Self { seed, owned: owned.collect(), foreign: foreign() }
+        Self { seed, owned: owned.collect(), foreign: foreign(), barriers: Barriers::Whole }
+    }
+
+    /// How its commits are made durable.
+    pub(crate) fn barriers(mut self, barriers: Barriers) -> Self {
+        self.barriers = barriers;
+        self
+    }
+
+    /// Options of a store whose commits are made durable so.
+    pub(crate) fn options(&self) -> OpenOptions {
+        OpenOptions::default().barriers(self.barriers)
     }
 
     /// What the output has to be: what txfs publishes, and what it has to leave alone.

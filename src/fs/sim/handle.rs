@@ -334,6 +334,10 @@ impl Fs for SimFs {
         })
     }
 
+    fn dirty(&self) -> io::Result<u64> {
+        Ok(self.shared.lock().world.config.dirty)
+    }
+
     fn try_lock(&self, file: &SimFile) -> io::Result<bool> {
         let slot = self.of_file(file)?;
         self.on_slot(Call::TryLock, slot, |world| Ok(world.try_lock(slot, file.description)))

@@ -116,6 +116,8 @@ pub struct Config {
     pub tick: u64,
     /// Nanoseconds to which mtimes are cut; more than `tick`, and two changes can leave the same mtime, as on Linux.
     pub mtime_granularity: u64,
+    /// Bytes that other processes have still to be written, for good.
+    pub dirty: u64,
     /// For samples of crash states.
     pub seed: u64,
     /// Calls after which the world panics, because its caller goes round in circles.
@@ -136,6 +138,7 @@ impl Config {
             short_write: None,
             tick: 1_000_000,
             mtime_granularity: 1,
+            dirty: 0,
             seed: 0,
             max_calls: 10_000_000,
         }

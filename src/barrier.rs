@@ -1,0 +1,468 @@
+//! Barriers 1 and 3 of a commit: what each has to make durable, and which way it does so.
+//!
+//! | what others have dirty | what the barrier is for | way |
+//! |---|---|---|
+//! | little, or unknown | anything | one `syncfs` |
+//! | much | little | `fsync` of each file, then of each directory |
+//! | much | much | one `syncfs` |
+//!
+//! `syncfs` makes durable whatever is dirty on the file system: beside a busy writer it takes as long as that writer's data
+//! takes. `fsync` of each takes as long as what the barrier is for, and longer than a `syncfs` of the same on an idle disk.
+//!
+//! Invariants (journal-spec.md, "Barriers"):
+//! 1. Both ways make durable all that [`Needs`] names; which is taken is a matter of time alone.
+//! 2. An error of any `fsync` or of `syncfs` is the barrier's. None is retried, and no other way is tried after it (A5).
+//! 3. Everything is open before anything is synced. What cannot be opened is left to `syncfs`, which needs no permission.
+//!
+//! A crash inside a barrier leaves what a crash before it leaves: some of it durable, in any order.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::ScopedJoinHandle;
+
+use crate::error::{Error, Result};
+use crate::fs::tree::Tree;
+use crate::fs::{Fs, Kind, is_unsyncable};
+use crate::journal::reader::Journal;
+use crate::journal::record::Operation;
+use crate::manifest::Object;
+use crate::mutant::{Mutant, left_out};
+use crate::path::RelPath;
+use crate::store::{self, Store, manifest_path, name, numbered, state_path};
+use crate::txdir::{self, REMOVED, STAGE};
+
+/// How barriers 1 and 3 are passed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[doc(hidden)]
+pub enum Barriers {
+    /// By what is to be made durable, and by how much others have dirty.
+    #[default]
+    Chosen,
+    /// By `syncfs`.
+    Whole,
+    /// By `fsync` of each, wherever all of it can be opened.
+    Single,
+}
+
+/// Up to so much of what others have dirty goes to the disk along with the rest.
+const LITTLE: u64 = 4 << 20;
+
+/// An `fsync` takes about as long as writing so many bytes: less on a fast disk, more on a slow one.
+const BYTES_PER_FSYNC: u64 = 256 << 10;
+
+/// More files and directories than this are not opened at once: a process may have 1024 of them.
+const MOST: usize = 400;
+
+/// Files that are waited for at a time. The threads compute nothing.
+const WAITING: usize = 16;
+
+/// Barrier 1: makes durable what the journal names, and the journal.
+///
+/// # Errors
+/// What the kernel says; the stage is not to be trusted any more.
+pub(crate) fn before_commit_point<F: Fs>(store: &Store<F>, journal: &Journal) -> Result<()> {
+    pass(store, |needs| needs.intent(store, journal))
+}
+
+/// Barrier 3: makes durable what a commit did that was carried out in one go after barriers 1 and 2.
+///
+/// # Errors
+/// What the kernel says; the outcome is unknown.
+pub(crate) fn after_operations<F: Fs>(store: &Store<F>, journal: &Journal) -> Result<()> {
+    pass(store, |needs| {
+        needs.applied(journal, store.capabilities.exchange, store.place());
+        Ok(())
+    })
+}
+
+fn pass<F: Fs>(store: &Store<F>, find: impl FnOnce(&mut Needs) -> Result<()>) -> Result<()> {
+    let Some(limit) = limit(store) else { return store.sync_all() };
+    let mut needs = Needs { limit, ..Needs::default() };
+    // Whatever cannot be found or opened: syncfs needs neither.
+    match find(&mut needs).ok().filter(|()| needs.are_few()).and_then(|()| Opened::open(store, &needs).ok()) {
+        Some(opened) => opened.sync(store),
+        None => store.sync_all(),
+    }
+}
+
+/// How much may be synced one by one.
+#[derive(Debug, Clone, Copy, Default)]
+struct Limit {
+    count: usize,
+    /// Bytes dirty on the machine; our own are among them.
+    dirty: u64,
+}
+
+/// `None` where there is no reason to sync one by one.
+fn limit<F: Fs>(store: &Store<F>) -> Option<Limit> {
+    let dirty = match store.barriers {
+        Barriers::Whole => return None,
+        Barriers::Single => return Some(Limit { count: usize::MAX, dirty: u64::MAX }),
+        // Not to know is no reason to.
+        Barriers::Chosen => store.fs.dirty().unwrap_or(0),
+    };
+    (dirty > LITTLE).then_some(Limit { count: MOST, dirty })
+}
+
+/// What a path of [`Needs`] is relative to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Place {
+    State,
+    Output,
+    /// The directory that holds the output.
+    Holder,
+}
+
+/// What a barrier is for, in order of the tree.
+#[derive(Debug, Default)]
+struct Needs {
+    files: BTreeSet<RelPath>,
+    directories: BTreeSet<(Place, RelPath)>,
+    /// Bytes in the files: so much of what is dirty may be their own.
+    bytes: u64,
+    limit: Limit,
+}
+
+impl Needs {
+    fn count(&self) -> usize {
+        self.files.len() + self.directories.len()
+    }
+
+    /// Whether syncing them one by one takes less time than what others have dirty.
+    fn are_few(&self) -> bool {
+        let others = self.limit.dirty.saturating_sub(self.bytes);
+        let count = self.count();
+        count <= self.limit.count && others > LITTLE.max(BYTES_PER_FSYNC.saturating_mul(count as u64))
+    }
+
+    /// What recovery has to find once the journal has its name: the names in the state directory itself come with barrier 2.
+    fn intent<F: Fs>(&mut self, store: &Store<F>, journal: &Journal) -> Result<()> {
+        let manifest = manifest_path(journal.begin.head.extent.file);
+        for file in [manifest, state_path(name::HEAD_NEW), state_path(name::JOURNAL_NEW)] {
+            self.file(file, 0);
+        }
+        let transaction = txdir::path(journal.begin.transaction);
+        self.names_above(&below(&transaction, REMOVED, &RelPath::root()));
+        for operation in &journal.operations {
+            let (Operation::Add { path, new } | Operation::Replace { path, new, .. }) = operation else { continue };
+            self.staged(store, below(&transaction, STAGE, path), new)?;
+            if self.count() > self.limit.count {
+                break;
+            }
+        }
+        self.proof_is_all(store, journal.begin.base)
+    }
+
+    /// An entry of the stage, with all that moves along with it.
+    fn staged<F: Fs>(&mut self, store: &Store<F>, path: RelPath, object: &Object) -> Result<()> {
+        self.names_above(&path);
+        match object.kind {
+            // It is durable with its name.
+            Kind::Symlink => {}
+            Kind::File => self.file(path, object.size),
+            Kind::Directory => {
+                let (mut files, mut directories) = (Vec::new(), vec![path.clone()]);
+                let most = self.limit.count;
+                store.state.walk(
+                    &path,
+                    |_| true,
+                    |entry| {
+                        match entry.stat.kind {
+                            Some(Kind::File) if files.len() <= most => files.push((entry.path, entry.stat.size)),
+                            Some(Kind::Directory) if directories.len() <= most => directories.push(entry.path),
+                            _ => {}
+                        }
+                        Ok(())
+                    },
+                )?;
+                files.into_iter().for_each(|(path, size)| self.file(path, size));
+                directories.into_iter().for_each(|path| self.staged_directory(path));
+            }
+        }
+        Ok(())
+    }
+
+    /// Of the generation whose displaced entries were removed before this transaction began nothing but the journal is left, and
+    /// the next transaction removes that: the proof of what they were must not go before they have.
+    fn proof_is_all<F: Fs>(&mut self, store: &Store<F>, base: u64) -> Result<()> {
+        let emptied = numbered(name::PREVIOUS, base.saturating_sub(1));
+        if store.state.stat(&emptied)?.is_some() && !left_out(Mutant::SyncedProof) {
+            self.directories.insert((Place::State, emptied));
+        }
+        Ok(())
+    }
+
+    /// Both ends of every operation, and HEAD.
+    fn applied(&mut self, journal: &Journal, exchange: bool, at: store::Place) {
+        if !left_out(Mutant::SyncedHead) {
+            self.directories.insert((Place::State, RelPath::root()));
+        }
+        let transaction = txdir::path(journal.begin.transaction);
+        let mut gone = BTreeSet::new();
+        for operation in &journal.operations {
+            match operation {
+                Operation::SetMode { path, .. } => self.changed_mode(path),
+                Operation::Add { path, .. } | Operation::Replace { path, .. } => {
+                    self.parent_in_output(path);
+                    self.side(below(&transaction, STAGE, path).parent(), Mutant::SyncedSources);
+                }
+                Operation::Remove { path, .. } | Operation::RemoveDirectory { path, .. } => self.parent_in_output(path),
+            }
+            let displaces = match operation {
+                Operation::Remove { .. } => true,
+                Operation::Replace { .. } => !exchange,
+                _ => false,
+            };
+            if displaces {
+                self.side(below(&transaction, REMOVED, &RelPath::root()), Mutant::SyncedRemoved);
+            }
+            if leaves_no_directory(operation) {
+                gone.insert(operation.path());
+            }
+        }
+        self.directories.retain(|(place, path)| *place != Place::Output || !gone.contains(path));
+        if at == store::Place::Inside {
+            // Where the output is mounted nothing of it is held by the directory around it.
+            self.directories.retain(|(place, _)| *place != Place::Holder);
+        }
+    }
+
+    fn file(&mut self, path: RelPath, size: u64) {
+        self.names_above(&path);
+        self.bytes += size;
+        if !left_out(Mutant::SyncedFiles) {
+            self.files.insert(path);
+        }
+    }
+
+    /// Every directory of the state that leads to `path`, but the state directory itself.
+    fn names_above(&mut self, path: &RelPath) {
+        path.ancestors().for_each(|directory| self.staged_directory(directory));
+    }
+
+    fn staged_directory(&mut self, path: RelPath) {
+        let mutant = match path.components().nth(2) {
+            Some(_) => Mutant::SyncedStage,
+            None => Mutant::SyncedTransaction,
+        };
+        if !left_out(mutant) {
+            self.directories.insert((Place::State, path));
+        }
+    }
+
+    /// The end of an operation that is not in the output.
+    fn side(&mut self, path: RelPath, mutant: Mutant) {
+        if !left_out(mutant) {
+            self.directories.insert((Place::State, path));
+        }
+    }
+
+    /// The directory that holds an entry of the output, and those that lead to it: another may have made them just now.
+    fn parent_in_output(&mut self, path: &RelPath) {
+        if left_out(Mutant::SyncedOutput) {
+            return;
+        }
+        self.directories.insert((Place::Holder, RelPath::root()));
+        if !path.is_root() {
+            let above = path.ancestors().chain([RelPath::root()]);
+            self.directories.extend(above.map(|directory| (Place::Output, directory)));
+        }
+    }
+
+    /// A directory of the output whose mode was changed.
+    fn changed_mode(&mut self, path: &RelPath) {
+        self.parent_in_output(path);
+        if !left_out(Mutant::SyncedModes) {
+            self.directories.insert((Place::Output, path.clone()));
+        }
+    }
+}
+
+/// `path` below one of the directories of a transaction.
+fn below(transaction: &RelPath, directory: &str, path: &RelPath) -> RelPath {
+    let directory = transaction.join(directory.as_bytes()).expect("the names of the layout are valid");
+    path.components().fold(directory, |above, name| above.join(name).expect("a component of a path is a valid name"))
+}
+
+/// Whether an operation leaves no directory where one may have been, whose mode was changed before.
+fn leaves_no_directory(operation: &Operation) -> bool {
+    match operation {
+        Operation::Remove { .. } | Operation::RemoveDirectory { .. } => true,
+        Operation::Replace { new, .. } => new.kind != Kind::Directory,
+        Operation::Add { .. } | Operation::SetMode { .. } => false,
+    }
+}
+
+/// What a barrier is for, open.
+struct Opened<F: Fs> {
+    files: Vec<F::File>,
+    directories: Vec<Arc<F::Dir>>,
+}
+
+impl<F: Fs> Opened<F> {
+    fn open(store: &Store<F>, needs: &Needs) -> Result<Self> {
+        let output = store.output.open()?;
+        let tree = |place: Place| match place {
+            Place::State => Ok(&store.state),
+            Place::Holder => Ok(&store.output.holder),
+            Place::Output => output.as_ref().ok_or_else(|| gone(store)),
+        };
+        let mut opened = Self { files: Vec::new(), directories: Vec::new() };
+        for path in &needs.files {
+            opened.files.push(open_file(&store.state, path)?);
+        }
+        for (place, path) in &needs.directories {
+            let tree = tree(*place)?;
+            // Not the one that a directory of this name had before it changed places.
+            tree.forget();
+            opened.directories.push(tree.dir(path).map_err(tree.io("open the directory", path))?);
+        }
+        Ok(opened)
+    }
+
+    /// Files before the directories that name them: a file system that logs an inode along with its name finds it clean.
+    fn sync(self, store: &Store<F>) -> Result<()> {
+        sync_files(&store.fs, self.files).map_err(not_durable(store))?;
+        for directory in &self.directories {
+            match store.fs.sync_dir(directory) {
+                // It could not be asked for: no error of the file system's.
+                Err(error) if is_unsyncable(&error) => return store.sync_all(),
+                synced => synced.map_err(not_durable(store))?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Syncs files, many at a time: the disk is given all of their content at once, and one commit of a file system's own journal
+/// serves many. One after the other each would wait for its own.
+fn sync_files<F: Fs>(fs: &F, files: Vec<F::File>) -> io::Result<()> {
+    let threads = if fs.parallelism() > 1 { files.len().min(WAITING) } else { 1 };
+    let files = Mutex::new(files.into_iter());
+    let next = || files.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let work = || std::iter::from_fn(next).try_for_each(|file| fs.sync_file(&file));
+    std::thread::scope(|scope| {
+        let spawn = |_| std::thread::Builder::new().spawn_scoped(scope, work).ok();
+        let others: Vec<_> = (1..threads).filter_map(spawn).collect();
+        let own = work();
+        let join = |thread: ScopedJoinHandle<'_, _>| thread.join().expect("a system call does not panic");
+        others.into_iter().map(join).fold(own, Result::and)
+    })
+}
+
+fn not_durable<F: Fs>(store: &Store<F>) -> impl FnOnce(io::Error) -> Error {
+    Error::io("make durable", store.state.at())
+}
+
+fn open_file<F: Fs>(tree: &Tree<F>, path: &RelPath) -> Result<F::File> {
+    tree.parent(path).and_then(|dir| tree.fs.open_file(&dir, path.name())).map_err(tree.io("read", path))
+}
+
+fn gone<F: Fs>(store: &Store<F>) -> Error {
+    Error::io("open the output", &store.output.path)(io::ErrorKind::NotFound.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fs::Timestamp;
+    use crate::journal::record::{Begin, TransactionId};
+    use crate::manifest::{Digest, Extent, Head, Info, Totals};
+
+    fn needs(count: usize, bytes: u64, limit: Limit) -> Needs {
+        let files = (0..count).map(|n| state_path(&n.to_string())).collect();
+        Needs { files, bytes, limit, ..Needs::default() }
+    }
+
+    #[test]
+    fn few_are_synced_one_by_one_where_others_have_much_dirty() {
+        let limit = |dirty| Limit { count: MOST, dirty };
+        let (little, much) = (LITTLE, 1 << 30);
+        assert!(!needs(1, 0, limit(little)).are_few(), "nobody else has much");
+        assert!(needs(1, 0, limit(little + 1)).are_few());
+        assert!(needs(40, 0, limit(much)).are_few());
+        assert!(!needs(40, 0, limit(40 * BYTES_PER_FSYNC)).are_few(), "one syncfs is faster");
+        assert!(!needs(40, much, limit(much)).are_few(), "what is dirty is our own");
+        assert!(!needs(MOST + 1, 0, limit(u64::MAX)).are_few(), "too many to be open at once");
+    }
+
+    fn object(kind: Kind) -> Object {
+        Object { kind, mode: 0o644, size: 1, digest: Digest::default(), ino: 1, mtime: Timestamp::default() }
+    }
+
+    fn path(path: &str) -> RelPath {
+        if path.is_empty() { RelPath::root() } else { RelPath::new(path).unwrap() }
+    }
+
+    fn applied(operations: Vec<Operation>, exchange: bool, at: store::Place) -> Vec<String> {
+        let info = Info { generation: 2, committed: Timestamp::default(), message: None };
+        let (base_manifest, base_extent) = (Digest::default(), Extent::default());
+        let head = Head { info, manifest: base_manifest, totals: Totals::default(), extent: base_extent };
+        let begin = Begin { transaction: TransactionId(1), base: 1, base_manifest, base_extent, head };
+        let mut needs = Needs::default();
+        needs.applied(&Journal { begin, operations }, exchange, at);
+        let transaction = txdir::path(TransactionId(1)).to_string();
+        let shown = |(place, path): &(Place, RelPath)| format!("{place:?} {path}").replace(&transaction, "tx");
+        needs.directories.iter().map(shown).collect()
+    }
+
+    #[test]
+    fn both_ends_of_every_operation_are_synced() {
+        let (file, directory) = (object(Kind::File), object(Kind::Directory));
+        let operations = vec![
+            Operation::SetMode { path: path("closed"), from: 0o755, to: 0o555 },
+            Operation::Add { path: path("a/b/c"), new: directory },
+            Operation::Replace { path: path("d/e"), old: file, new: file },
+            Operation::Remove { path: path("f/g"), old: file },
+        ];
+        let expected = [
+            "State .",
+            "State tx/removed",
+            "State tx/stage/a/b",
+            "State tx/stage/d",
+            "Output .",
+            "Output a",
+            "Output a/b",
+            "Output closed",
+            "Output d",
+            "Output f",
+            "Holder .",
+        ];
+        assert_eq!(applied(operations.clone(), true, store::Place::Beside), expected);
+        assert_eq!(applied(operations, true, store::Place::Inside), expected[..expected.len() - 1]);
+    }
+
+    #[test]
+    fn a_stage_that_becomes_the_output_leaves_its_transaction_and_enters_the_directory_around_it() {
+        let root = vec![Operation::Add { path: RelPath::root(), new: object(Kind::Directory) }];
+        assert_eq!(applied(root, true, store::Place::Beside), ["State .", "State tx", "Holder ."]);
+    }
+
+    #[test]
+    fn without_an_exchange_what_is_replaced_lies_with_what_is_removed() {
+        let file = object(Kind::File);
+        let replace = vec![Operation::Replace { path: path("a"), old: file, new: file }];
+        let removed = "State tx/removed".to_owned();
+        assert!(!applied(replace.clone(), true, store::Place::Beside).contains(&removed));
+        assert!(applied(replace, false, store::Place::Beside).contains(&removed));
+    }
+
+    #[test]
+    fn a_directory_that_has_gone_is_not_synced() {
+        let (old, new) = (object(Kind::Directory), object(Kind::File));
+        let open = |name: &str| Operation::SetMode { path: path(name), from: 0o555, to: 0o755 };
+        let operations = vec![
+            open("apart"),
+            open("moved"),
+            open("other"),
+            Operation::Replace { path: path("other"), old, new },
+            Operation::Remove { path: path("moved"), old },
+            Operation::Remove { path: path("apart/x"), old: new },
+            Operation::RemoveDirectory { path: path("apart"), mode: 0o755 },
+        ];
+        let outputs = applied(operations, true, store::Place::Beside);
+        let outputs: Vec<_> = outputs.iter().filter(|shown| shown.starts_with("Output")).collect();
+        assert_eq!(outputs, ["Output ."]);
+    }
+}
