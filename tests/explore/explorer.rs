@@ -181,17 +181,17 @@ impl Explorer<'_> {
     /// Every crash state of a point is recovered to what is allowed.
     fn crashes(&mut self, point: &CrashPoint, allowed: Allowed, limit: usize, depth: usize) -> Checked {
         let mut states = point.states(if self.spent() { (limit / 8).max(4) } else { limit });
-        for state in &mut states {
+        while let Some(hash) = states.advance() {
             self.tally.states += 1;
-            let hash = state.hash();
             let known = self.recovered.get(&hash).copied();
             let generation = match known {
                 Some(generation) => Ok(generation),
-                None => self.recover(&state, hash, depth, allowed),
+                None => self.recover(&states.build(), hash, depth, allowed),
             };
             let checked = generation.and_then(|generation| allowed.check(generation));
-            checked
-                .map_err(|violation| violation.after(format!("a crash (depth {depth}) left:\n{}", state.describe())))?;
+            checked.map_err(|violation| {
+                violation.after(format!("a crash (depth {depth}) left:\n{}", states.build().describe()))
+            })?;
         }
         let count = if states.exhaustive() { &mut self.tally.exhaustive } else { &mut self.tally.sampled };
         *count += 1;
@@ -335,7 +335,7 @@ impl Explorer<'_> {
             if lasting == Lasting::Once { fs.fail_at(number, fault) } else { fs.fail_from(number, fault) }
         };
         put(&fs);
-        self.with_error(&fs, lasting).map_err(|violation| {
+        self.with_error(&fs, number, lasting).map_err(|violation| {
             let again = self.start.fork();
             put(&again);
             again.record_trace();
@@ -350,8 +350,10 @@ impl Explorer<'_> {
     }
 
     /// The program meets an error: what it reports is true at once, after a crash, and for the next commit.
-    fn with_error(&mut self, fs: &SimFs, lasting: Lasting) -> Checked {
-        fs.record_crash_points();
+    ///
+    /// Until the error everything is as without it: those crashes are looked at already.
+    fn with_error(&mut self, fs: &SimFs, number: u64, lasting: Lasting) -> Checked {
+        fs.record_crash_points_from(number);
         let mut marks = Marks::default();
         let result = self.world.run(fs, &mut marks);
         let points = fs.crash_points();
