@@ -280,13 +280,15 @@ impl Explorer<'_> {
         let ways: Vec<(Fault, Lasting)> = possible_errors(call).iter().flat_map(|&errno| faults(call, errno)).collect();
         let Some(&(fault, lasting)) = ways.get(self.random.below(ways.len() as u64) as usize) else { return Ok(()) };
         self.tally.injections += 1;
-        let fs = before.fork();
-        if lasting == Lasting::Once {
-            fs.fail_at(number, fault)
-        } else {
-            fs.fail_from(number, fault)
-        }
-        fs.record_trace();
+        let disturbed = || {
+            let fs = before.fork();
+            match lasting {
+                Lasting::Once => fs.fail_at(number, fault),
+                _ => fs.fail_from(number, fault),
+            }
+            fs
+        };
+        let fs = disturbed();
         let result = Store::open_with(&World::options(&fs), OUTPUT).map(drop);
         if is_inside(&fs) {
             return Ok(());
@@ -300,8 +302,10 @@ impl Explorer<'_> {
             }
         };
         checked.map_err(|violation| {
-            let errno = Errno::from_raw(fault.errno);
-            let trace = last_of(&fs, number + 40);
+            let (errno, again) = (Errno::from_raw(fault.errno), disturbed());
+            again.record_trace();
+            let _ = Store::open_with(&World::options(&again), OUTPUT);
+            let trace = last_of(&again, number + 40);
             violation.after(format!(
                 "recovery met {errno:?} ({:?}, {lasting:?}) at call {number}: {result:?}\n{trace}",
                 fault.lost
