@@ -9,6 +9,7 @@
 //! 2. Otherwise the same seed gives the same sample, which begins with: nothing durable, everything durable, each single effect
 //!    missing (with what waits for it), each alone (with what it waits for), and each file's content in each of its states.
 //! 3. No two states of one iterator have the same hash.
+//! 4. A state is built only when it is asked for: [`CrashStates::advance`] costs a hash (`sketch.rs`).
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::fmt::Write as _;

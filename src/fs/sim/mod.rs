@@ -38,7 +38,7 @@
 //! 3. After a crash nothing changes the world any more, the dropping of handles included.
 //!
 //! `call.rs` names the calls and their errors, `world.rs` and `names.rs` are the live side, `persist.rs` the durable one, `crash.rs` what lies
-//! between, `view.rs` looks on.
+//! between and `sketch.rs` what that hashes to, `view.rs` looks on.
 //!
 //! Not modelled: extended attributes, groups, quotas, ctime and atime, access by more than one thread at a time.
 
