@@ -146,8 +146,8 @@ impl Explorer<'_> {
         let result = self.world.run(&fs, &mut marks);
         result.map_err(|error| failed("the program", &error))?;
         let points = fs.crash_points();
-        for point in &points {
-            let allowed = self.allowed(point.call());
+        for (index, point) in points.iter().enumerate() {
+            let allowed = self.allowed(point.call(), until(&points, index));
             let limit = self.effort.limits[0];
             self.crashes(point, allowed, limit, 1)
                 .and_then(|()| self.kill(point, allowed))
@@ -164,12 +164,13 @@ impl Explorer<'_> {
         violation.after(format!("{point:?}\n{}", last_of(&fs, point.call())))
     }
 
-    /// Nothing that has been acknowledged is lost; nothing happens before the commit begins.
-    fn allowed(&self, call: u64) -> Allowed {
+    /// Nothing that has been acknowledged is lost; nothing happens before the commit begins. The world is the same from one call
+    /// until the other.
+    fn allowed(&self, from: u64, until: u64) -> Allowed {
         match self.world.end {
             End::Abort => Allowed::Old,
-            End::Commit if call >= self.marks.returned => Allowed::New,
-            End::Commit if call <= self.marks.staged => Allowed::Old,
+            End::Commit if until >= self.marks.returned => Allowed::New,
+            End::Commit if from <= self.marks.staged => Allowed::Old,
             End::Commit => Allowed::Either,
         }
     }
@@ -294,7 +295,7 @@ impl Explorer<'_> {
             return Ok(());
         }
         let checked = match (&result, lasting) {
-            (Ok(()), _) => self.oracle.generation(&fs).and_then(|generation| allowed.check(generation)),
+            (Ok(()), _) => self.stands(&fs, allowed),
             (Err(_), Lasting::UntilReboot) => Ok(()),
             (Err(_), _) => {
                 fs.mend();
@@ -310,6 +311,17 @@ impl Explorer<'_> {
                 "recovery met {errno:?} ({:?}, {lasting:?}) at call {number}: {result:?}\n{trace}",
                 fault.lost
             ))
+        })
+    }
+
+    /// What a recovery came to that met an error and returned all the same is allowed, and durable.
+    fn stands(&mut self, fs: &SimFs, allowed: Allowed) -> Checked {
+        let generation = self.oracle.generation(fs)?;
+        allowed.check(generation)?;
+        fs.record_crash_points();
+        fs.crash_points().iter().try_for_each(|point| {
+            let crashed = self.crashes(point, Allowed::only(generation), self.effort.after_fault, 1);
+            crashed.map_err(|v| v.after("the power fails when it has returned"))
         })
     }
 
@@ -372,9 +384,10 @@ impl Explorer<'_> {
             let generation = self.oracle.generation(fs)?;
             reported.check(generation).map_err(|v| v.after(format!("the program reported {result:?}")))?;
         }
-        for point in points {
-            let allowed = if point.call() >= marks.returned && marks.returned > 0 { reported } else { Allowed::Either };
-            self.crashes(&point, allowed, self.effort.after_fault, 1)
+        for (index, point) in points.iter().enumerate() {
+            let has_returned = marks.returned > 0 && until(&points, index) >= marks.returned;
+            let allowed = if has_returned { reported } else { Allowed::Either };
+            self.crashes(point, allowed, self.effort.after_fault, 1)
                 .map_err(|v| v.after(format!("the program reported {result:?}; {point:?}")))?;
         }
         if lasting == Lasting::UntilReboot {
@@ -394,6 +407,11 @@ impl Explorer<'_> {
             },
         }
     }
+}
+
+/// The last call after which the world is still as at this point.
+fn until(points: &[CrashPoint], index: usize) -> u64 {
+    points.get(index + 1).map_or(u64::MAX, |next| next.call() - 1)
 }
 
 /// Where nothing may be made beside the output, its state is inside: another layout than the one that is looked at here.
