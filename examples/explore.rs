@@ -34,6 +34,9 @@ fn main() -> ExitCode {
     };
     let report = explore::explore(&options);
     println!("{report}");
+    if report.violation.is_none() && report.tally.distinct < options.states && report.took >= options.time {
+        println!("  OUT OF TIME before there were {} distinct states", explore::tally::grouped(options.states));
+    }
     match report.violation {
         None => ExitCode::SUCCESS,
         Some(violation) => {
