@@ -18,8 +18,7 @@ fn main() -> std::io::Result<()> {
     put("journal_reader", "journal", &journal)?;
     put("journal_reader", "torn", &journal[..journal.len() - 5])?;
     put("journal_reader", "payloads", &payloads(&journal))?;
-    put("manifest", "manifest", &manifest)?;
-    put("manifest", "manifest-payloads", &payloads(&manifest))?;
+    put("manifest", "leaf", &manifest[16..])?;
     put("manifest", "head", &head)?;
     put("manifest", "head-payloads", &payloads(&head))?;
     for (name, which, bytes) in [

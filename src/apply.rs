@@ -20,7 +20,7 @@
 //! A crash inside leaves one operation done, not done or half done; [`crate::recover`] goes on from there.
 
 use std::cell::OnceCell;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io;
 
 use crate::digest;
@@ -28,7 +28,8 @@ use crate::error::{Error, Result};
 use crate::fs::tree::Tree;
 use crate::fs::{Fs, Kind, RenameMode, Stat};
 use crate::journal::record::Operation;
-use crate::manifest::{Entry, Object};
+use crate::manifest::Object;
+use crate::manifest::inventory::Inventory;
 use crate::mutant::{Mutant, left_out};
 use crate::path::RelPath;
 use crate::store::{Capabilities, Output};
@@ -176,21 +177,27 @@ impl<'a, F: Fs> Applier<'a, F> {
         Ok(())
     }
 
-    /// Takes back [`Applier::open_stage`], once everything is in the stage again that it held.
-    pub(crate) fn close_stage(&self, operations: &[Operation], entries: &[Entry]) -> Result<()> {
+    /// Takes back [`Applier::open_stage`], once everything is in the stage again that it held: `published` has the modes.
+    pub(crate) fn close_stage(&self, operations: &[Operation], published: &Inventory<F>) -> Result<()> {
         let Some(stage) = &self.stage else { return Ok(()) };
         stage.forget();
-        let root = operations.iter().filter_map(|operation| match operation {
-            Operation::Add { path, new } if path.is_root() => Some((path, new)),
-            _ => None,
-        });
-        let all = root.chain(entries.iter().map(|entry| (&entry.path, &entry.object)));
-        let closed: Vec<_> =
-            all.filter(|(_, object)| object.kind == Kind::Directory && object.mode & 0o700 != 0o700).collect();
+        let mut closed = BTreeMap::new();
+        for operation in operations {
+            let (Operation::Add { path, new } | Operation::Replace { path, new, .. }) = operation else { continue };
+            if path.is_root() {
+                closed.insert(path.clone(), new.mode);
+            }
+            for directory in [path.clone(), path.parent()] {
+                match published.get(&directory)? {
+                    Some(object) if object.kind == Kind::Directory => closed.insert(directory, object.mode),
+                    _ => None,
+                };
+            }
+        }
         // A directory is closed after those below it.
-        for (path, object) in closed.into_iter().rev() {
-            if stage.stat(path)?.is_some_and(|stat| stat.is_dir() && stat.mode == object.mode | 0o700) {
-                stage.set_dir_mode(path, object.mode)?;
+        for (path, mode) in closed.iter().rev().filter(|(_, mode)| *mode & 0o700 != 0o700) {
+            if stage.stat(path)?.is_some_and(|stat| stat.is_dir() && stat.mode == mode | 0o700) {
+                stage.set_dir_mode(path, *mode)?;
             }
         }
         Ok(())

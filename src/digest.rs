@@ -4,11 +4,11 @@
 //! not a digest.
 
 use std::io;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{Scope, ScopedJoinHandle};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::fs::tree::Tree;
 use crate::fs::{Fs, Kind, Stat};
 use crate::manifest::{Digest, Entry, Object};
@@ -19,6 +19,9 @@ const CHUNK: usize = 128 << 10;
 
 /// Files handed over at once: neighbours share a directory, and a thread is not started for fewer.
 const BATCH: usize = 32;
+
+/// Batches that wait at most: a walk that is further ahead digests, too, instead of filling memory.
+const WAITING: usize = 64;
 
 /// Digests what is at `path`; for a file with its attributes after reading.
 pub(crate) fn digest<F: Fs>(tree: &Tree<F>, path: &RelPath, kind: Kind) -> Result<(Digest, Option<Stat>)> {
@@ -93,14 +96,17 @@ pub(crate) struct Pool<'scope, 'env, F: Fs> {
     tree: Tree<F>,
     threads: usize,
     batch: Vec<Task>,
-    queue: Sender<Vec<Task>>,
+    queue: SyncSender<Vec<Task>>,
     waiting: Arc<Mutex<Receiver<Vec<Task>>>>,
     workers: Vec<ScopedJoinHandle<'scope, Result<Digests>>>,
+    /// What the caller's own thread did, and the batches that it has had to take on.
+    own: Digests,
+    failed: Option<Error>,
 }
 
 impl<'scope, F: Fs + 'scope> Pool<'scope, '_, F> {
     pub(crate) fn new<'env>(scope: &'scope Scope<'scope, 'env>, tree: &Tree<F>) -> Pool<'scope, 'env, F> {
-        let (queue, waiting) = channel();
+        let (queue, waiting) = sync_channel(WAITING);
         Pool {
             scope,
             tree: tree.clone(),
@@ -109,6 +115,8 @@ impl<'scope, F: Fs + 'scope> Pool<'scope, '_, F> {
             queue,
             waiting: Arc::new(Mutex::new(waiting)),
             workers: Vec::new(),
+            own: Vec::new(),
+            failed: None,
         }
     }
 
@@ -127,16 +135,22 @@ impl<'scope, F: Fs + 'scope> Pool<'scope, '_, F> {
     }
 
     fn hand_over(&mut self) {
-        // The receiver lives as long as this value: sending cannot fail.
-        let _ = self.queue.send(std::mem::take(&mut self.batch));
+        if let Err(TrySendError::Full(batch)) = self.queue.try_send(std::mem::take(&mut self.batch)) {
+            // An error is told at the end, as a worker's is.
+            let digested = digest_batch(&self.tree, &batch, &mut Vec::new(), &mut self.own);
+            self.failed = self.failed.take().or(digested.err());
+        }
     }
 
     /// Waits for every digest.
     pub(crate) fn finish(mut self) -> Result<Digests> {
         self.hand_over();
-        let Self { tree, queue, waiting, workers, .. } = self;
+        let Self { tree, queue, waiting, workers, own: mut digests, failed, .. } = self;
         drop(queue);
-        let mut digests = work(&tree, &waiting)?;
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        digests.append(&mut work(&tree, &waiting)?);
         for worker in workers {
             digests.append(&mut worker.join().expect("a digesting thread does not panic")?);
         }
@@ -151,8 +165,13 @@ fn work<F: Fs>(tree: &Tree<F>, waiting: &Mutex<Receiver<Vec<Task>>>) -> Result<D
     loop {
         let batch = waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(batch) = batch else { return Ok(digests) };
-        for task in batch {
-            digests.push(task.run(tree, &mut buffer)?);
-        }
+        digest_batch(tree, &batch, &mut buffer, &mut digests)?;
     }
+}
+
+fn digest_batch<F: Fs>(tree: &Tree<F>, batch: &[Task], buffer: &mut Vec<u8>, digests: &mut Digests) -> Result<()> {
+    for task in batch {
+        digests.push(task.run(tree, buffer)?);
+    }
+    Ok(())
 }

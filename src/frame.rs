@@ -115,12 +115,7 @@ impl<R: Read> FrameReader<R> {
         let mut input = io::BufReader::with_capacity(64 << 10, input);
         let mut header = [0; HEADER_LEN];
         let got = fill(&mut input, &mut header)?;
-        if header[..got] != format.header()[..got] {
-            return Err(wrong_header(&header, got, format));
-        }
-        if got < HEADER_LEN {
-            return Err(Damage::Torn { offset: got as u64 });
-        }
+        check_header(&header, got, format)?;
         let mut hasher = blake3::Hasher::new();
         hasher.update(&header);
         Ok(Self { input, offset: HEADER_LEN as u64, hasher })
@@ -180,6 +175,15 @@ impl<R: Read> FrameReader<R> {
             }
         }
         Damage::corrupt(offset, what)
+    }
+}
+
+/// Checks the first bytes of a file, of which `got` could be read.
+pub(crate) fn check_header(header: &[u8; HEADER_LEN], got: usize, format: Format) -> Result<(), Damage> {
+    match header[..got] == format.header()[..got] {
+        false => Err(wrong_header(header, got, format)),
+        true if got < HEADER_LEN => Err(Damage::Torn { offset: got as u64 }),
+        true => Ok(()),
     }
 }
 

@@ -4,7 +4,9 @@ use crate::frame::Damage;
 use crate::journal::reader;
 use crate::journal::record::{Begin, Operation};
 use crate::journal::writer;
-use crate::manifest::{Digest, Head, Manifest};
+use crate::manifest::node::Node;
+use crate::manifest::{Head, encode};
+use crate::path::RelPath;
 
 /// How reading a file ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,14 +39,28 @@ pub fn write_journal(begin: Begin, operations: &[Operation]) -> Vec<u8> {
     writer::write(Vec::new(), begin, operations).expect("memory takes every journal that was read")
 }
 
-/// Reads a manifest.
-pub fn read_manifest(bytes: &[u8]) -> Read<(Manifest, Digest)> {
-    Read::from(Manifest::read(bytes), |read| read)
+/// A node of a manifest, as its bytes say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ManifestNode(Node);
+
+impl ManifestNode {
+    /// The paths that it names, of entries or of children.
+    pub fn paths(&self) -> Vec<RelPath> {
+        match &self.0 {
+            Node::Leaf(entries) => entries.iter().map(|entry| entry.path.clone()).collect(),
+            Node::Inner { children, .. } => children.iter().map(|child| child.first.clone()).collect(),
+        }
+    }
 }
 
-/// Writes a manifest.
-pub fn write_manifest(manifest: &Manifest) -> (Digest, Vec<u8>) {
-    manifest.write(Vec::new()).expect("memory takes every manifest that was read")
+/// Reads a node of a manifest.
+pub fn read_node(bytes: &[u8]) -> Read<ManifestNode> {
+    Node::read(bytes).map_or(Read::Refused, |node| Read::Whole(ManifestNode(node)))
+}
+
+/// Writes a node of a manifest.
+pub fn write_node(node: &ManifestNode) -> Vec<u8> {
+    encode(&node.0).expect("memory takes every node that was read")
 }
 
 /// Reads HEAD.

@@ -82,13 +82,14 @@ impl<F: Fs> Store<F> {
     /// The manifest or the output cannot be read.
     pub fn verify(&self) -> Result<Vec<Finding>> {
         let head = self.head()?;
-        let entries = self.base_entries(head.as_ref())?;
+        let inventory = self.inventory(head.as_ref())?;
         let Some(tree) = self.output.open()? else {
             let missing = |entry: crate::Entry| Finding { path: entry.path, kind: FindingKind::Missing };
-            return Ok(entries.into_iter().map(missing).collect());
+            return inventory.entries().map(|entry| entry.map(missing)).collect();
         };
         let mut findings = Vec::new();
-        for entry in entries {
+        for entry in inventory.entries() {
+            let entry = entry?;
             let object = &entry.object;
             let kind = match tree.stat(&entry.path)? {
                 None => Some(FindingKind::Missing),

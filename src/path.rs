@@ -14,6 +14,7 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -25,7 +26,7 @@ pub(crate) const RESERVED: &[u8] = b".txfs";
 
 /// A confined relative path; empty for the root of the tree itself.
 #[derive(Clone, PartialEq, Eq, Hash, Default)]
-pub struct RelPath(Box<[u8]>);
+pub struct RelPath(Arc<[u8]>);
 
 /// Why a path is not a [`RelPath`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -134,6 +135,11 @@ impl RelPath {
         }
     }
 
+    /// The bytes of [`RelPath::parent`].
+    pub(crate) fn parent_bytes(&self) -> &[u8] {
+        self.0.iter().rposition(|&b| b == b'/').map_or(&[], |slash| &self.0[..slash])
+    }
+
     /// The last component; empty for the root.
     pub fn name(&self) -> &[u8] {
         match self.0.iter().rposition(|&b| b == b'/') {
@@ -171,6 +177,13 @@ impl RelPath {
     }
 }
 
+/// How many bytes two paths begin with alike: most neighbours share their directories, so eight bytes are compared at a time.
+fn common_prefix(a: &[u8], b: &[u8]) -> usize {
+    const WORD: usize = size_of::<u64>();
+    let words = a.chunks_exact(WORD).zip(b.chunks_exact(WORD)).take_while(|(a, b)| a == b).count() * WORD;
+    words + a[words..].iter().zip(&b[words..]).take_while(|(a, b)| a == b).count()
+}
+
 fn check_name(name: &[u8]) -> Result<(), PathError> {
     match name {
         b"" => Err(PathError::EmptyComponent),
@@ -185,10 +198,10 @@ impl Ord for RelPath {
     /// Tree order: `/` sorts before every other byte, so that a directory is followed by what is below it.
     fn cmp(&self, other: &Self) -> Ordering {
         let rank = |b: u8| if b == b'/' { 0 } else { b };
-        let common = self.0.len().min(other.0.len());
-        match (0..common).find(|&i| self.0[i] != other.0[i]) {
-            Some(i) => rank(self.0[i]).cmp(&rank(other.0[i])),
-            None => self.0.len().cmp(&other.0.len()),
+        let at = common_prefix(&self.0, &other.0);
+        match (self.0.get(at), other.0.get(at)) {
+            (Some(&a), Some(&b)) => rank(a).cmp(&rank(b)),
+            _ => self.0.len().cmp(&other.0.len()),
         }
     }
 }

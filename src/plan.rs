@@ -15,16 +15,55 @@ use std::collections::{BTreeMap, HashMap};
 
 use crate::error::{Paths, Problem, Result};
 use crate::fs::tree::Walked;
-use crate::fs::{Kind, Stat};
+use crate::fs::{Fs, Kind, Stat};
 use crate::journal::record::Operation;
-use crate::manifest::{Entry, Object};
+use crate::manifest::inventory::{Cursor, Inventory};
+use crate::manifest::writer::Edit;
+use crate::manifest::{Entry, Object, Totals};
 use crate::mutant::{Mutant, left_out};
 use crate::path::RelPath;
+
+/// What the planner asks about the generation that is published.
+pub(crate) trait Base {
+    fn totals(&self) -> Totals;
+    /// What is published at `path`.
+    fn get(&self, path: &RelPath) -> Result<Option<Object>>;
+    /// Everything, ascending.
+    fn entries(&self) -> impl Iterator<Item = Result<Entry>>;
+    /// The entry at `path` and everything below it, ascending.
+    fn range(&self, path: &RelPath) -> impl Iterator<Item = Result<Entry>>;
+    /// What is directly in a directory.
+    fn children(&self, path: &RelPath) -> Result<Vec<Entry>>;
+}
+
+impl<F: Fs> Base for Inventory<F> {
+    fn totals(&self) -> Totals {
+        self.totals()
+    }
+
+    fn get(&self, path: &RelPath) -> Result<Option<Object>> {
+        self.get(path)
+    }
+
+    fn entries(&self) -> impl Iterator<Item = Result<Entry>> {
+        self.entries()
+    }
+
+    fn range(&self, path: &RelPath) -> impl Iterator<Item = Result<Entry>> {
+        self.range(path)
+    }
+
+    fn children(&self, path: &RelPath) -> Result<Vec<Entry>> {
+        self.children(path)
+    }
+}
 
 /// What the planner asks about the output as it is now.
 pub(crate) trait Live {
     /// What is at `path`; `None` when nothing is.
     fn stat(&self, path: &RelPath) -> Result<Option<Stat>>;
+    /// Whether an owned entry is known to be as it was published, so that there is no need to look.
+    fn is_as_published(&self, path: &RelPath) -> bool;
     /// The same with its digest.
     fn object(&self, path: &RelPath, kind: Kind, stat: &Stat) -> Result<Object>;
     /// Everything below the directory `path`.
@@ -127,8 +166,9 @@ pub struct Plan {
     /// Published paths that somebody else removed, and that the commit puts back.
     pub restored: Paths,
     pub(crate) operations: Vec<Operation>,
-    /// What the new generation publishes.
-    pub(crate) manifest: Vec<Entry>,
+    /// What the new manifest has otherwise than the current one, ascending, without what is added or replaced: the operations
+    /// say that ([`edits`]).
+    pub(crate) edits: Vec<Edit>,
     /// Staged directories that are opened to be moved or emptied, with the modes that they were staged with.
     pub(crate) stage_modes: Vec<(RelPath, u32)>,
     /// Whether the manifest differs from the current one in more than identities.
@@ -147,9 +187,36 @@ impl Plan {
     }
 }
 
+/// How many edits [`edits`] has.
+pub(crate) fn count_edits(others: &[Edit], operations: &[Operation]) -> usize {
+    others.len() + operations.iter().filter(|operation| moved_in(operation).is_some()).count()
+}
+
+/// What a plan changes in the manifest, ascending: `others`, and what its operations move into the output. Most of a large plan is
+/// in its operations, and is not held in memory twice.
+pub(crate) fn edits<'p>(others: &'p [Edit], operations: &'p [Operation]) -> impl Iterator<Item = Edit> + 'p {
+    let mut moved: Vec<(&RelPath, &Object)> = operations.iter().filter_map(moved_in).collect();
+    moved.sort_unstable_by(|a, b| a.0.cmp(b.0));
+    let mut moved = moved.into_iter().peekable();
+    let mut others = others.iter().peekable();
+    std::iter::from_fn(move || match (moved.peek(), others.peek()) {
+        (Some((path, _)), Some(other)) if other.path < **path => others.next().cloned(),
+        (None, _) => others.next().cloned(),
+        (Some(_), _) => moved.next().map(|(path, object)| Edit { path: path.clone(), object: Some(*object) }),
+    })
+}
+
+/// What an operation moves into the output; the output itself is no entry.
+fn moved_in(operation: &Operation) -> Option<(&RelPath, &Object)> {
+    match operation {
+        Operation::Add { path, new } | Operation::Replace { path, new, .. } if !path.is_root() => Some((path, new)),
+        _ => None,
+    }
+}
+
 /// Computes the plan. `stage` is the root of the stage, which becomes the output where there is none yet.
 pub(crate) fn plan(
-    base: &[Entry],
+    base: &impl Base,
     stage: Object,
     staged: Vec<Entry>,
     scope: Scope<'_>,
@@ -160,12 +227,12 @@ pub(crate) fn plan(
     planner.guard_stage(&staged);
     planner.merge(stage, staged)?;
     planner.guard_size();
-    planner.guard_case();
+    planner.guard_case()?;
     planner.finish()
 }
 
-struct Planner<'a, L: Live> {
-    base: &'a [Entry],
+struct Planner<'a, B: Base, L: Live> {
+    base: &'a B,
     scope: Scope<'a>,
     rules: Rules,
     live: &'a L,
@@ -181,6 +248,8 @@ struct Planner<'a, L: Live> {
     moved: Option<RelPath>,
     /// The entry of the output that moves away as one: what is owned below it goes along.
     gone: Option<RelPath>,
+    /// Of a change: the path that is no directory any more, below which everything has been noted as stale.
+    emptied: Option<RelPath>,
     foreign: Paths,
     immovable: Paths,
     drift: Paths,
@@ -189,8 +258,8 @@ struct Planner<'a, L: Live> {
     files_removed: u64,
 }
 
-impl<'a, L: Live> Planner<'a, L> {
-    fn new(base: &'a [Entry], scope: Scope<'a>, rules: Rules, live: &'a L) -> Self {
+impl<'a, B: Base, L: Live> Planner<'a, B, L> {
+    fn new(base: &'a B, scope: Scope<'a>, rules: Rules, live: &'a L) -> Self {
         Self {
             base,
             scope,
@@ -204,6 +273,7 @@ impl<'a, L: Live> Planner<'a, L> {
             unlock: Vec::new(),
             moved: None,
             gone: None,
+            emptied: None,
             foreign: Paths::default(),
             immovable: Paths::default(),
             drift: Paths::default(),
@@ -213,7 +283,7 @@ impl<'a, L: Live> Planner<'a, L> {
         }
     }
 
-    /// Walks both inventories side by side, in order of the tree.
+    /// Walks what is staged, and what is published and may be stale, side by side, in order of the tree.
     fn merge(&mut self, stage: Object, staged: Vec<Entry>) -> Result<()> {
         if self.live.exists() {
             self.open_staged(&Entry { path: RelPath::root(), object: stage }, false);
@@ -221,21 +291,42 @@ impl<'a, L: Live> Planner<'a, L> {
             self.add_root(stage);
         }
         let base = self.base;
-        let mut owned = base.iter().peekable();
-        for entry in staged {
-            while let Some(stale) = owned.next_if(|owned| owned.path < entry.path) {
+        match self.scope {
+            Scope::Whole => self.merge_with(staged, Cursor::new(base.entries())),
+            Scope::Change { removals } => {
+                let removed = outermost(removals);
+                let stale = removed.iter().flat_map(|removal| base.range(removal));
+                self.merge_with(staged, Cursor::new(stale))
+            }
+        }
+    }
+
+    fn merge_with(&mut self, staged: Vec<Entry>, mut owned: Cursor<impl Iterator<Item = Result<Entry>>>) -> Result<()> {
+        for entry in drain(staged) {
+            while let Some(stale) = owned.next_before(&entry.path)? {
                 self.not_staged(stale)?;
             }
-            let before = owned.next_if(|owned| owned.path == entry.path);
-            self.staged(entry, before)?;
+            let mut before = owned.find(&entry.path)?;
+            if before.is_none() && self.is_change() {
+                let object = self.base.get(&entry.path)?;
+                before = object.map(|object| Entry { path: entry.path.clone(), object });
+            }
+            self.staged(entry, before.as_ref())?;
         }
-        owned.try_for_each(|stale| self.not_staged(stale))
+        while let Some(stale) = owned.next()? {
+            self.not_staged(stale)?;
+        }
+        Ok(())
+    }
+
+    fn is_change(&self) -> bool {
+        matches!(self.scope, Scope::Change { .. })
     }
 
     /// The output is not there: the whole stage becomes the output in one rename.
     fn add_root(&mut self, stage: Object) {
         let root = Entry { path: RelPath::root(), object: stage };
-        if !self.base.is_empty() {
+        if self.base.totals().entries > 0 {
             self.plan.restored.push(root.path.clone());
         }
         self.open_staged(&root, true);
@@ -245,36 +336,38 @@ impl<'a, L: Live> Planner<'a, L> {
 
     fn staged(&mut self, entry: Entry, before: Option<&Entry>) -> Result<()> {
         if below(&self.moved, &entry.path) {
-            self.publish(entry, before);
-            return Ok(());
+            return self.publish(entry, before);
         }
-        let Some(stat) = self.live.stat(&entry.path)? else {
-            self.add(entry, before);
-            return Ok(());
-        };
+        let Some(stat) = self.stat(&entry.path, before)? else { return self.add(entry, before) };
         if entry.object.kind == Kind::Directory && stat.is_dir() {
-            self.merge_directory(entry, before, &stat);
-            return Ok(());
+            return self.merge_directory(entry, before, &stat);
         }
         self.take_place(entry, before, &stat)
     }
 
+    fn stat(&self, path: &RelPath, before: Option<&Entry>) -> Result<Option<Stat>> {
+        match before {
+            Some(before) if self.live.is_as_published(path) => Ok(Some(before.object.stat())),
+            _ => self.live.stat(path),
+        }
+    }
+
     /// Nothing is where the entry goes.
-    fn add(&mut self, entry: Entry, before: Option<&Entry>) {
+    fn add(&mut self, entry: Entry, before: Option<&Entry>) -> Result<()> {
         if before.is_some() {
             self.plan.restored.push(entry.path.clone());
         }
         self.adds.push(Operation::Add { path: entry.path.clone(), new: entry.object });
-        self.move_in(entry, before);
+        self.move_in(entry, before)
     }
 
     /// Notes an entry that an operation moves from the stage into the output.
-    fn move_in(&mut self, entry: Entry, before: Option<&Entry>) {
+    fn move_in(&mut self, entry: Entry, before: Option<&Entry>) -> Result<()> {
         if entry.object.kind == Kind::Directory {
             self.moved = Some(entry.path.clone());
             self.open_staged(&entry, true);
         }
-        self.publish(entry, before);
+        self.note_change(&entry, before)
     }
 
     /// A staged directory that its owner may not write to can neither be moved nor emptied: its mode is set at the end.
@@ -289,9 +382,9 @@ impl<'a, L: Live> Planner<'a, L> {
     }
 
     /// A directory is where the directory goes: it stays, with its own inode, and what is foreign in it.
-    fn merge_directory(&mut self, mut entry: Entry, before: Option<&Entry>, stat: &Stat) {
+    fn merge_directory(&mut self, mut entry: Entry, before: Option<&Entry>, stat: &Stat) -> Result<()> {
         self.open_staged(&entry, false);
-        if matches!(self.scope, Scope::Change { .. }) {
+        if self.is_change() {
             // The stage of a change has directories only to hold what changes.
             entry.object.mode = before.map_or(stat.mode, |before| before.object.mode);
         }
@@ -306,7 +399,7 @@ impl<'a, L: Live> Planner<'a, L> {
             self.modes.insert(entry.path.clone(), (stat.mode, wanted));
         }
         entry.object.ino = stat.ino;
-        self.publish(entry, before);
+        self.publish(entry, before)
     }
 
     /// Something is where the entry goes, and not both are directories.
@@ -317,11 +410,12 @@ impl<'a, L: Live> Planner<'a, L> {
         };
         match (published, stat.kind) {
             (Some(old), _) if old.publishes_same(&entry.object) => self.keep(entry, before, old),
-            (Some(old), Some(Kind::Directory)) => return self.replace_directory(entry, before, old, stat),
+            (Some(old), Some(Kind::Directory)) => self.replace_directory(entry, before, old, stat),
             (Some(old), _) => self.replace(entry, before, old),
             (None, None | Some(Kind::Directory)) => {
                 self.immovable.push(entry.path.clone());
                 self.skip(entry);
+                Ok(())
             }
             (None, Some(kind)) => {
                 let old = self.live.object(&entry.path, kind, stat)?;
@@ -337,26 +431,28 @@ impl<'a, L: Live> Planner<'a, L> {
                     }
                 };
                 match (allowed, same) {
-                    (false, _) => self.skip(entry),
+                    (false, _) => {
+                        self.skip(entry);
+                        Ok(())
+                    }
                     (true, true) => self.keep(entry, before, old),
                     (true, false) => self.replace(entry, before, old),
                 }
             }
         }
-        Ok(())
     }
 
-    fn keep(&mut self, mut entry: Entry, before: Option<&Entry>, live: Object) {
+    fn keep(&mut self, mut entry: Entry, before: Option<&Entry>, live: Object) -> Result<()> {
         entry.object = live;
-        self.publish(entry, before);
+        self.publish(entry, before)
     }
 
-    fn replace(&mut self, entry: Entry, before: Option<&Entry>, old: Object) {
+    fn replace(&mut self, entry: Entry, before: Option<&Entry>, old: Object) -> Result<()> {
         if entry.object.kind == Kind::Directory && !self.rules.exchange {
             self.needs_exchange.push(entry.path.clone());
         }
         self.replaces.push(Operation::Replace { path: entry.path.clone(), old, new: entry.object });
-        self.move_in(entry, before);
+        self.move_in(entry, before)
     }
 
     /// A file or a link takes the place of an owned directory, which moves away with everything that is owned in it.
@@ -372,32 +468,27 @@ impl<'a, L: Live> Planner<'a, L> {
         self.unlock_directory(&entry.path, stat);
         self.gone = Some(entry.path.clone());
         self.replaces.push(Operation::Replace { path: entry.path.clone(), old, new: entry.object });
-        self.move_in(entry, before);
-        Ok(())
+        self.move_in(entry, before)
     }
 
     /// The entry cannot be published; the reason has been noted. What is below it is not looked at.
     fn skip(&mut self, entry: Entry) {
         if entry.object.kind == Kind::Directory {
-            self.moved = Some(entry.path.clone());
+            self.moved = Some(entry.path);
         }
-        self.plan.manifest.push(entry);
     }
 
     /// An owned entry that the stage does not have.
-    fn not_staged(&mut self, before: &Entry) -> Result<()> {
+    fn not_staged(&mut self, before: Entry) -> Result<()> {
+        let before = &before;
+        if below(&self.emptied, &before.path) {
+            return Ok(());
+        }
         if below(&self.gone, &before.path) {
             self.stale(before);
             return Ok(());
         }
-        if let Scope::Change { removals } = self.scope
-            && !removals.iter().any(|removal| *removal == before.path || before.path.is_below(removal))
-        {
-            self.plan.manifest.push(before.clone());
-            self.plan.summary.unchanged += 1;
-            return Ok(());
-        }
-        let Some(stat) = self.live.stat(&before.path)? else {
+        let Some(stat) = self.stat(&before.path, Some(before))? else {
             self.stale(before);
             return Ok(());
         };
@@ -450,13 +541,13 @@ impl<'a, L: Live> Planner<'a, L> {
     fn contents(&self, path: &RelPath) -> Result<Contents> {
         let mut contents = Contents::default();
         for Walked { path, stat } in self.live.below(path)? {
-            match self.base.binary_search_by(|entry| entry.path.cmp(&path)) {
-                Err(_) => contents.foreign.push(path),
-                Ok(i) => {
-                    if self.as_published(&self.base[i], &stat)?.is_none() {
-                        contents.drifted.push(path);
-                    }
-                }
+            let Some(object) = self.base.get(&path)? else {
+                contents.foreign.push(path);
+                continue;
+            };
+            let published = Entry { path, object };
+            if self.as_published(&published, &stat)?.is_none() {
+                contents.drifted.push(published.path);
             }
         }
         Ok(contents)
@@ -481,8 +572,16 @@ impl<'a, L: Live> Planner<'a, L> {
         Ok(live.publishes_same(object).then_some(live))
     }
 
-    /// Puts an entry into the new manifest and notes what it changes for readers.
-    fn publish(&mut self, entry: Entry, before: Option<&Entry>) {
+    /// Puts an entry into the new manifest that no operation of its own moves.
+    fn publish(&mut self, entry: Entry, before: Option<&Entry>) -> Result<()> {
+        if before.is_none_or(|before| before.object != entry.object) {
+            self.plan.edits.push(Edit { path: entry.path.clone(), object: Some(entry.object) });
+        }
+        self.note_change(&entry, before)
+    }
+
+    /// Notes what an entry changes for readers.
+    fn note_change(&mut self, entry: &Entry, before: Option<&Entry>) -> Result<()> {
         let (old, new) = (before.map(|before| &before.object), &entry.object);
         let kind = match old {
             None => Some(ChangeKind::Added),
@@ -492,7 +591,7 @@ impl<'a, L: Live> Planner<'a, L> {
             Some(_) => None,
         };
         match kind {
-            None => self.plan.summary.unchanged += 1,
+            None => {}
             Some(ChangeKind::Added) => self.plan.summary.added += 1,
             Some(_) => self.plan.summary.changed += 1,
         }
@@ -502,7 +601,20 @@ impl<'a, L: Live> Planner<'a, L> {
         if let Some(kind) = kind {
             self.plan.changes.push(Change { kind, path: entry.path.clone(), entry: new.kind });
         }
-        self.plan.manifest.push(entry);
+        let was_directory = old.is_some_and(|old| old.kind == Kind::Directory) && new.kind != Kind::Directory;
+        if was_directory && self.is_change() {
+            return self.all_below_is_stale(&entry.path);
+        }
+        Ok(())
+    }
+
+    /// Nothing can be published below what is no directory any more; what is staged as a change does not say so.
+    fn all_below_is_stale(&mut self, path: &RelPath) -> Result<()> {
+        for entry in self.base.range(path).skip(1) {
+            self.stale(&entry?);
+        }
+        self.emptied = Some(path.clone());
+        Ok(())
     }
 
     fn stale(&mut self, before: &Entry) {
@@ -510,6 +622,7 @@ impl<'a, L: Live> Planner<'a, L> {
         self.files_removed += u64::from(before.object.kind != Kind::Directory);
         let (path, entry) = (before.path.clone(), before.object.kind);
         self.plan.changes.push(Change { kind: ChangeKind::Removed, path, entry });
+        self.plan.edits.push(Edit { path: before.path.clone(), object: None });
     }
 
     fn guard_stage(&mut self, staged: &[Entry]) {
@@ -521,7 +634,7 @@ impl<'a, L: Live> Planner<'a, L> {
 
     /// A build that wrote next to nothing and said it succeeded would take the site down.
     fn guard_size(&mut self) {
-        let files = self.base.iter().filter(|entry| entry.object.kind != Kind::Directory).count() as u64;
+        let files = self.base.totals().files;
         let lost = self.files_removed.saturating_sub(self.files_added);
         let limit = self.rules.max_removed;
         let empty = self.plan.problems.contains(&Problem::EmptyStage) || self.rules.empty;
@@ -531,31 +644,53 @@ impl<'a, L: Live> Planner<'a, L> {
         }
     }
 
-    /// Two new names that are one where case is not distinguished: a checkout or a deployment there would lose one of them.
-    fn guard_case(&mut self) {
-        if self.rules.case_collisions || self.plan.summary.added == 0 {
-            return;
+    /// Two names in a directory, a new one among them, that are one where case is not distinguished: a checkout or a deployment
+    /// there would lose one of them.
+    fn guard_case(&mut self) -> Result<()> {
+        if self.rules.case_collisions {
+            return Ok(());
         }
-        let mut folded: HashMap<String, (&RelPath, bool)> = HashMap::with_capacity(self.plan.manifest.len());
-        let mut collisions = Paths::default();
-        let mut added = self.plan.changes.iter().filter(|change| change.kind == ChangeKind::Added).peekable();
-        for entry in &self.plan.manifest {
-            while added.next_if(|change| change.path < entry.path).is_some() {}
-            let new = added.next_if(|change| change.path == entry.path).is_some();
-            let key = String::from_utf8_lossy(entry.path.as_bytes()).to_lowercase();
-            if std::str::from_utf8(entry.path.as_bytes()).is_err() {
-                continue;
-            }
-            if let Some((other, other_new)) = folded.insert(key, (&entry.path, new))
-                && (new || other_new)
-            {
-                collisions.push(other.clone());
-                collisions.push(entry.path.clone());
-            }
+        let mut added: HashMap<&[u8], Vec<&RelPath>> = HashMap::new();
+        for change in self.plan.changes.iter().filter(|change| change.kind == ChangeKind::Added) {
+            added.entry(change.path.parent_bytes()).or_default().push(&change.path);
         }
+        let mut collisions = Vec::new();
+        for new in added.into_values() {
+            collisions.append(&mut self.collisions(&new)?);
+        }
+        collisions.sort();
         if !collisions.is_empty() {
-            self.plan.problems.push(Problem::CaseCollision(collisions));
+            let mut paths = Paths::default();
+            collisions.into_iter().for_each(|path| paths.push(path));
+            self.plan.problems.push(Problem::CaseCollision(paths));
         }
+        Ok(())
+    }
+
+    /// What collides with the new entries of one directory, and those that do.
+    fn collisions(&self, new: &[&RelPath]) -> Result<Vec<RelPath>> {
+        let directory = new[0].parent();
+        let is_new = |change: &Change| change.kind == ChangeKind::Added;
+        let change = |path: &RelPath| {
+            self.plan.changes.binary_search_by(|change| change.path.cmp(path)).ok().map(|i| &self.plan.changes[i])
+        };
+        let kept = match change(&directory) {
+            Some(directory) if is_new(directory) => Vec::new(),
+            _ => self.base.children(&directory)?,
+        };
+        let stays = |entry: &Entry| change(&entry.path).is_none_or(|change| change.kind != ChangeKind::Removed);
+        let mut folded: HashMap<String, RelPath> = HashMap::with_capacity(new.len());
+        for entry in kept.into_iter().filter(stays) {
+            folded.extend(fold(&entry.path).map(|name| (name, entry.path)));
+        }
+        let mut collisions = Vec::new();
+        for path in new {
+            let Some(name) = fold(path) else { continue };
+            if let Some(other) = folded.insert(name, (*path).clone()) {
+                collisions.extend([other, (*path).clone()]);
+            }
+        }
+        Ok(collisions)
     }
 
     fn finish(mut self) -> Result<Plan> {
@@ -569,6 +704,8 @@ impl<'a, L: Live> Planner<'a, L> {
             .problems
             .extend(lists.into_iter().filter(|(paths, _)| !paths.is_empty()).map(|(paths, of)| of(paths)));
         self.plan.owns_others = !self.plan.changes.is_empty();
+        let Summary { changed, removed, .. } = self.plan.summary;
+        self.plan.summary.unchanged = self.base.totals().entries.saturating_sub(changed + removed);
         let (open, close) = self.mode_operations()?;
         // Made again by undoing, a directory has to take what was removed from it.
         for operation in &mut self.removes {
@@ -578,17 +715,16 @@ impl<'a, L: Live> Planner<'a, L> {
                 *mode |= 0o700;
             }
         }
-        self.replaces.sort_by(|a, b| rank(a.path()).cmp(&rank(b.path())).then_with(|| a.path().cmp(b.path())));
-        self.removes.sort_by(|a, b| b.path().cmp(a.path()));
-        if left_out(Mutant::RemovalsLast) {
-            self.plan.operations = [open, self.removes, self.adds, self.replaces, close].concat();
-            return Ok(self.plan);
-        }
-        if left_out(Mutant::AdditionsFirst) {
-            self.plan.operations = [open, self.replaces, self.adds, self.removes, close].concat();
-            return Ok(self.plan);
-        }
-        self.plan.operations = [open, self.adds, self.replaces, self.removes, close].concat();
+        self.replaces.sort_unstable_by(|a, b| rank(a.path()).cmp(&rank(b.path())).then_with(|| a.path().cmp(b.path())));
+        self.removes.sort_unstable_by(|a, b| b.path().cmp(a.path()));
+        let (adds, replaces, removes) = (self.adds, self.replaces, self.removes);
+        self.plan.operations = in_sequence(if left_out(Mutant::RemovalsLast) {
+            [open, removes, adds, replaces, close]
+        } else if left_out(Mutant::AdditionsFirst) {
+            [open, replaces, adds, removes, close]
+        } else {
+            [open, adds, replaces, removes, close]
+        });
         Ok(self.plan)
     }
 
@@ -598,7 +734,12 @@ impl<'a, L: Live> Planner<'a, L> {
         let mut close = std::mem::take(&mut self.modes);
         let moves = || self.adds.iter().chain(&self.replaces).chain(&self.removes);
         let inside = |operation: &&Operation| !operation.path().is_root();
-        let mut parents: Vec<RelPath> = moves().filter(inside).map(|operation| operation.path().parent()).collect();
+        let mut parents: Vec<RelPath> = Vec::new();
+        for operation in moves().filter(inside) {
+            if parents.last().is_none_or(|last| last.as_bytes() != operation.path().parent_bytes()) {
+                parents.push(operation.path().parent());
+            }
+        }
         parents.sort();
         parents.dedup();
         for path in parents {
@@ -629,6 +770,44 @@ impl<'a, L: Live> Planner<'a, L> {
             .collect();
         Ok((open, close))
     }
+}
+
+/// One list of several; where only one has anything in it, as in most large plans, nothing is copied.
+fn in_sequence(lists: [Vec<Operation>; 5]) -> Vec<Operation> {
+    let mut all = Vec::new();
+    for mut list in lists {
+        if all.is_empty() {
+            all = list;
+        } else {
+            all.append(&mut list);
+        }
+    }
+    all
+}
+
+/// The paths that are not below another of them, ascending.
+fn outermost(paths: &[RelPath]) -> Vec<RelPath> {
+    let mut sorted = paths.to_vec();
+    sorted.sort();
+    sorted.dedup_by(|path, above| path == above || path.is_below(above));
+    sorted
+}
+
+/// The entries, whose memory is given back on the way: what the planner makes of them grows as they go.
+fn drain(mut entries: Vec<Entry>) -> impl Iterator<Item = Entry> {
+    const PIECE: usize = 1 << 15;
+    entries.reverse();
+    std::iter::from_fn(move || {
+        if entries.len().is_multiple_of(PIECE) {
+            entries.shrink_to_fit();
+        }
+        entries.pop()
+    })
+}
+
+/// A name as file systems see it that do not distinguish case; `None` for what is no text.
+fn fold(path: &RelPath) -> Option<String> {
+    std::str::from_utf8(path.name()).ok().map(str::to_lowercase)
 }
 
 /// What is in a directory of the output.
@@ -698,6 +877,10 @@ mod tests {
             }))
         }
 
+        fn is_as_published(&self, _: &RelPath) -> bool {
+            false
+        }
+
         fn object(&self, path: &RelPath, _: Kind, _: &Stat) -> Result<Object> {
             Ok(self.0[path])
         }
@@ -709,6 +892,32 @@ mod tests {
 
         fn exists(&self) -> bool {
             true
+        }
+    }
+
+    /// A manifest in memory.
+    struct Published(Vec<Entry>);
+
+    impl Base for Published {
+        fn totals(&self) -> Totals {
+            Totals::of(&self.0)
+        }
+
+        fn get(&self, path: &RelPath) -> Result<Option<Object>> {
+            Ok(self.0.iter().find(|entry| entry.path == *path).map(|entry| entry.object))
+        }
+
+        fn entries(&self) -> impl Iterator<Item = Result<Entry>> {
+            self.0.iter().cloned().map(Ok)
+        }
+
+        fn range(&self, path: &RelPath) -> impl Iterator<Item = Result<Entry>> {
+            let inside = move |entry: &&Entry| entry.path == *path || entry.path.is_below(path);
+            self.0.iter().filter(inside).cloned().map(Ok).collect::<Vec<_>>().into_iter()
+        }
+
+        fn children(&self, path: &RelPath) -> Result<Vec<Entry>> {
+            Ok(self.0.iter().filter(|entry| entry.path.parent() == *path).cloned().collect())
         }
     }
 
@@ -739,7 +948,14 @@ mod tests {
 
     fn plan_of(old: &[(&str, &str)], new: &[(&str, &str)], rules: Rules) -> Plan {
         let base = entries(old, 100);
-        plan(&base, object("/", 2), entries(new, 200), Scope::Whole, rules, &live(&base)).unwrap()
+        let live = live(&base);
+        plan(&Published(base), object("/", 2), entries(new, 200), Scope::Whole, rules, &live).unwrap()
+    }
+
+    fn all_edits(plan: &Plan) -> impl Iterator<Item = Edit> {
+        let all: Vec<Edit> = edits(&plan.edits, &plan.operations).collect();
+        assert!(all.windows(2).all(|pair| pair[0].path < pair[1].path));
+        all.into_iter()
     }
 
     fn words(plan: &Plan) -> Vec<String> {
@@ -798,7 +1014,8 @@ mod tests {
         base[0].object.mode = 0o555;
         let mut staged = entries(&[("d", "/"), ("d/a", "2"), ("d/b", "1")], 200);
         staged[0].object.mode = 0o555;
-        let plan = plan(&base, object("/", 2), staged, Scope::Whole, RULES, &live(&base)).unwrap();
+        let live = live(&base);
+        let plan = plan(&Published(base), object("/", 2), staged, Scope::Whole, RULES, &live).unwrap();
         assert_eq!(words(&plan), ["set-mode d", "replace d/a", "set-mode d"]);
         assert!(matches!(plan.operations[2], Operation::SetMode { from: 0o755, to: 0o555, .. }));
         assert_eq!(plan.stage_modes.len(), 1);
@@ -812,7 +1029,7 @@ mod tests {
         output.0.insert(RelPath::new("foreign").unwrap(), object("f", 8));
         output.0.insert(RelPath::new("directory").unwrap(), object("/", 9));
         let new = entries(&[("drifted", "3"), ("foreign", "n"), ("directory", "n"), ("Case", "1"), ("case", "1")], 200);
-        let plan = plan(&base, object("/", 2), new, Scope::Whole, RULES, &output).unwrap();
+        let plan = plan(&Published(base), object("/", 2), new, Scope::Whole, RULES, &output).unwrap();
         let codes: Vec<_> = plan.problems.iter().map(Problem::code).collect();
         assert_eq!(codes, ["case-collision", "foreign", "foreign-directory", "drift"]);
     }
@@ -838,12 +1055,55 @@ mod tests {
     }
 
     #[test]
-    fn the_manifest_is_what_the_output_holds_afterwards() {
+    fn edits_make_of_the_manifest_what_the_output_holds_afterwards() {
         let old = [("a", "1"), ("b", "1"), ("d", "/"), ("d/x", "1"), ("gone", "1")];
         let new = [("a", "1"), ("b", "2"), ("d", "/"), ("d/x", "1"), ("d/y", "1")];
         let plan = plan_of(&old, &new, RULES);
-        let inodes: Vec<_> = plan.manifest.iter().map(|entry| (entry.path.to_string(), entry.object.ino)).collect();
-        let expected = [("a", 100), ("b", 201), ("d", 102), ("d/x", 103), ("d/y", 204)];
-        assert_eq!(inodes, expected.map(|(path, ino)| (path.to_string(), ino)));
+        let edits: Vec<_> =
+            all_edits(&plan).map(|edit| (edit.path.to_string(), edit.object.map(|object| object.ino))).collect();
+        let expected = [("b", Some(201)), ("d/y", Some(204)), ("gone", None)];
+        assert_eq!(edits, expected.map(|(path, ino)| (path.to_string(), ino)));
+    }
+
+    fn change_of(old: &[(&str, &str)], staged: &[(&str, &str)], removals: &[&str], output: &Memory) -> Plan {
+        let removals: Vec<_> = removals.iter().map(|path| RelPath::new(path).unwrap()).collect();
+        let scope = Scope::Change { removals: &removals };
+        let rules = Rules { drift: true, ..RULES };
+        plan(&Published(entries(old, 100)), object("/", 2), entries(staged, 200), scope, rules, output).unwrap()
+    }
+
+    #[test]
+    fn a_change_leaves_alone_what_it_does_not_name() {
+        let old = [("a", "1"), ("d", "/"), ("d/x", "1"), ("d/y", "1"), ("e", "/"), ("e/z", "1")];
+        let plan =
+            change_of(&old, &[("a", "2"), ("d", "/"), ("d/n", "1")], &["d/x", "e", "e/z"], &live(&entries(&old, 100)));
+        assert_eq!(words(&plan), ["add d/n", "replace a", "remove e", "remove d/x"]);
+        assert_eq!(plan.summary, Summary { added: 1, changed: 1, removed: 3, unchanged: 2 });
+        assert_eq!((all_edits(&plan).count(), count_edits(&plan.edits, &plan.operations)), (5, 5));
+    }
+
+    #[test]
+    fn nothing_stays_published_below_what_a_change_makes_a_file() {
+        let old = [("d", "/"), ("d/x", "1"), ("e", "1")];
+        for output in [live(&entries(&old, 100)), live(&entries(&[("d", "drift"), ("e", "1")], 300))] {
+            let plan = change_of(&old, &[("d", "now a file")], &["d/x"], &output);
+            let gone = all_edits(&plan).filter(|edit| edit.object.is_none()).count();
+            assert_eq!((gone, plan.summary.removed, plan.summary.unchanged), (1, 1, 1));
+        }
+    }
+
+    #[test]
+    fn names_that_differ_by_case_collide_with_what_stays_in_their_directory_alone() {
+        let old = [("d", "/"), ("d/Readme", "1"), ("d/gone", "1"), ("readme", "1")];
+        let output = live(&entries(&old, 100));
+        let case = |staged: &[(&str, &str)], removals: &[&str]| {
+            let plan = change_of(&old, staged, removals, &output);
+            plan.problems.iter().map(|problem| problem.to_string()).collect::<Vec<_>>().join("; ")
+        };
+        let collision = case(&[("d", "/"), ("d/README", "1")], &[]);
+        assert!(collision.contains("d/README") && collision.contains("d/Readme"), "{collision}");
+        assert_eq!(case(&[("d", "/"), ("d/GONE", "1")], &["d/gone"]), "");
+        assert_eq!(case(&[("other", "/"), ("other/readme", "1")], &[]), "");
+        assert!(case(&[("D", "/"), ("D/x", "1")], &[]).contains("D"));
     }
 }

@@ -375,7 +375,7 @@ impl<F: Fs> Store<F> {
     fn roll_forward(&self, journal: &Journal, head: Relation, skip_unknown: bool) -> Result<Recovered> {
         let generation = journal.begin.head.info.generation;
         // It was durable before the journal had its name: a HEAD that names no manifest would be the end of the store.
-        self.manifest(&journal.begin.head)?;
+        self.inventory(Some(&journal.begin.head))?;
         let applier = self.applier(journal)?;
         let mut pending = 0;
         let (mut skip, mut unknown) = (HashSet::new(), Paths::default());
@@ -562,8 +562,8 @@ impl<F: Fs> Store<F> {
             }
         }
         // The transaction may be committed again, and its stage has to mean what it meant.
-        if let Ok(manifest) = self.manifest(&journal.begin.head) {
-            applier.close_stage(&journal.operations, &manifest.entries)?;
+        if let Ok(published) = self.inventory(Some(&journal.begin.head)) {
+            applier.close_stage(&journal.operations, &published)?;
         }
         // The undone renames are durable before the intent that could repeat them goes.
         if !left_out(Mutant::UndoneBarrier) {

@@ -22,7 +22,8 @@ use crate::fs::tree::{Tree, Walked};
 use crate::fs::{Fs, Kind, RenameMode};
 use crate::journal::reader::{self, Journal};
 use crate::journal::record::Operation;
-use crate::manifest::{Entry, Object};
+use crate::manifest::Object;
+use crate::manifest::inventory::Inventory;
 use crate::mutant::{Mutant, left_out};
 use crate::path::RelPath;
 use crate::store::{Store, make_dir, manifest_path, name, numbered, open_trusted, state_path};
@@ -159,12 +160,25 @@ fn retain<F: Fs>(store: &Store<F>, current: u64) -> Result<Vec<PathBuf>> {
             store.state.remove(&previous_path(generation))?;
         }
     }
-    for generation in numbers(store, name::MANIFESTS)? {
-        if current.saturating_sub(generation) > KEEP + 1 || generation > current {
-            store.state.remove_entry(&manifest_path(generation), Kind::File)?;
-        }
-    }
+    drop_manifests(store)?;
     Ok(rescued)
+}
+
+/// Removes the files of manifests that neither HEAD nor a kept journal names.
+fn drop_manifests<F: Fs>(store: &Store<F>) -> Result<()> {
+    let files = numbers(store, name::MANIFESTS)?;
+    let mut named: BTreeSet<u64> = store.head()?.iter().map(|head| head.extent.file).collect();
+    if files.iter().all(|file| named.contains(file)) {
+        return Ok(());
+    }
+    for generation in numbers(store, name::PREVIOUS)? {
+        let Some(journal) = read_settled(store, generation)? else { continue };
+        named.extend([journal.begin.base_extent.file, journal.begin.head.extent.file]);
+    }
+    files
+        .iter()
+        .filter(|file| !named.contains(file))
+        .try_for_each(|file| store.state.remove_entry(&manifest_path(*file), Kind::File))
 }
 
 /// The numbers that entries of one of the state directory's directories have for names.
@@ -191,14 +205,10 @@ fn purge<F: Fs>(store: &Store<F>, generation: u64) -> Result<Vec<PathBuf>> {
         // Without its journal nothing says what it holds.
         return rescue(store, &path, &generation.to_string()).map(|rescued| vec![rescued]);
     };
-    let before = match journal.begin.base {
-        0 => Vec::new(),
-        base => match store.read_manifest(base) {
-            Ok((manifest, _)) => manifest.entries,
-            // What could not be read now is proved another time.
-            Err(error @ Error::Io { .. }) => return Err(error),
-            Err(_) => Vec::new(),
-        },
+    let before = match store.base_inventory(&journal.begin) {
+        Err(Error::Corrupt { .. }) => Inventory::nothing(),
+        // What could not be read now is proved another time.
+        before => before?,
     };
     let mut rescued = Vec::new();
     for (index, operation) in journal.operations.iter().enumerate() {
@@ -250,7 +260,7 @@ fn is_ours<F: Fs>(
     place: &RelPath,
     original: &RelPath,
     old: &Object,
-    before: &[Entry],
+    before: &Inventory<F>,
 ) -> Result<bool> {
     let Some(stat) = previous.stat(place)? else { return Ok(true) };
     if left_out(Mutant::IsOurs) {
@@ -269,13 +279,15 @@ fn is_ours<F: Fs>(
         |_| true,
         |Walked { path, stat }| {
             let full = [original.as_bytes(), b"/", path.as_bytes()].concat();
-            let published = before.binary_search_by(|entry| {
-                RelPath::new(&full).map_or(std::cmp::Ordering::Less, |full| entry.path.cmp(&full))
-            });
-            ours &= published.is_ok_and(|i| {
-                let object = &before[i].object;
-                if object.kind == Kind::Directory { stat.is_dir() } else { object.is(&stat) }
-            });
+            let full = RelPath::new(full).map_err(|error| Error::corrupt(tree.at(), error))?;
+            ours = ours
+                && match before.get(&full) {
+                    Err(Error::Corrupt { .. }) => false,
+                    published => published?.is_some_and(|object| match object.kind {
+                        Kind::Directory => stat.is_dir(),
+                        Kind::File | Kind::Symlink => object.is(&stat),
+                    }),
+                };
             Ok(())
         },
     )?;

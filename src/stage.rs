@@ -14,6 +14,7 @@ use crate::digest::{self, Pool};
 use crate::error::{Error, Paths, Problem, Result};
 use crate::fs::tree::{Tree, Walked};
 use crate::fs::{Fs, Kind, RenameMode, Stat};
+use crate::manifest::inventory::Cursor;
 use crate::manifest::{Digest, Entry, Object};
 use crate::mutant::{Mutant, left_out};
 use crate::path::{RESERVED, RelPath};
@@ -175,29 +176,30 @@ pub(crate) fn copy_file<F: Fs>(from: &Tree<F>, path: &RelPath, stat: &Stat, to: 
 
 /// Copies the tree `from`, except a state directory of txfs at its top, into the empty directory `to`.
 pub(crate) fn copy_tree<F: Fs>(from: &Tree<F>, to: &Tree<F>) -> Result<()> {
-    copy_differing(from, to, &[]).map(drop)
+    copy_differing(from, to, std::iter::empty()).map(drop)
 }
 
 /// As [`copy_tree`], but what `published` has with the same size, time and mode is not copied: it is returned.
-pub(crate) fn copy_differing<F: Fs>(from: &Tree<F>, to: &Tree<F>, published: &[Entry]) -> Result<Vec<Entry>> {
+pub(crate) fn copy_differing<F: Fs>(
+    from: &Tree<F>,
+    to: &Tree<F>,
+    published: impl Iterator<Item = Result<Entry>>,
+) -> Result<Vec<Entry>> {
     let mut copier = Copier::new(from, to);
-    let mut published = published.iter().peekable();
+    let mut published = Cursor::new(published);
     let mut same = Vec::new();
     let ours = |entry: &Walked| entry.path.as_bytes() == RESERVED;
     from.walk(
         &RelPath::root(),
         |entry| !ours(entry),
-        |entry| {
-            while published.next_if(|published| published.path < entry.path).is_some() {}
-            match published.next_if(|published| published.path == entry.path) {
-                _ if ours(&entry) => Ok(()),
-                Some(published) if looks_same(&published.object, &entry.stat) => {
-                    copier.pass(&entry);
-                    same.push(published.clone());
-                    Ok(())
-                }
-                _ => copier.copy(&entry),
+        |entry| match published.find(&entry.path)? {
+            _ if ours(&entry) => Ok(()),
+            Some(published) if looks_same(&published.object, &entry.stat) => {
+                copier.pass(&entry);
+                same.push(published);
+                Ok(())
             }
+            _ => copier.copy(&entry),
         },
     )?;
     copier.finish()?;
@@ -216,13 +218,14 @@ fn looks_same(published: &Object, stat: &Stat) -> bool {
 }
 
 /// Copies the entries of `from` at `paths`, ascending, into `to`, with the directories above them.
-pub(crate) fn copy_paths<'p, F: Fs>(
+pub(crate) fn copy_paths<F: Fs>(
     from: &Tree<F>,
     to: &Tree<F>,
-    paths: impl IntoIterator<Item = &'p RelPath>,
+    paths: impl IntoIterator<Item = Result<RelPath>>,
 ) -> Result<()> {
     let mut copier = Copier::new(from, to);
     for path in paths {
+        let path = &path?;
         for above in path.ancestors() {
             if let Some(stat) = from.stat(&above)?.filter(Stat::is_dir) {
                 copier.make_dir(above, stat.mode)?;

@@ -6,7 +6,7 @@
 //!     lock               flock'd by whoever changes anything, never unlinked
 //!     journal[.new|.undo]  being applied | being written | being undone
 //!     HEAD[.new]         the current generation
-//!     manifests/N        inventory of generation N
+//!     manifests/K        inventories of generation K and of those after it, until one begins a file of its own
 //!     tx/ID/             an open transaction
 //!     previous/N/        what generation N displaced, with its journal
 //!     trash/ID           a transaction that had nothing to publish
@@ -33,8 +33,12 @@ use crate::frame::{Damage, Format, FrameReader, FrameWriter};
 use crate::fs::stream::Stream;
 use crate::fs::tree::Tree;
 use crate::fs::{Fs, Kind, LinuxFs, RenameMode, found, is_not_directory, is_unsupported};
+use crate::journal::record::Begin;
 use crate::lock::{self, Lock};
-use crate::manifest::{Digest, Head, Manifest, decode, encode};
+use crate::manifest::inventory::Inventory;
+use crate::manifest::node::Subtree;
+use crate::manifest::writer::{Edit, FANOUT};
+use crate::manifest::{self, Extent, Head, Info, decode, encode};
 use crate::mutant::{Mutant, left_out};
 use crate::path::{NAME_MAX, RESERVED, RelPath};
 
@@ -88,6 +92,7 @@ pub enum Place {
 pub struct OpenOptions<F: Fs = LinuxFs> {
     pub(crate) fs: F,
     pub(crate) lock_timeout: Duration,
+    fanout: usize,
 }
 
 impl Default for OpenOptions {
@@ -99,13 +104,21 @@ impl Default for OpenOptions {
 impl<F: Fs> OpenOptions<F> {
     /// Options for a store on another implementation of the file system.
     pub fn with(fs: F) -> Self {
-        Self { fs, lock_timeout: Duration::from_secs(10) }
+        Self { fs, lock_timeout: Duration::from_secs(10), fanout: FANOUT }
     }
 
     /// How long to wait for a lock that another process holds; 10 s unless said.
     #[must_use = "this returns the changed options"]
     pub fn lock_timeout(mut self, timeout: Duration) -> Self {
         self.lock_timeout = timeout;
+        self
+    }
+
+    /// How many entries a node of a manifest holds at most; for tests, in which trees are small and are to be deep.
+    #[doc(hidden)]
+    #[must_use = "this returns the changed options"]
+    pub fn fanout(mut self, fanout: usize) -> Self {
+        self.fanout = fanout.max(2);
         self
     }
 }
@@ -117,6 +130,7 @@ pub struct Store<F: Fs = LinuxFs> {
     pub(crate) state: Tree<F>,
     pub(crate) capabilities: Capabilities,
     pub(crate) lock_timeout: Duration,
+    fanout: usize,
 }
 
 impl<F: Fs> std::fmt::Debug for Store<F> {
@@ -316,7 +330,8 @@ impl<F: Fs> Store<F> {
     }
 
     fn new(options: &OpenOptions<F>, output: Output<F>, state: Tree<F>, capabilities: Capabilities) -> Self {
-        Self { fs: options.fs.clone(), output, state, capabilities, lock_timeout: options.lock_timeout }
+        let (fs, lock_timeout, fanout) = (options.fs.clone(), options.lock_timeout, options.fanout);
+        Self { fs, output, state, capabilities, lock_timeout, fanout }
     }
 
     /// The output's canonical path. It exists once something has been published.
@@ -359,24 +374,65 @@ impl<F: Fs> Store<F> {
         Head::read(stream).map(Some).map_err(|damage| self.damaged(&path, damage))
     }
 
-    /// The manifest that `head` names.
-    pub(crate) fn manifest(&self, head: &Head) -> Result<Manifest> {
-        let generation = head.info.generation;
-        let path = manifest_path(generation);
-        let (manifest, digest) = self.read_manifest(generation)?;
-        if digest != head.manifest || manifest.info != head.info {
-            return Err(Error::corrupt(path.under(self.state.at()), "it is not the manifest that HEAD names"));
+    /// What the generation `head` publishes; nothing where there is none.
+    pub(crate) fn inventory(&self, head: Option<&Head>) -> Result<Inventory<F>> {
+        let Some(head) = head else { return Ok(Inventory::nothing()) };
+        let inventory = self.open_manifest(head.extent, head.root())?;
+        if inventory.totals() != head.totals {
+            let path = manifest_path(head.extent.file).under(self.state.at());
+            return Err(Error::corrupt(path, "its totals are not those that HEAD gives"));
         }
-        Ok(manifest)
+        Ok(inventory)
     }
 
-    /// A kept manifest, checked in itself.
-    pub(crate) fn read_manifest(&self, generation: u64) -> Result<(Manifest, Digest)> {
-        let path = manifest_path(generation);
-        match open_trusted(&self.state, &path)? {
-            Some(stream) => Manifest::read(stream).map_err(|damage| self.damaged(&path, damage)),
-            None => Err(Error::corrupt(path.under(self.state.at()), "it is missing")),
+    /// What the generation publishes that a journal begins on.
+    pub(crate) fn base_inventory(&self, begin: &Begin) -> Result<Inventory<F>> {
+        if begin.base == 0 {
+            return Ok(Inventory::nothing());
         }
+        self.open_manifest(begin.base_extent, begin.base_extent.root(begin.base_manifest))
+    }
+
+    fn open_manifest(&self, extent: Extent, root: Subtree) -> Result<Inventory<F>> {
+        let path = manifest_path(extent.file);
+        let at = path.under(self.state.at());
+        match open_trusted(&self.state, &path)? {
+            Some(stream) => Inventory::open(stream, at, root),
+            None => Err(Error::corrupt(at, "it is missing")),
+        }
+    }
+
+    /// Writes the manifest that `edits`, so many and ascending, make of that of the generation `base`, and returns the HEAD that
+    /// names it; nothing of it is durable yet.
+    pub(crate) fn write_manifest(
+        &self,
+        base: Option<&Head>,
+        count: usize,
+        edits: impl Iterator<Item = Edit>,
+        info: Info,
+    ) -> Result<Head> {
+        let inventory = self.inventory(base)?;
+        let (file, root) = match base {
+            Some(base) if manifest::writer::appends(&inventory, count) => {
+                let edits: Vec<Edit> = edits.collect();
+                let path = manifest_path(base.extent.file);
+                let stream = self.open_to_append(&path)?;
+                let at = path.under(self.state.at());
+                (base.extent.file, manifest::writer::append(&inventory, &edits, self.fanout, stream, at)?)
+            }
+            _ => {
+                let path = manifest_path(info.generation);
+                let at = path.under(self.state.at());
+                let stream = self.write_new(&path, Ok)?;
+                (info.generation, manifest::writer::write_whole(&inventory, edits, self.fanout, stream, at)?)
+            }
+        };
+        Ok(Head::new(info, file, &root))
+    }
+
+    fn open_to_append(&self, path: &RelPath) -> Result<Stream<F>> {
+        let file = self.state.parent(path).and_then(|dir| self.fs.open_write(&dir, path.name()));
+        Ok(Stream { fs: self.fs.clone(), file: file.map_err(self.state.io("write", path))? })
     }
 
     /// Why a file of the state directory cannot be used: it could not be read, or what was read is wrong.

@@ -23,19 +23,20 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::apply::Applier;
-use crate::digest;
 use crate::error::{Error, Problem, Result};
 use crate::fs::stream::Stream;
-use crate::fs::tree::{Tree, Walked, is_absent};
-use crate::fs::{Fs, Kind, LinuxFs, Stat, found};
+use crate::fs::tree::{Tree, is_absent};
+use crate::fs::{Fs, Kind, LinuxFs, found};
 use crate::journal::reader::Journal;
 use crate::journal::record::{Begin, Operation, TransactionId};
 use crate::journal::writer;
 use crate::lock::{self, Lock};
-use crate::manifest::{Digest, Entry, Head, Info, Manifest, Object, Totals};
+use crate::manifest::writer::Edit;
+use crate::manifest::{Digest, Entry, Head, Info, Object, Totals};
 use crate::mutant::{Mutant, left_out};
 use crate::path::{RESERVED, RelPath};
 use crate::plan::{self, Live, Plan, Rules, Scope};
+use crate::published::{Audit, Drifted, Published};
 use crate::recover::{Attempt, Recovered};
 use crate::settle;
 use crate::stage::{self, Known, Scratch};
@@ -173,6 +174,8 @@ impl<F: Fs> fmt::Debug for Transaction<'_, F> {
 struct Referenced<F: Fs> {
     from: Tree<F>,
     entries: Vec<Entry>,
+    /// What an audit of the output found meanwhile.
+    drifted: Option<Drifted>,
 }
 
 /// An open transaction, as [`Store::transactions`] lists it.
@@ -324,20 +327,15 @@ impl<F: Fs> Store<F> {
         let head = self.head()?;
         let stage = Tree::open(&self.fs, source)?;
         let staged = stage::scan(&stage, &Known::new(), None)?;
-        let base = self.base_entries(head.as_ref())?;
-        self.make_plan(&stage, staged, &base, Scope::Whole, options, false)
-    }
-
-    /// The entries of a generation; none where there is none.
-    pub(crate) fn base_entries(&self, head: Option<&Head>) -> Result<Vec<Entry>> {
-        head.map_or(Ok(Vec::new()), |head| self.manifest(head).map(|manifest| manifest.entries))
+        let published = Published::open(self, head.as_ref())?;
+        self.make_plan(&stage, staged, &published, Scope::Whole, options, false)
     }
 
     fn make_plan(
         &self,
         stage: &Tree<F>,
         staged: stage::Staged,
-        base: &[Entry],
+        published: &Published<F>,
         scope: Scope<'_>,
         options: &CommitOptions<'_>,
         piecewise: bool,
@@ -345,8 +343,7 @@ impl<F: Fs> Store<F> {
         let root = RelPath::root();
         let stat = self.fs.stat_dir(stage.root()).map_err(stage.io("read the attributes of", &root))?;
         let stage_root = Object::new(Kind::Directory, &stat, Digest::default());
-        let live = Published { tree: self.output.open()? };
-        if matches!(scope, Scope::Change { .. }) && !live.exists() && !base.is_empty() {
+        if matches!(scope, Scope::Change { .. }) && !published.exists() && published.inventory.totals().entries > 0 {
             return Err(Error::Usage {
                 path: self.output.path.clone(),
                 what: "it is gone, and this transaction has only a change to it: publish the whole".into(),
@@ -361,46 +358,9 @@ impl<F: Fs> Store<F> {
             exchange: self.capabilities.exchange,
             piecewise,
         };
-        let mut plan = plan::plan(base, stage_root, staged.entries, scope, rules, &live)?;
+        let mut plan = plan::plan(&published.inventory, stage_root, staged.entries, scope, rules, published)?;
         plan.problems.splice(0..0, staged.problems);
         Ok(plan)
-    }
-}
-
-/// The output as the planner sees it.
-struct Published<F: Fs> {
-    tree: Option<Tree<F>>,
-}
-
-impl<F: Fs> Live for Published<F> {
-    fn stat(&self, path: &RelPath) -> Result<Option<Stat>> {
-        self.tree.as_ref().map_or(Ok(None), |tree| tree.stat(path))
-    }
-
-    fn object(&self, path: &RelPath, kind: Kind, stat: &Stat) -> Result<Object> {
-        match &self.tree {
-            Some(tree) => digest::object(tree, path, kind, stat),
-            None => Err(Error::io("read", path.as_path())(io::ErrorKind::NotFound.into())),
-        }
-    }
-
-    fn below(&self, path: &RelPath) -> Result<Vec<Walked>> {
-        let mut entries = Vec::new();
-        if let Some(tree) = &self.tree {
-            tree.walk(
-                path,
-                |_| true,
-                |entry| {
-                    entries.push(entry);
-                    Ok(())
-                },
-            )?;
-        }
-        Ok(entries)
-    }
-
-    fn exists(&self) -> bool {
-        self.tree.is_some()
     }
 }
 
@@ -496,16 +456,18 @@ impl<F: Fs> Transaction<'_, F> {
     }
 
     /// As [`Transaction::copy_from`], but files that are published with the same size, time and mode are taken from the current
-    /// generation without being read or copied, as rsync does. The stage then has only what differs: checks see no more.
+    /// generation without being read or copied, as rsync does. The stage then has only what differs: checks see no more. The
+    /// output is looked at now, for whether it still is as it was published, and not again by the commit.
     ///
     /// # Errors
     /// As [`Transaction::copy_from`]; [`Error::BaseMoved`].
     pub fn copy_differing_from(&mut self, source: impl AsRef<Path>) -> Result<()> {
         let from = Tree::open(&self.store.fs, source.as_ref())?;
         let head = self.check_base()?;
-        let published = self.store.base_entries(head.as_ref())?;
-        let entries = stage::copy_differing(&from, &self.stage_tree()?, &published)?;
-        self.referenced = Some(Referenced { from, entries });
+        let (published, stage) = (self.store.inventory(head.as_ref())?, self.stage_tree()?);
+        let audit = Audit::of(self.store, head.as_ref())?;
+        let (entries, drifted) = Audit::beside(audit, || stage::copy_differing(&from, &stage, published.entries()))?;
+        self.referenced = Some(Referenced { from, entries, drifted });
         Ok(())
     }
 
@@ -520,15 +482,15 @@ impl<F: Fs> Transaction<'_, F> {
         let (missing, entries): (Vec<_>, Vec<_>) =
             std::mem::take(&mut referenced.entries).into_iter().partition(|entry| whole || is_moved(&entry.path));
         referenced.entries = entries;
-        stage::copy_paths(&referenced.from, &stage, missing.iter().map(|entry| &entry.path))?;
+        stage::copy_paths(&referenced.from, &stage, missing.iter().map(|entry| Ok(entry.path.clone())))?;
         Ok(!missing.is_empty())
     }
 
     fn copy_current(&self) -> Result<()> {
         let head = self.store.head()?;
         let (Some(from), to) = (self.store.output.open()?, self.stage_tree()?) else { return Ok(()) };
-        let entries = self.store.base_entries(head.as_ref())?;
-        stage::copy_paths(&from, &to, entries.iter().map(|entry| &entry.path))
+        let published = self.store.inventory(head.as_ref())?;
+        stage::copy_paths(&from, &to, published.entries().map(|entry| entry.map(|entry| entry.path)))
     }
 
     /// Removes what is at `path` in the stage and makes the directories above it.
@@ -578,9 +540,20 @@ impl<F: Fs> Transaction<'_, F> {
 
     fn prepare(&self, head: Option<&Head>, options: &CommitOptions<'_>, own: bool, piecewise: bool) -> Result<Plan> {
         let stage = self.stage_tree()?;
+        let mut published = Published::open(self.store, head)?;
+        let scope = match self.meta.from {
+            From::Empty | From::Copy => Scope::Whole,
+            From::Current if published.inventory.totals().entries == 0 => Scope::Whole,
+            From::Current => Scope::Change { removals: &self.removals },
+        };
+        let audit = match (scope, &self.referenced) {
+            (Scope::Whole, None) => Audit::of(self.store, head)?,
+            // A change looks at what it names alone, and for what is referenced the output has been looked at.
+            _ => None,
+        };
         let copy = part(COPY);
         let scratch = own.then_some(Scratch { tree: &self.tree, path: &copy });
-        let mut staged = stage::scan(&stage, &self.known, scratch)?;
+        let (mut staged, drifted) = Audit::beside(audit, || stage::scan(&stage, &self.known, scratch))?;
         if let Some(error) = staged.early_sync.take() {
             let source = stage.io("make durable", &RelPath::root())(error);
             return Err(Error::StageLost { source: Box::new(source) });
@@ -588,13 +561,10 @@ impl<F: Fs> Transaction<'_, F> {
         if let Some(referenced) = &self.referenced {
             staged.add_referenced(&referenced.entries);
         }
-        let base = self.store.base_entries(head)?;
-        let scope = match self.meta.from {
-            From::Empty | From::Copy => Scope::Whole,
-            From::Current if base.is_empty() => Scope::Whole,
-            From::Current => Scope::Change { removals: &self.removals },
-        };
-        self.store.make_plan(&stage, staged, &base, scope, options, piecewise)
+        if let Some(drifted) = drifted.or(self.referenced.as_ref().and_then(|referenced| referenced.drifted.clone())) {
+            published.spare(drifted);
+        }
+        self.store.make_plan(&stage, staged, &published, scope, options, piecewise)
     }
 
     /// Publishes the stage: all of it, durably, or nothing.
@@ -667,8 +637,8 @@ impl<F: Fs> Transaction<'_, F> {
 
     /// P3 to P6: from the first thing that is written to the settled commit.
     fn carry_through(&mut self, head: Option<&Head>, mut plan: Plan, options: &CommitOptions<'_>) -> Result<Committed> {
-        let entries = std::mem::take(&mut plan.manifest);
-        let journal = self.write_intent(head, entries, &plan, options.message.clone());
+        let (edits, operations) = (std::mem::take(&mut plan.edits), std::mem::take(&mut plan.operations));
+        let journal = self.write_intent(head, edits, operations, options.message.clone());
         let journal = journal.and_then(|journal| self.make_intent_durable().map(|()| journal));
         let journal = journal.inspect_err(|_| self.drop_intent())?;
         if !left_out(Mutant::JournalBeforeApply) {
@@ -689,6 +659,7 @@ impl<F: Fs> Transaction<'_, F> {
             Ok(found) => rescued = found,
             Err(error) => warnings.push(error),
         }
+        plan.operations = journal.operations;
         let head = journal.begin.head;
         Ok(Committed { generation: head.info.generation, changed: true, plan, totals: head.totals, warnings, rescued })
     }
@@ -706,22 +677,22 @@ impl<F: Fs> Transaction<'_, F> {
     fn write_intent(
         &self,
         base: Option<&Head>,
-        entries: Vec<Entry>,
-        plan: &Plan,
+        edits: Vec<Edit>,
+        operations: Vec<Operation>,
         message: Option<String>,
     ) -> Result<Journal> {
-        let generation = self.meta.base + 1;
-        let info = Info { generation, committed: self.store.fs.now(), message };
-        let manifest = Manifest { info, entries };
-        let (digest, _) = self.store.write_new(&manifest_path(generation), |stream| manifest.write(stream))?;
-        let head = Head { info: manifest.info, manifest: digest, totals: Totals::of(&manifest.entries) };
+        let info = Info { generation: self.meta.base + 1, committed: self.store.fs.now(), message };
+        let count = plan::count_edits(&edits, &operations);
+        let head = self.store.write_manifest(base, count, plan::edits(&edits, &operations), info)?;
+        drop(edits);
         self.store.write_head(&head, |_| Ok(()))?;
         let base_manifest = base.map(|head| head.manifest).unwrap_or_default();
-        let begin = Begin { transaction: self.id, base: self.meta.base, base_manifest, head };
+        let base_extent = base.map(|head| head.extent).unwrap_or_default();
+        let begin = Begin { transaction: self.id, base: self.meta.base, base_manifest, base_extent, head };
         self.store.write_new(&state_path(name::JOURNAL_NEW), |stream| {
-            writer::write(stream, begin.clone(), &plan.operations).map(drop)
+            writer::write(stream, begin.clone(), &operations).map(drop)
         })?;
-        Ok(Journal { begin, operations: plan.operations.clone() })
+        Ok(Journal { begin, operations })
     }
 
     /// Barrier 1 buys P3: what the journal names is on the medium before the journal can be found.
@@ -792,7 +763,7 @@ impl<F: Fs> Transaction<'_, F> {
     pub fn keep(mut self) -> Result<PathBuf> {
         if let Some(referenced) = self.referenced.take() {
             // Without this process nobody knows what was to be taken from the current generation.
-            let paths = referenced.entries.iter().map(|entry| &entry.path);
+            let paths = referenced.entries.iter().map(|entry| Ok(entry.path.clone()));
             stage::copy_paths(&referenced.from, &self.stage_tree()?, paths)?;
         }
         self.set_attached(false)?;

@@ -65,6 +65,7 @@ impl Scene {
             info: info(self.head.info.generation + 1),
             manifest: txfs::Digest::of(b"next"),
             totals: Totals::default(),
+            extent: txfs::Extent::default(),
         }
     }
 

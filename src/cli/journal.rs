@@ -155,7 +155,7 @@ fn print_json(data: &mut Data, path: &Path, dump: &JournalDump) -> Result<(), Fa
 }
 
 fn begin_fields(object: Object, begin: &Begin) -> Object {
-    let Begin { transaction, base, base_manifest, head } = begin;
+    let Begin { transaction, base, base_manifest, head, .. } = begin;
     let object = object.field("transaction", transaction.to_string()).field("base", *base);
     let object = object.field("base_manifest", base_manifest.to_string());
     let object = object.field("generation", head.info.generation).field("committed", time(head.info.committed.seconds));

@@ -120,7 +120,7 @@ fn object(store: &Store, head: Option<&Head>, open: &[OpenTransaction], committi
     let object = Object::new().path("output", store.output().as_os_str().as_bytes());
     let object = match head {
         None => object.field("generation", Value::Null),
-        Some(Head { info, totals, manifest }) => {
+        Some(Head { info, totals, manifest, .. }) => {
             let object = object.field("generation", info.generation).field("committed", time(info.committed.seconds));
             let object = object.field("message", info.message.clone()).field("manifest", manifest.to_string());
             object.field("entries", totals.entries).field("files", totals.files).field("bytes", totals.bytes)

@@ -139,6 +139,10 @@ pub trait Fs: Clone + Send + Sync {
 
     fn read(&self, file: &mut Self::File, buffer: &mut [u8]) -> io::Result<usize>;
     fn write(&self, file: &mut Self::File, bytes: &[u8]) -> io::Result<usize>;
+    /// Reads from `offset`; the position of [`Fs::read`] is not asked and stays.
+    fn read_at(&self, file: &Self::File, offset: u64, buffer: &mut [u8]) -> io::Result<usize>;
+    /// Writes at `offset`; the position of [`Fs::write`] is not asked and stays.
+    fn write_at(&self, file: &Self::File, offset: u64, bytes: &[u8]) -> io::Result<usize>;
     /// Copies all of `from`, from its current position, to `to`; shares blocks where the file system can.
     fn copy_content(&self, from: &mut Self::File, to: &mut Self::File) -> io::Result<()>;
     /// Copies extended attributes (ACLs among them) as far as this user may set them.

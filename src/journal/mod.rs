@@ -22,7 +22,7 @@ mod tests {
     use super::record::{Begin, Operation, TransactionId};
     use super::writer;
     use crate::fs::{Kind, Timestamp};
-    use crate::manifest::{Digest, Head, Info, Object, Totals};
+    use crate::manifest::{Digest, Extent, Head, Info, Object, Totals};
     use crate::path::RelPath;
 
     /// The worked example of journal-spec.md.
@@ -38,9 +38,15 @@ mod tests {
         };
         let info = Info { generation: 2, committed: mtime, message: Some("hi".into()) };
         let totals = Totals { entries: 1, files: 1, bytes: 3 };
-        let head = Head { info, manifest: Digest::of(b"manifest 2"), totals };
-        let begin =
-            Begin { transaction: TransactionId(0xabcd), base: 1, base_manifest: Digest::of(b"manifest 1"), head };
+        let extent = Extent { file: 1, offset: 4096, length: 100, stored: 100 };
+        let head = Head { info, manifest: Digest::of(b"manifest 2"), totals, extent };
+        let begin = Begin {
+            transaction: TransactionId(0xabcd),
+            base: 1,
+            base_manifest: Digest::of(b"manifest 1"),
+            base_extent: Extent { offset: 16, ..extent },
+            head,
+        };
         let operations = [
             Operation::Replace { path: RelPath::new("a").unwrap(), old: page(b"old", 11), new: page(b"new", 12) },
             Operation::Remove { path: RelPath::new("b/c").unwrap(), old: page(b"", 13) },

@@ -170,7 +170,7 @@ mod tests {
     use crate::fs::{Kind, Timestamp};
     use crate::journal::record::TransactionId;
     use crate::journal::writer::write;
-    use crate::manifest::{Head, Info, Object, Totals};
+    use crate::manifest::{Extent, Head, Info, Object, Totals};
 
     fn object(kind: Kind) -> Object {
         Object { kind, mode: 0o644, size: 1, digest: Digest::of(b"x"), ino: 5, mtime: Timestamp::default() }
@@ -178,8 +178,9 @@ mod tests {
 
     fn begin() -> Begin {
         let info = Info { generation: 4, committed: Timestamp::default(), message: None };
-        let head = Head { info, manifest: Digest::of(b"m"), totals: Totals::default() };
-        Begin { transaction: TransactionId(1), base: 3, base_manifest: Digest::of(b"b"), head }
+        let head = Head { info, manifest: Digest::of(b"m"), totals: Totals::default(), extent: Extent::default() };
+        let base_extent = Extent::default();
+        Begin { transaction: TransactionId(1), base: 3, base_manifest: Digest::of(b"b"), base_extent, head }
     }
 
     fn add(path: &str) -> Operation {

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::manifest::{Digest, Head, Object};
+use crate::manifest::{Digest, Extent, Head, Object};
 use crate::path::RelPath;
 
 /// The number of a transaction: random, and the name of its directory in hexadecimal.
@@ -22,8 +22,10 @@ pub struct Begin {
     pub transaction: TransactionId,
     /// The generation that it began on; 0 when nothing had been published.
     pub base: u64,
-    /// The digest of the base's manifest; zeros when there was none.
+    /// The digest of the root of the base's manifest; zeros when there was none.
     pub base_manifest: Digest,
+    /// Where that root is; zeros when there was none.
+    pub base_extent: Extent,
     /// What HEAD says once the commit is done.
     pub head: Head,
 }

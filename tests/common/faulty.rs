@@ -129,6 +129,14 @@ impl Fs for Faulty {
         self.other("write")?;
         self.kernel.write(file, bytes)
     }
+    fn read_at(&self, file: &File, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        self.look("read")?;
+        self.kernel.read_at(file, offset, buffer)
+    }
+    fn write_at(&self, file: &File, offset: u64, bytes: &[u8]) -> io::Result<usize> {
+        self.other("write")?;
+        self.kernel.write_at(file, offset, bytes)
+    }
     fn copy_content(&self, from: &mut File, to: &mut File) -> io::Result<()> {
         self.kernel.copy_content(from, to)
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde::Serialize;
 use txfs::fs::{Kind, Timestamp};
-use txfs::{Begin, Digest, Entry, Head, Info, Object, Operation, Record, RelPath, Totals, TransactionId};
+use txfs::{Begin, Digest, Entry, Extent, Head, Info, Object, Operation, Record, RelPath, Totals, TransactionId};
 
 pub const JOURNAL: &[u8; 8] = b"txfsjrnl";
 pub const MANIFEST: &[u8; 8] = b"txfsmani";
@@ -80,22 +80,20 @@ pub fn head(head: &Head) -> Vec<u8> {
     file
 }
 
+/// A node of a manifest, as the specification has it.
 #[derive(Serialize)]
-enum ManifestRecord<'a> {
-    Info(&'a Info),
-    Entries(&'a [Entry]),
-    End(Totals),
+enum Node<'a> {
+    Leaf(&'a [Entry]),
 }
 
-/// A manifest with right totals, unless others are given; and the HEAD that names it.
+/// A manifest of one leaf, with right totals, unless others are given; and the HEAD that names it.
 pub fn manifest(info: &Info, entries: &[Entry], totals: Option<Totals>) -> (Vec<u8>, Head) {
     let totals = totals.unwrap_or_else(|| totals_of(entries));
-    let mut file = header(MANIFEST, 1);
-    record(&mut file, &ManifestRecord::Info(info));
-    record(&mut file, &ManifestRecord::Entries(entries));
-    record(&mut file, &ManifestRecord::End(totals));
-    let head = Head { info: info.clone(), manifest: Digest::of(&file), totals };
-    (file, head)
+    let root = postcard::to_stdvec(&Node::Leaf(entries)).unwrap();
+    let file = [header(MANIFEST, 1), root.clone()].concat();
+    let length = root.len() as u32;
+    let extent = Extent { file: info.generation, offset: 16, length, stored: length.into() };
+    (file, Head { info: info.clone(), manifest: Digest::of(&root), totals, extent })
 }
 
 fn totals_of(entries: &[Entry]) -> Totals {
@@ -155,6 +153,7 @@ pub fn begin(transaction: u64, base: Option<&Head>, head: Head) -> Begin {
         transaction: TransactionId(transaction),
         base: base.map_or(0, |base| base.info.generation),
         base_manifest: base.map(|base| base.manifest).unwrap_or_default(),
+        base_extent: base.map(|base| base.extent).unwrap_or_default(),
         head,
     }
 }

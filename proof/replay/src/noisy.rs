@@ -117,6 +117,13 @@ impl Fs for Noisy {
         self.noise(&[]);
         self.kernel.write(file, bytes)
     }
+    fn read_at(&self, file: &File, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        self.kernel.read_at(file, offset, buffer)
+    }
+    fn write_at(&self, file: &File, offset: u64, bytes: &[u8]) -> io::Result<usize> {
+        self.noise(&[]);
+        self.kernel.write_at(file, offset, bytes)
+    }
     fn copy_content(&self, from: &mut File, to: &mut File) -> io::Result<()> {
         self.kernel.copy_content(from, to)
     }

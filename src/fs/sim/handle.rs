@@ -212,17 +212,28 @@ impl Fs for SimFs {
     }
 
     fn write(&self, file: &mut SimFile, bytes: &[u8]) -> io::Result<usize> {
+        let n = self.write_at(file, file.at as u64, bytes)?;
+        file.at += n;
+        Ok(n)
+    }
+
+    fn read_at(&self, file: &SimFile, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
         let slot = self.of_file(file)?;
-        let n = self.on_slot(Call::Write, slot, |world| {
+        let at = usize::try_from(offset).map_err(|_| Errno::EINVAL)?;
+        self.on_slot(Call::Read, slot, |world| world.read(slot, at, buffer))
+    }
+
+    fn write_at(&self, file: &SimFile, offset: u64, bytes: &[u8]) -> io::Result<usize> {
+        let slot = self.of_file(file)?;
+        let at = usize::try_from(offset).map_err(|_| Errno::EFBIG)?;
+        self.on_slot(Call::Write, slot, |world| {
             if !file.writable {
                 return Err(Errno::EBADF);
             }
             let n = bytes.len().min(world.config.short_write.unwrap_or(usize::MAX));
-            world.write(slot, file.at, &bytes[..n])?;
+            world.write(slot, at, &bytes[..n])?;
             Ok(n)
-        })?;
-        file.at += n;
-        Ok(n)
+        })
     }
 
     fn copy_content(&self, from: &mut SimFile, to: &mut SimFile) -> io::Result<()> {

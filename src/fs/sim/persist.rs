@@ -270,7 +270,8 @@ impl World {
         let Body::File(file) = &mut inode.body else { return Ok(()) };
         let content = Arc::make_mut(&mut file.content).edit();
         let end = at + bytes.len();
-        let first = at.min(content.len()) / block * block;
+        // A hole between the old end and the write is on no block.
+        let first = at / block * block;
         if content.len() < end {
             content.resize(end, 0);
         }
