@@ -32,6 +32,14 @@ fn main() -> ExitCode {
         eprintln!("{USAGE}");
         return ExitCode::from(2);
     };
+    if options.worlds == (0, None) {
+        let report = explore::explore_telling(explore::Effort::TELLING, None);
+        println!("The worlds that told of bugs:\n{report}\n");
+        if let Some(violation) = report.violation {
+            println!("{violation}");
+            return ExitCode::FAILURE;
+        }
+    }
     let report = explore::explore(&options);
     println!("{report}");
     if report.violation.is_none() && report.tally.distinct < options.states && report.took >= options.time {

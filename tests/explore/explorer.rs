@@ -47,8 +47,13 @@ impl Effort {
         errors_one_in: 8,
     };
     /// The same in a test that has not been optimized.
-    pub(crate) const TELLING_SLICE: Self =
-        Self { errors_one_in: 128, budget: 300, nested_one_in: [16, 16], ..Self::TELLING };
+    pub(crate) const TELLING_SLICE: Self = Self {
+        errors_one_in: 128,
+        budget: 300,
+        nested_one_in: [16, 16],
+        recoveries_disturbed_one_in: 8,
+        ..Self::TELLING
+    };
     /// Many worlds, next to nothing of each.
     pub(crate) const SKIM: Self = Self {
         limits: [64, 16, 8],
