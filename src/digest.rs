@@ -4,6 +4,7 @@
 //! not a digest.
 
 use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{Scope, ScopedJoinHandle};
@@ -23,15 +24,12 @@ const BATCH: usize = 32;
 /// Batches that wait at most: a walk that is further ahead digests, too, instead of filling memory.
 const WAITING: usize = 64;
 
-/// Digests what is at `path`; for a file with its attributes after reading.
-pub(crate) fn digest<F: Fs>(tree: &Tree<F>, path: &RelPath, kind: Kind) -> Result<(Digest, Option<Stat>)> {
-    digest_with(tree, path, kind, &mut Vec::new())
-}
-
-fn digest_with<F: Fs>(
+/// Digests what is at `path`, a file of about `size` bytes; for a file with its attributes after reading.
+fn digest<F: Fs>(
     tree: &Tree<F>,
     path: &RelPath,
     kind: Kind,
+    size: u64,
     buffer: &mut Vec<u8>,
 ) -> Result<(Digest, Option<Stat>)> {
     let dir = tree.parent(path).map_err(tree.io("open the directory of", path))?;
@@ -43,45 +41,76 @@ fn digest_with<F: Fs>(
         }
         Kind::File => {
             let mut file = tree.fs.open_file(&dir, path.name()).map_err(tree.io("read", path))?;
-            let digest = digest_file(&tree.fs, &mut file, buffer).map_err(tree.io("read", path))?;
-            let stat = tree.fs.stat_file(&file).map_err(tree.io("read the attributes of", path))?;
-            Ok((digest, Some(stat)))
+            let read = digest_file(&tree.fs, &mut file, size, buffer).map_err(tree.io("read", path))?;
+            Ok((read.0, Some(read.1)))
         }
     }
 }
 
-fn digest_file<F: Fs>(fs: &F, file: &mut F::File, buffer: &mut Vec<u8>) -> io::Result<Digest> {
+/// Most files are small: where the size shows that everything was read, the end is not asked for by another read.
+fn digest_file<F: Fs>(fs: &F, file: &mut F::File, size: u64, buffer: &mut Vec<u8>) -> io::Result<(Digest, Stat)> {
     buffer.resize(CHUNK, 0);
     let mut hasher = blake3::Hasher::new();
+    let (mut expected, mut ended) = (size, false);
     loop {
-        match fs.read(file, buffer) {
-            Ok(0) => return Ok(Digest(hasher.finalize().into())),
-            Ok(n) => hasher.update(&buffer[..n]),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(error),
-        };
+        while !ended && hasher.count() < expected {
+            match fs.read(file, buffer) {
+                Ok(0) => ended = true,
+                Ok(n) => drop(hasher.update(&buffer[..n])),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let stat = fs.stat_file(file)?;
+        if ended || stat.size == hasher.count() {
+            return Ok((Digest(hasher.finalize().into()), stat));
+        }
+        expected = u64::MAX;
     }
 }
 
 /// The object at a path of the output, digested.
 pub(crate) fn object<F: Fs>(tree: &Tree<F>, path: &RelPath, kind: Kind, stat: &Stat) -> Result<Object> {
-    let (digest, after) = digest(tree, path, kind)?;
+    let (digest, after) = digest(tree, path, kind, stat.size, &mut Vec::new())?;
     Ok(Object::new(kind, &after.unwrap_or(*stat), digest))
 }
 
 /// Digests with the places of their entries in the caller's list.
 type Digests = Vec<(usize, Digest)>;
 
-/// A file to digest: its place in the caller's list, its path, and its attributes when it was found.
+/// Counts what turns out to be other than what is published, and tells when it is much.
+pub(crate) struct Changed {
+    count: AtomicUsize,
+    much: usize,
+    tell: SyncSender<()>,
+}
+
+impl Changed {
+    /// With what is told once `much` has changed; or that it never will, when this value is gone.
+    pub(crate) fn new(much: usize) -> (Arc<Self>, Receiver<()>) {
+        let (tell, told) = sync_channel(1);
+        (Arc::new(Self { count: AtomicUsize::new(0), much, tell }), told)
+    }
+
+    pub(crate) fn note(&self, published: Option<Digest>, staged: Digest) {
+        if published != Some(staged) && self.count.fetch_add(1, Ordering::Relaxed) + 1 == self.much {
+            // Nobody listens where it does not matter.
+            let _ = self.tell.try_send(());
+        }
+    }
+}
+
+/// A file to digest: its place in the caller's list, its path, its attributes when it was found, and what is published there.
 struct Task {
     index: usize,
     path: RelPath,
     object: Object,
+    published: Option<Digest>,
 }
 
 impl Task {
     fn run<F: Fs>(&self, tree: &Tree<F>, buffer: &mut Vec<u8>) -> Result<(usize, Digest)> {
-        match digest_with(tree, &self.path, self.object.kind, buffer)? {
+        match digest(tree, &self.path, self.object.kind, self.object.size, buffer)? {
             (_, Some(stat)) if !self.object.is(&stat) => Err(tree.io("read", &self.path)(io::Error::other(
                 "it is being written to: wait until the build has finished",
             ))),
@@ -98,6 +127,7 @@ pub(crate) struct Pool<'scope, 'env, F: Fs> {
     batch: Vec<Task>,
     queue: SyncSender<Vec<Task>>,
     waiting: Arc<Mutex<Receiver<Vec<Task>>>>,
+    changed: Arc<Changed>,
     workers: Vec<ScopedJoinHandle<'scope, Result<Digests>>>,
     /// What the caller's own thread did, and the batches that it has had to take on.
     own: Digests,
@@ -105,7 +135,11 @@ pub(crate) struct Pool<'scope, 'env, F: Fs> {
 }
 
 impl<'scope, F: Fs + 'scope> Pool<'scope, '_, F> {
-    pub(crate) fn new<'env>(scope: &'scope Scope<'scope, 'env>, tree: &Tree<F>) -> Pool<'scope, 'env, F> {
+    pub(crate) fn new<'env>(
+        scope: &'scope Scope<'scope, 'env>,
+        tree: &Tree<F>,
+        changed: Arc<Changed>,
+    ) -> Pool<'scope, 'env, F> {
         let (queue, waiting) = sync_channel(WAITING);
         Pool {
             scope,
@@ -114,6 +148,7 @@ impl<'scope, F: Fs + 'scope> Pool<'scope, '_, F> {
             batch: Vec::new(),
             queue,
             waiting: Arc::new(Mutex::new(waiting)),
+            changed,
             workers: Vec::new(),
             own: Vec::new(),
             failed: None,
@@ -121,23 +156,23 @@ impl<'scope, F: Fs + 'scope> Pool<'scope, '_, F> {
     }
 
     /// Digests `entry` sooner or later; `index` says which it is.
-    pub(crate) fn push(&mut self, index: usize, entry: &Entry) {
-        self.batch.push(Task { index, path: entry.path.clone(), object: entry.object });
+    pub(crate) fn push(&mut self, index: usize, entry: &Entry, published: Option<Digest>) {
+        self.batch.push(Task { index, path: entry.path.clone(), object: entry.object, published });
         if self.batch.len() < BATCH {
             return;
         }
         self.hand_over();
         // The caller's own thread works too, once it has found everything.
         if self.workers.len() + 1 < self.threads {
-            let (tree, waiting) = (self.tree.clone(), self.waiting.clone());
-            self.workers.push(self.scope.spawn(move || work(&tree, &waiting)));
+            let (tree, waiting, changed) = (self.tree.clone(), self.waiting.clone(), self.changed.clone());
+            self.workers.push(self.scope.spawn(move || work(&tree, &waiting, &changed)));
         }
     }
 
     fn hand_over(&mut self) {
         if let Err(TrySendError::Full(batch)) = self.queue.try_send(std::mem::take(&mut self.batch)) {
             // An error is told at the end, as a worker's is.
-            let digested = digest_batch(&self.tree, &batch, &mut Vec::new(), &mut self.own);
+            let digested = digest_batch(&self.tree, &batch, &self.changed, &mut Vec::new(), &mut self.own);
             self.failed = self.failed.take().or(digested.err());
         }
     }
@@ -145,12 +180,12 @@ impl<'scope, F: Fs + 'scope> Pool<'scope, '_, F> {
     /// Waits for every digest.
     pub(crate) fn finish(mut self) -> Result<Digests> {
         self.hand_over();
-        let Self { tree, queue, waiting, workers, own: mut digests, failed, .. } = self;
+        let Self { tree, queue, waiting, changed, workers, own: mut digests, failed, .. } = self;
         drop(queue);
         if let Some(error) = failed {
             return Err(error);
         }
-        digests.append(&mut work(&tree, &waiting)?);
+        digests.append(&mut work(&tree, &waiting, &changed)?);
         for worker in workers {
             digests.append(&mut worker.join().expect("a digesting thread does not panic")?);
         }
@@ -159,19 +194,27 @@ impl<'scope, F: Fs + 'scope> Pool<'scope, '_, F> {
 }
 
 /// Digests batches until no more can come.
-fn work<F: Fs>(tree: &Tree<F>, waiting: &Mutex<Receiver<Vec<Task>>>) -> Result<Digests> {
+fn work<F: Fs>(tree: &Tree<F>, waiting: &Mutex<Receiver<Vec<Task>>>, changed: &Changed) -> Result<Digests> {
     let mut buffer = Vec::new();
     let mut digests = Vec::new();
     loop {
         let batch = waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(batch) = batch else { return Ok(digests) };
-        digest_batch(tree, &batch, &mut buffer, &mut digests)?;
+        digest_batch(tree, &batch, changed, &mut buffer, &mut digests)?;
     }
 }
 
-fn digest_batch<F: Fs>(tree: &Tree<F>, batch: &[Task], buffer: &mut Vec<u8>, digests: &mut Digests) -> Result<()> {
+fn digest_batch<F: Fs>(
+    tree: &Tree<F>,
+    batch: &[Task],
+    changed: &Changed,
+    buffer: &mut Vec<u8>,
+    digests: &mut Digests,
+) -> Result<()> {
     for task in batch {
-        digests.push(task.run(tree, buffer)?);
+        let digested = task.run(tree, buffer)?;
+        changed.note(task.published, digested.1);
+        digests.push(digested);
     }
     Ok(())
 }

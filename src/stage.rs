@@ -9,12 +9,13 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::sync::Arc;
 
-use crate::digest::{self, Pool};
+use crate::digest::{self, Changed, Pool};
 use crate::error::{Error, Paths, Problem, Result};
 use crate::fs::tree::{Tree, Walked};
 use crate::fs::{Fs, Kind, RenameMode, Stat};
-use crate::manifest::inventory::Cursor;
+use crate::manifest::inventory::{Cursor, Inventory};
 use crate::manifest::{Digest, Entry, Object};
 use crate::mutant::{Mutant, left_out};
 use crate::path::{RESERVED, RelPath};
@@ -31,7 +32,8 @@ pub(crate) struct Staged {
     pub(crate) early_sync: Option<io::Error>,
 }
 
-/// From this many entries on, the disk is put to work while the rest is still read.
+/// From this many entries on that are to be published, the disk is put to work while the rest is still read. Not for fewer: what
+/// is staged and published already would go to the disk in vain.
 const EARLY_SYNC_FROM: usize = 256;
 
 /// Digests that are known because txfs wrote the files itself; used only while the file is the very same.
@@ -43,14 +45,24 @@ pub(crate) struct Scratch<'a, F: Fs> {
     pub(crate) path: &'a RelPath,
 }
 
-/// Lists and digests everything in `stage`. Without a scratch file the stage is only read: for a preview.
-pub(crate) fn scan<F: Fs>(stage: &Tree<F>, known: &Known, scratch: Option<Scratch<'_, F>>) -> Result<Staged> {
+/// Lists and digests everything in `stage`. Without a scratch file the stage is only read: for a preview. What is `published`
+/// tells how much of it is new.
+pub(crate) fn scan<F: Fs>(
+    stage: &Tree<F>,
+    known: &Known,
+    published: &Inventory<F>,
+    scratch: Option<Scratch<'_, F>>,
+) -> Result<Staged> {
     let may_sync = scratch.is_some() && stage.fs.parallelism() > 1;
     std::thread::scope(|scope| {
+        let (changed, much_changed) = Changed::new(EARLY_SYNC_FROM);
+        let mut much_changed = may_sync.then_some(much_changed);
         let mut scan = Scan {
             stage,
             known,
-            pool: Pool::new(scope, stage),
+            published,
+            pool: Pool::new(scope, stage, changed.clone()),
+            changed,
             staged: Staged::default(),
             linked: Vec::new(),
             unsupported: Paths::default(),
@@ -61,10 +73,13 @@ pub(crate) fn scan<F: Fs>(stage: &Tree<F>, known: &Known, scratch: Option<Scratc
             &RelPath::root(),
             |_| true,
             |entry| {
-                scan.note(entry);
-                if may_sync && scan.staged.entries.len() == EARLY_SYNC_FROM {
+                scan.note(entry)?;
+                if scan.staged.entries.len() >= EARLY_SYNC_FROM
+                    && let Some(much_changed) = much_changed.take()
+                {
                     let stage = stage.clone();
-                    early_sync = Some(scope.spawn(move || stage.fs.sync_fs(stage.root())));
+                    let sync = move || much_changed.recv().map_or(Ok(()), |()| stage.fs.sync_fs(stage.root()));
+                    early_sync = Some(scope.spawn(sync));
                 }
                 Ok(())
             },
@@ -79,7 +94,9 @@ pub(crate) fn scan<F: Fs>(stage: &Tree<F>, known: &Known, scratch: Option<Scratc
 struct Scan<'a, 'scope, 'env, F: Fs> {
     stage: &'a Tree<F>,
     known: &'a Known,
+    published: &'a Inventory<F>,
     pool: Pool<'scope, 'env, F>,
+    changed: Arc<Changed>,
     staged: Staged,
     /// Files with several names: which, and their attributes.
     linked: Vec<(usize, Stat)>,
@@ -88,13 +105,13 @@ struct Scan<'a, 'scope, 'env, F: Fs> {
 }
 
 impl<'scope, F: Fs + 'scope> Scan<'_, 'scope, '_, F> {
-    fn note(&mut self, Walked { path, stat }: Walked) {
+    fn note(&mut self, Walked { path, stat }: Walked) -> Result<()> {
         if path.as_bytes() == RESERVED {
             self.reserved.push(path.clone());
         }
         let Some(kind) = stat.kind else {
             self.unsupported.push(path);
-            return;
+            return Ok(());
         };
         let index = self.staged.entries.len();
         let mut entry = Entry { object: Object::new(kind, &stat, Digest::default()), path };
@@ -103,10 +120,18 @@ impl<'scope, F: Fs + 'scope> Scan<'_, 'scope, '_, F> {
             _ if kind == Kind::File && stat.nlink > 1 && !left_out(Mutant::HardLinkCopy) => {
                 self.linked.push((index, stat))
             }
-            Some(object) if object.is(&stat) => entry.object.digest = object.digest,
-            _ => self.pool.push(index, &entry),
+            Some(object) if object.is(&stat) => {
+                entry.object.digest = object.digest;
+                self.changed.note(self.published_digest(&entry.path)?, object.digest);
+            }
+            _ => self.pool.push(index, &entry, self.published_digest(&entry.path)?),
         }
         self.staged.entries.push(entry);
+        Ok(())
+    }
+
+    fn published_digest(&self, path: &RelPath) -> Result<Option<Digest>> {
+        Ok(self.published.get(path)?.map(|object| object.digest))
     }
 
     fn finish(self, scratch: Option<Scratch<'_, F>>) -> Result<Staged> {

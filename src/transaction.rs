@@ -326,8 +326,8 @@ impl<F: Fs> Store<F> {
     pub fn preview(&self, source: &Path, options: &CommitOptions<'_>) -> Result<Plan> {
         let head = self.head()?;
         let stage = Tree::open(&self.fs, source)?;
-        let staged = stage::scan(&stage, &Known::new(), None)?;
         let published = Published::open(self, head.as_ref())?;
+        let staged = stage::scan(&stage, &Known::new(), &published.inventory, None)?;
         self.make_plan(&stage, staged, &published, Scope::Whole, options, false)
     }
 
@@ -553,7 +553,8 @@ impl<F: Fs> Transaction<'_, F> {
         };
         let copy = part(COPY);
         let scratch = own.then_some(Scratch { tree: &self.tree, path: &copy });
-        let (mut staged, drifted) = Audit::beside(audit, || stage::scan(&stage, &self.known, scratch))?;
+        let (mut staged, drifted) =
+            Audit::beside(audit, || stage::scan(&stage, &self.known, &published.inventory, scratch))?;
         if let Some(error) = staged.early_sync.take() {
             let source = stage.io("make durable", &RelPath::root())(error);
             return Err(Error::StageLost { source: Box::new(source) });
