@@ -41,7 +41,7 @@ fn told_by(mutant: Mutant) -> Told {
         Mutant::Barrier2 => World(1),
         Mutant::Barrier3 => World(1),
         Mutant::ConfirmJournal => World(3),
-        Mutant::CleanBarrier => World(18),
+        Mutant::CleanBarrier => World(3),
         Mutant::BarrierBeforeUndo => World(11),
         Mutant::UndoIntentBarrier => AsRightWithout,
         Mutant::UndoneBarrier => World(4),
