@@ -44,6 +44,24 @@ fn main() -> std::io::Result<()> {
     ] {
         put("planner", name, bytes)?;
     }
+    // The kind of world, then steps of eight bytes as `tests/explore/model.rs` reads them.
+    for (name, kind, steps) in [
+        ("ends-well", 0u8, &[[0u8, 1, 0, 0, 0, 0, 0, 1], [64, 2, 0, 0, 3, 0, 0, 1], [0, 3, 0, 0, 0, 0, 0, 0]][..]),
+        ("stopped", 4, &[[0, 1, 0, 0, 0, 0, 0, 1], [80, 2, 0, 200, 0, 0, 0, 1], [112, 4, 0, 180, 7, 128, 3, 1]]),
+        ("errors", 9, &[[0, 5, 0, 0, 0, 0, 0, 1], [192, 6, 0, 150, 1, 0, 0, 1], [208, 7, 0, 210, 2, 90, 1, 1]]),
+        (
+            "strangers",
+            33,
+            &[
+                [0, 8, 0, 0, 0, 0, 0, 1],
+                [12, 0, 0, 0, 1, 0, 0, 0],
+                [14, 0, 0, 0, 1, 0, 0, 0],
+                [11, 9, 0, 0, 5, 0, 0, 1],
+            ],
+        ),
+    ] {
+        put("sequence", name, &[&[kind], &steps.concat()[..]].concat())?;
+    }
     println!("seeds of {} and {} files in {}", OLD.len(), NEW.len(), corpus.display());
     Ok(())
 }

@@ -2,9 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use txfs::fs::Fs;
 use txfs::{BeginOptions, CommitOptions, Store};
 
 /// Where scratch stores are made: in memory, where there is such a place.
@@ -134,7 +137,11 @@ pub fn tree(bytes: &[u8]) -> BTreeMap<PathBuf, Item> {
 }
 
 /// Writes a tree into a stage.
-pub fn stage(transaction: &mut txfs::Transaction<'_>, tree: &BTreeMap<PathBuf, Item>) -> txfs::Result<()> {
+pub fn stage<F: Fs>(
+    fs: &F,
+    transaction: &mut txfs::Transaction<'_, F>,
+    tree: &BTreeMap<PathBuf, Item>,
+) -> txfs::Result<()> {
     for (path, item) in tree {
         match item {
             Item::Directory(_) => transaction.make_dir(path)?,
@@ -144,11 +151,20 @@ pub fn stage(transaction: &mut txfs::Transaction<'_>, tree: &BTreeMap<PathBuf, I
     }
     let stage = transaction.stage();
     for (path, item) in tree.iter().rev() {
-        if let Item::Directory(mode) | Item::File(mode, _) = item {
-            fs::set_permissions(stage.join(path), fs::Permissions::from_mode(*mode)).expect("a mode");
-        }
+        set_mode(fs, &stage.join(path), item).expect("a mode");
     }
     Ok(())
+}
+
+fn set_mode<F: Fs>(fs: &F, path: &Path, item: &Item) -> io::Result<()> {
+    match (item, path.parent(), path.file_name()) {
+        (Item::Directory(mode), ..) => fs.set_dir_mode(&fs.open_anchor(path)?, *mode),
+        (Item::File(mode, _), Some(dir), Some(name)) => {
+            let file = fs.open_file(&fs.open_anchor(dir)?, name.as_bytes())?;
+            fs.set_mode(&file, *mode)
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The snapshot of a published tree.

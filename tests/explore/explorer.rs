@@ -47,8 +47,13 @@ impl Effort {
         errors_one_in: 8,
     };
     /// The same in a test that has not been optimized.
-    pub(crate) const TELLING_SLICE: Self =
-        Self { errors_one_in: 128, budget: 300, nested_one_in: [16, 16], ..Self::TELLING };
+    pub(crate) const TELLING_SLICE: Self = Self {
+        errors_one_in: 128,
+        budget: 300,
+        nested_one_in: [16, 16],
+        recoveries_disturbed_one_in: 8,
+        ..Self::TELLING
+    };
     /// Many worlds, next to nothing of each.
     pub(crate) const SKIM: Self = Self {
         limits: [64, 16, 8],
@@ -146,8 +151,8 @@ impl Explorer<'_> {
         let result = self.world.run(&fs, &mut marks);
         result.map_err(|error| failed("the program", &error))?;
         let points = fs.crash_points();
-        for point in &points {
-            let allowed = self.allowed(point.call());
+        for (index, point) in points.iter().enumerate() {
+            let allowed = self.allowed(point.call(), until(&points, index));
             let limit = self.effort.limits[0];
             self.crashes(point, allowed, limit, 1)
                 .and_then(|()| self.kill(point, allowed))
@@ -164,12 +169,13 @@ impl Explorer<'_> {
         violation.after(format!("{point:?}\n{}", last_of(&fs, point.call())))
     }
 
-    /// Nothing that has been acknowledged is lost; nothing happens before the commit begins.
-    fn allowed(&self, call: u64) -> Allowed {
+    /// Nothing that has been acknowledged is lost; nothing happens before the commit begins. The world is the same from one call
+    /// until the other.
+    fn allowed(&self, from: u64, until: u64) -> Allowed {
         match self.world.end {
             End::Abort => Allowed::Old,
-            End::Commit if call >= self.marks.returned => Allowed::New,
-            End::Commit if call <= self.marks.staged => Allowed::Old,
+            End::Commit if until >= self.marks.returned => Allowed::New,
+            End::Commit if from <= self.marks.staged => Allowed::Old,
             End::Commit => Allowed::Either,
         }
     }
@@ -181,17 +187,17 @@ impl Explorer<'_> {
     /// Every crash state of a point is recovered to what is allowed.
     fn crashes(&mut self, point: &CrashPoint, allowed: Allowed, limit: usize, depth: usize) -> Checked {
         let mut states = point.states(if self.spent() { (limit / 8).max(4) } else { limit });
-        for state in &mut states {
+        while let Some(hash) = states.advance() {
             self.tally.states += 1;
-            let hash = state.hash();
             let known = self.recovered.get(&hash).copied();
             let generation = match known {
                 Some(generation) => Ok(generation),
-                None => self.recover(&state, hash, depth, allowed),
+                None => self.recover(&states.build(), hash, depth, allowed),
             };
             let checked = generation.and_then(|generation| allowed.check(generation));
-            checked
-                .map_err(|violation| violation.after(format!("a crash (depth {depth}) left:\n{}", state.describe())))?;
+            checked.map_err(|violation| {
+                violation.after(format!("a crash (depth {depth}) left:\n{}", states.build().describe()))
+            })?;
         }
         let count = if states.exhaustive() { &mut self.tally.exhaustive } else { &mut self.tally.sampled };
         *count += 1;
@@ -280,19 +286,21 @@ impl Explorer<'_> {
         let ways: Vec<(Fault, Lasting)> = possible_errors(call).iter().flat_map(|&errno| faults(call, errno)).collect();
         let Some(&(fault, lasting)) = ways.get(self.random.below(ways.len() as u64) as usize) else { return Ok(()) };
         self.tally.injections += 1;
-        let fs = before.fork();
-        if lasting == Lasting::Once {
-            fs.fail_at(number, fault)
-        } else {
-            fs.fail_from(number, fault)
-        }
-        fs.record_trace();
+        let disturbed = || {
+            let fs = before.fork();
+            match lasting {
+                Lasting::Once => fs.fail_at(number, fault),
+                _ => fs.fail_from(number, fault),
+            }
+            fs
+        };
+        let fs = disturbed();
         let result = Store::open_with(&World::options(&fs), OUTPUT).map(drop);
         if is_inside(&fs) {
             return Ok(());
         }
         let checked = match (&result, lasting) {
-            (Ok(()), _) => self.oracle.generation(&fs).and_then(|generation| allowed.check(generation)),
+            (Ok(()), _) => self.stands(&fs, allowed),
             (Err(_), Lasting::UntilReboot) => Ok(()),
             (Err(_), _) => {
                 fs.mend();
@@ -300,12 +308,25 @@ impl Explorer<'_> {
             }
         };
         checked.map_err(|violation| {
-            let errno = Errno::from_raw(fault.errno);
-            let trace = last_of(&fs, number + 40);
+            let (errno, again) = (Errno::from_raw(fault.errno), disturbed());
+            again.record_trace();
+            let _ = Store::open_with(&World::options(&again), OUTPUT);
+            let trace = last_of(&again, number + 40);
             violation.after(format!(
                 "recovery met {errno:?} ({:?}, {lasting:?}) at call {number}: {result:?}\n{trace}",
                 fault.lost
             ))
+        })
+    }
+
+    /// What a recovery came to that met an error and returned all the same is allowed, and durable.
+    fn stands(&mut self, fs: &SimFs, allowed: Allowed) -> Checked {
+        let generation = self.oracle.generation(fs)?;
+        allowed.check(generation)?;
+        fs.record_crash_points();
+        fs.crash_points().iter().try_for_each(|point| {
+            let crashed = self.crashes(point, Allowed::only(generation), self.effort.after_fault, 1);
+            crashed.map_err(|v| v.after("the power fails when it has returned"))
         })
     }
 
@@ -335,7 +356,7 @@ impl Explorer<'_> {
             if lasting == Lasting::Once { fs.fail_at(number, fault) } else { fs.fail_from(number, fault) }
         };
         put(&fs);
-        self.with_error(&fs, lasting).map_err(|violation| {
+        self.with_error(&fs, number, lasting).map_err(|violation| {
             let again = self.start.fork();
             put(&again);
             again.record_trace();
@@ -350,8 +371,10 @@ impl Explorer<'_> {
     }
 
     /// The program meets an error: what it reports is true at once, after a crash, and for the next commit.
-    fn with_error(&mut self, fs: &SimFs, lasting: Lasting) -> Checked {
-        fs.record_crash_points();
+    ///
+    /// Until the error everything is as without it: those crashes are looked at already.
+    fn with_error(&mut self, fs: &SimFs, number: u64, lasting: Lasting) -> Checked {
+        fs.record_crash_points_from(number);
         let mut marks = Marks::default();
         let result = self.world.run(fs, &mut marks);
         let points = fs.crash_points();
@@ -366,9 +389,10 @@ impl Explorer<'_> {
             let generation = self.oracle.generation(fs)?;
             reported.check(generation).map_err(|v| v.after(format!("the program reported {result:?}")))?;
         }
-        for point in points {
-            let allowed = if point.call() >= marks.returned && marks.returned > 0 { reported } else { Allowed::Either };
-            self.crashes(&point, allowed, self.effort.after_fault, 1)
+        for (index, point) in points.iter().enumerate() {
+            let has_returned = marks.returned > 0 && until(&points, index) >= marks.returned;
+            let allowed = if has_returned { reported } else { Allowed::Either };
+            self.crashes(point, allowed, self.effort.after_fault, 1)
                 .map_err(|v| v.after(format!("the program reported {result:?}; {point:?}")))?;
         }
         if lasting == Lasting::UntilReboot {
@@ -388,6 +412,11 @@ impl Explorer<'_> {
             },
         }
     }
+}
+
+/// The last call after which the world is still as at this point.
+fn until(points: &[CrashPoint], index: usize) -> u64 {
+    points.get(index + 1).map_or(u64::MAX, |next| next.call() - 1)
 }
 
 /// Where nothing may be made beside the output, its state is inside: another layout than the one that is looked at here.

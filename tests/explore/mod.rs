@@ -3,7 +3,7 @@
 //! A *world* (`world.rs`) is a published tree, a tree to be published, and a file system with its weaknesses. Each is explored
 //! (`explorer.rs`) by running its program once and looking at every call of it: every state that a crash there can leave is
 //! recovered, and crashes inside that recovery, to depth 3; the process is killed there; every error that the call can return
-//! is put into it. `oracle.rs` says what then has to hold.
+//! is put into it. `oracle.rs` says what then has to hold. `model.rs` lives through sequences of such programs.
 
 #![allow(dead_code, reason = "the test, the explorer and the mutants each use a part of it")]
 
@@ -16,6 +16,7 @@ use txfs::fs::sim::Weakness;
 
 pub(crate) mod explorer;
 pub(crate) mod guards;
+pub(crate) mod model;
 pub(crate) mod oracle;
 pub(crate) mod tally;
 pub(crate) mod world;
@@ -80,12 +81,13 @@ pub(crate) fn explore(options: &Options) -> Report {
     Report { tally, took: began.elapsed(), violation }
 }
 
-/// Explores the telling worlds alone.
-pub(crate) fn explore_telling(effort: Effort) -> Report {
+/// Explores the telling worlds alone, or the one of this number.
+pub(crate) fn explore_telling(effort: Effort, only: Option<u64>) -> Report {
     let began = Instant::now();
     let mut tally = Tally::default();
     let worlds = Worlds::new(0, None).telling();
-    let violation = worlds.iter().find_map(|world| explore_one(world, effort, 0, &mut tally));
+    let mut worlds = worlds.iter().filter(|world| only.is_none_or(|only| world.number == only));
+    let violation = worlds.find_map(|world| explore_one(world, effort, 0, &mut tally));
     Report { tally, took: began.elapsed(), violation }
 }
 

@@ -92,6 +92,23 @@ pub(crate) struct Marks {
 }
 
 impl World {
+    /// A commit from one tree to another, and nothing beside it.
+    pub(crate) fn plain(config: Config, old: Option<Spec>, new: Spec) -> Self {
+        Self {
+            number: 0,
+            old,
+            new,
+            present: false,
+            foreign: false,
+            adopt: false,
+            from: From::Empty,
+            end: End::Commit,
+            bystander: false,
+            settled: true,
+            config,
+        }
+    }
+
     pub(crate) fn options(fs: &SimFs) -> OpenOptions<SimFs> {
         OpenOptions::with(fs.clone()).lock_timeout(std::time::Duration::ZERO)
     }
@@ -187,6 +204,12 @@ impl World {
 
 fn own(entry: (&&'static str, &Node)) -> (&'static str, Node) {
     (*entry.0, *entry.1)
+}
+
+/// Whether something is a directory in one of both and not in the other: without RENAME_EXCHANGE that cannot be published.
+pub(crate) fn changes_kind(old: &Spec, new: &Spec) -> bool {
+    let is_dir = |node: &Node| matches!(node, Node::Dir(_));
+    new.iter().any(|(path, node)| old.get(path).is_some_and(|old| is_dir(old) != is_dir(node)))
 }
 
 pub(crate) fn parent(path: &str) -> Option<&str> {
@@ -412,19 +435,8 @@ impl Worlds {
         let world = |weakness: Weakness, old: Option<&[(&'static str, Node)]>, new: &[(&'static str, Node)]| {
             let mut config = Config::new(weakness);
             (config.uid, config.max_calls) = (1000, 100_000);
-            World {
-                number: 0,
-                old: old.map(|old| old.iter().copied().collect()),
-                new: new.iter().copied().collect(),
-                present: false,
-                foreign: false,
-                adopt: false,
-                from: From::Empty,
-                end: End::Commit,
-                bystander: false,
-                settled: true,
-                config,
-            }
+            let old = old.map(|old| old.iter().copied().collect());
+            World::plain(config, old, new.iter().copied().collect())
         };
         let lacking = |mut world: World, exchange: bool, no_replace: bool| {
             world.config.without = Without { exchange, no_replace, ..Without::default() };
@@ -477,11 +489,7 @@ impl Worlds {
         config.seed = number;
         config.max_calls = 100_000;
         let mut without = [(false, false), (false, false), (true, false), (false, true), (true, true)];
-        let changes_kind = |(path, node): (&&str, &Node)| {
-            let before = old.as_ref().and_then(|old| old.get(*path));
-            before.is_some_and(|old| matches!(old, Node::Dir(_)) != matches!(node, Node::Dir(_)))
-        };
-        if new.iter().any(changes_kind) {
+        if old.as_ref().is_some_and(|old| changes_kind(old, &new)) {
             // Refused before the commit point.
             without[2] = (false, true);
             without[4] = (false, false);

@@ -9,6 +9,7 @@
 //! 2. Otherwise the same seed gives the same sample, which begins with: nothing durable, everything durable, each single effect
 //!    missing (with what waits for it), each alone (with what it waits for), and each file's content in each of its states.
 //! 3. No two states of one iterator have the same hash.
+//! 4. A state is built only when it is asked for: [`CrashStates::advance`] costs a hash (`sketch.rs`).
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::fmt::Write as _;
@@ -16,8 +17,9 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
 use super::persist::{Change, Effect, Write, close, replay};
-use super::view::{View, hash_tree, mix};
-use super::world::{Aux, Blob, Body, ROOT, Slot, Table, World};
+use super::sketch::{Reached, Sketch};
+use super::view::{View, mix};
+use super::world::{Blob, Body, Slot, World};
 use super::{Call, SimFs};
 
 /// Contents of one unsynced file that are told apart at most; beyond it they are sampled.
@@ -125,13 +127,14 @@ struct FileStates {
 const NOTHING: usize = 0;
 const EVERYTHING: usize = 1;
 
-/// A subset of the effects on the way to becoming worlds.
-struct Image {
+/// A choice of effects, and of contents for the unsynced files to which names then lead.
+struct Choice {
     kept: Arc<[bool]>,
-    table: Table,
-    aux: Vec<Aux>,
-    /// Indices into the unsynced files, of those that a name leads to.
-    dirty: Vec<usize>,
+    /// What it hashes to but for those contents.
+    sum: u64,
+    reached: Vec<Reached>,
+    /// For each of `reached`, which of its contents.
+    states: Vec<usize>,
 }
 
 /// How a sampled state chooses the content of each unsynced file.
@@ -147,18 +150,35 @@ enum Contents {
     Random,
 }
 
+impl Contents {
+    fn of(self, file: usize, random: &mut Random, count: usize) -> usize {
+        match self {
+            Contents::All(state) => state,
+            Contents::One { file: one, state, .. } if file == one => state,
+            Contents::One { others, .. } => others,
+            Contents::Random => match random.below(4) {
+                0 => NOTHING,
+                1 | 2 => EVERYTHING,
+                _ => random.below(count),
+            },
+        }
+    }
+}
+
 enum Plan {
-    All { subsets: std::vec::IntoIter<Arc<[bool]>>, current: Option<(Image, Vec<usize>)> },
+    All { subsets: std::vec::IntoIter<Arc<[bool]>> },
     Sample { first: VecDeque<(Arc<[bool]>, Contents)>, random: Random, tries: usize },
 }
 
 /// The distinct worlds that a crash can leave, each a [`SimFs`] of its own as a reboot finds it.
 pub struct CrashStates {
     base: Arc<World>,
+    sketch: Sketch,
     files: Vec<FileStates>,
     plan: Plan,
     exhaustive: bool,
     limit: usize,
+    choice: Option<Choice>,
     seen: HashSet<u64, BuildHasherDefault<Identity>>,
 }
 
@@ -168,15 +188,16 @@ impl CrashStates {
         let mut random = Random(mix(base.config.seed, View { world: &base }.hash()));
         let files: Vec<FileStates> =
             base.dirty.iter().filter_map(|&slot| file_states(&base, slot, &mut random)).collect();
+        let mut sketch = Sketch::new(base.clone(), files.iter().map(|file| file.slot));
         let complete = files.iter().all(|file| file.complete);
         let subsets = if complete { closed_subsets(&base.pending, limit) } else { None };
-        let subsets = subsets.filter(|subsets| fits(&base, &files, subsets, limit));
+        let subsets = subsets.filter(|subsets| fits(&mut sketch, &files, subsets, limit));
         let exhaustive = subsets.is_some();
         let plan = match subsets {
-            Some(subsets) => Plan::All { subsets: subsets.into_iter(), current: None },
+            Some(subsets) => Plan::All { subsets: subsets.into_iter() },
             None => Plan::Sample { first: chosen(&base, &files), random, tries: 4 * limit },
         };
-        Self { base, files, plan, exhaustive, limit, seen: HashSet::default() }
+        Self { base, sketch, files, plan, exhaustive, limit, choice: None, seen: HashSet::default() }
     }
 
     /// Whether these are all the states there are, and not a sample.
@@ -189,57 +210,79 @@ impl CrashStates {
         self.seen.len()
     }
 
-    /// The next combination, whether or not it is a new state.
-    fn next_choice(&mut self) -> Option<(Image, Vec<usize>)> {
-        let (base, files) = (&self.base, &self.files);
-        match &mut self.plan {
-            Plan::All { subsets, current } => {
-                if current.is_none() {
-                    let image = image(base, files, subsets.next()?);
-                    let states = vec![0; image.dirty.len()];
-                    *current = Some((image, states));
-                }
-                let (image, states) = current.as_mut()?;
-                let this = (image.share(), states.clone());
-                let more = (0..states.len()).any(|at| {
-                    states[at] = (states[at] + 1) % files[image.dirty[at]].contents.len();
-                    states[at] != 0
-                });
-                if more {
-                    return Some(this);
-                }
-                // The last of this subset: no need to keep a second copy.
-                current.take().map(|(image, _)| (image, this.1))
+    /// Goes on to the next distinct state without building it, and returns its [`SimFs::hash`].
+    pub fn advance(&mut self) -> Option<u64> {
+        loop {
+            if !self.next_contents() {
+                self.choice = Some(self.next_choice()?);
             }
-            Plan::Sample { first, random, tries } => {
-                let (kept, contents) = match first.pop_front() {
-                    Some(choice) => choice,
-                    None if *tries == 0 || self.seen.len() >= self.limit => return None,
-                    None => {
-                        *tries -= 1;
-                        (random_subset(&base.pending, random), Contents::Random)
-                    }
-                };
-                let image = image(base, files, kept);
-                let state_of = |&file: &usize| match contents {
-                    Contents::All(state) => state,
-                    Contents::One { file: one, state, others } => {
-                        if file == one {
-                            state
-                        } else {
-                            others
-                        }
-                    }
-                    Contents::Random => match random.below(4) {
-                        0 => NOTHING,
-                        1 | 2 => EVERYTHING,
-                        _ => random.below(files[file].contents.len()),
-                    },
-                };
-                let states = image.dirty.iter().map(state_of).collect();
-                Some((image, states))
+            let hash = self.hash()?;
+            if self.seen.insert(hash) {
+                return Some(hash);
             }
         }
+    }
+
+    /// Builds the state that [`CrashStates::advance`] went on to.
+    ///
+    /// # Panics
+    /// When it was never called, or has returned `None`.
+    pub fn build(&self) -> SimFs {
+        let choice = self.choice.as_ref().expect("there is a state");
+        let chosen = || choice.reached.iter().zip(&choice.states).map(|(reached, &state)| (reached.file, state));
+        let content = |(file, state): (usize, usize)| (self.files[file].slot, self.files[file].contents[state].clone());
+        let contents: Vec<(Slot, Arc<Blob>)> = chosen().map(content).collect();
+        let (table, aux) = self.sketch.build(&contents);
+        let left = |(file, state): (usize, usize)| {
+            let FileStates { slot, contents, .. } = &self.files[file];
+            (*slot, contents[state].bytes().len(), contents[EVERYTHING].bytes().len(), state == EVERYTHING)
+        };
+        let files = chosen().map(left).collect();
+        let origin = Origin { base: self.base.clone(), kept: choice.kept.clone(), files };
+        SimFs::rebooted(self.base.rebooted(table, aux), origin)
+    }
+
+    fn hash(&self) -> Option<u64> {
+        let choice = self.choice.as_ref()?;
+        let contents = choice.reached.iter().zip(&choice.states);
+        let hashes = contents.map(|(reached, &state)| reached.hash(&self.files[reached.file].contents[state]));
+        Some(hashes.fold(choice.sum, u64::wrapping_add))
+    }
+
+    /// Where all contents of a choice of effects are wanted: goes on to the next of them, if there is one.
+    fn next_contents(&mut self) -> bool {
+        let (Plan::All { .. }, Some(Choice { reached, states, .. })) = (&self.plan, &mut self.choice) else {
+            return false;
+        };
+        (0..states.len()).any(|at| {
+            states[at] = (states[at] + 1) % self.files[reached[at].file].contents.len();
+            states[at] != 0
+        })
+    }
+
+    /// The next choice of effects, whether or not it leads to a new state.
+    fn next_choice(&mut self) -> Option<Choice> {
+        let (kept, contents) = match &mut self.plan {
+            Plan::All { subsets } => (subsets.next()?, Contents::All(NOTHING)),
+            Plan::Sample { first, random, tries } => match first.pop_front() {
+                Some(choice) => choice,
+                None if *tries == 0 || self.seen.len() >= self.limit => return None,
+                None => {
+                    *tries -= 1;
+                    (random_subset(&self.base.pending, random), Contents::Random)
+                }
+            },
+        };
+        let (sum, reached) = self.sketch.choose(&kept);
+        let states = match &mut self.plan {
+            Plan::All { .. } => vec![NOTHING; reached.len()],
+            Plan::Sample { random, .. } => {
+                let state =
+                    |reached: &Reached| contents.of(reached.file, random, self.files[reached.file].contents.len());
+                reached.iter().map(state).collect()
+            }
+        };
+        Some(Choice { kept, sum, reached, states })
     }
 }
 
@@ -247,71 +290,12 @@ impl Iterator for CrashStates {
     type Item = SimFs;
 
     fn next(&mut self) -> Option<SimFs> {
-        loop {
-            let (mut image, states) = self.next_choice()?;
-            let mut left = Vec::with_capacity(states.len());
-            for (&file, &state) in image.dirty.iter().zip(&states) {
-                let FileStates { slot, contents, .. } = &self.files[file];
-                if let Some(inode) = image.table[*slot as usize].as_mut()
-                    && let Body::File(body) = &mut Arc::make_mut(inode).body
-                {
-                    body.content = contents[state].clone();
-                    let (size, of) = (contents[state].bytes().len(), contents[EVERYTHING].bytes().len());
-                    left.push((*slot, size, of, state == EVERYTHING));
-                }
-            }
-            if self.seen.insert(hash_tree(&image.table, ROOT, true)) {
-                let world = self.base.rebooted(image.table, image.aux);
-                return Some(SimFs::rebooted(world, Origin { base: self.base.clone(), kept: image.kept, files: left }));
-            }
-        }
+        self.advance().map(|_| self.build())
     }
-}
-
-impl Image {
-    fn share(&self) -> Self {
-        let Self { kept, table, aux, dirty } = self;
-        Self { kept: kept.clone(), table: table.clone(), aux: aux.clone(), dirty: dirty.clone() }
-    }
-}
-
-/// The disk with the chosen effects on it, as far as names lead to it from the root.
-fn image(base: &World, files: &[FileStates], kept: Arc<[bool]>) -> Image {
-    let mut table = (*base.disk).clone();
-    for (effect, kept) in base.pending.iter().zip(kept.iter()) {
-        if *kept {
-            effect.apply(&mut table);
-        }
-    }
-    let mut aux = vec![Aux::default(); table.len()];
-    aux[ROOT as usize].nlink = 2;
-    let mut todo = vec![ROOT];
-    while let Some(dir) = todo.pop() {
-        let Some(inode) = &table[dir as usize] else { continue };
-        for &(_, child) in inode.entries() {
-            let is_dir = table[child as usize].as_ref().is_some_and(|inode| inode.is_dir());
-            let of = &mut aux[child as usize];
-            debug_assert!(!is_dir || of.nlink == 0, "a directory has one name");
-            if !is_dir {
-                of.nlink += 1;
-            } else if of.nlink == 0 {
-                (of.nlink, of.parent) = (2, dir);
-                aux[dir as usize].nlink += 1;
-                todo.push(child);
-            }
-        }
-    }
-    for (slot, aux) in aux.iter().enumerate() {
-        if aux.nlink == 0 {
-            table[slot] = None;
-        }
-    }
-    let dirty = (0..files.len()).filter(|&file| table[files[file].slot as usize].is_some()).collect();
-    Image { kept, table, aux, dirty }
 }
 
 /// Whether the combinations of subsets and contents are at most `limit`.
-fn fits(base: &World, files: &[FileStates], subsets: &[Arc<[bool]>], limit: usize) -> bool {
+fn fits(sketch: &mut Sketch, files: &[FileStates], subsets: &[Arc<[bool]>], limit: usize) -> bool {
     let product = |files: &mut dyn Iterator<Item = &FileStates>| {
         files.fold(1usize, |product, file| product.saturating_mul(file.contents.len()))
     };
@@ -320,8 +304,8 @@ fn fits(base: &World, files: &[FileStates], subsets: &[Arc<[bool]>], limit: usiz
     }
     let mut total = 0usize;
     subsets.iter().all(|kept| {
-        let image = image(base, files, kept.clone());
-        total = total.saturating_add(product(&mut image.dirty.iter().map(|&file| &files[file])));
+        let (_, reached) = sketch.choose(kept);
+        total = total.saturating_add(product(&mut reached.iter().map(|reached| &files[reached.file])));
         total <= limit
     })
 }
@@ -414,7 +398,7 @@ fn file_states(base: &World, slot: Slot, random: &mut Random) -> Option<FileStat
     if live.writes.is_empty() {
         return None;
     }
-    let choice = Choice::new(disk.content.bytes(), &live.writes, base.config.block);
+    let pieces = Pieces::new(disk.content.bytes(), &live.writes, base.config.block);
     let everything = replay(disk.content.bytes(), &live.writes, base.config.block);
     let files = base.dirty.len().max(1);
     let most = (ALL_FILE_BYTES / files / (everything.len() + 1)).min(ALL_FILE_STATES / files).clamp(6, FILE_STATES);
@@ -427,17 +411,17 @@ fn file_states(base: &World, slot: Slot, random: &mut Random) -> Option<FileStat
         }
         contents.len()
     };
-    let complete = choice.count().is_some_and(|count| count <= 4 * most);
+    let complete = pieces.count().is_some_and(|count| count <= 4 * most);
     if complete {
-        choice.each(|bytes| {
+        pieces.each(|bytes| {
             add(bytes);
         });
     } else {
-        for bytes in choice.typical(random, most / 2) {
+        for bytes in pieces.typical(random, most / 2) {
             add(bytes);
         }
         for _ in 0..2 * most {
-            if add(choice.random(random)) >= most {
+            if add(pieces.random(random)) >= most {
                 break;
             }
         }
@@ -446,7 +430,7 @@ fn file_states(base: &World, slot: Slot, random: &mut Random) -> Option<FileStat
 }
 
 /// The sizes and blocks that can be combined into a file's content.
-struct Choice<'a> {
+struct Pieces<'a> {
     block: usize,
     disk: &'a [u8],
     sizes: Vec<usize>,
@@ -454,7 +438,7 @@ struct Choice<'a> {
     blocks: Vec<(usize, Vec<&'a [u8]>)>,
 }
 
-impl<'a> Choice<'a> {
+impl<'a> Pieces<'a> {
     fn new(disk: &'a [u8], writes: &'a [Write], block: usize) -> Self {
         let mut sizes = vec![disk.len()];
         let mut blocks: BTreeMap<usize, Vec<&[u8]>> = BTreeMap::new();

@@ -38,7 +38,7 @@
 //! 3. After a crash nothing changes the world any more, the dropping of handles included.
 //!
 //! `call.rs` names the calls and their errors, `world.rs` and `names.rs` are the live side, `persist.rs` the durable one, `crash.rs` what lies
-//! between, `view.rs` looks on.
+//! between and `sketch.rs` what that hashes to, `view.rs` looks on.
 //!
 //! Not modelled: extended attributes, groups, quotas, ctime and atime, access by more than one thread at a time.
 
@@ -53,6 +53,7 @@ mod crash;
 mod handle;
 mod names;
 mod persist;
+mod sketch;
 #[cfg(test)]
 mod tests;
 mod view;
@@ -197,6 +198,7 @@ struct Control {
     crashed: bool,
     trace: Option<Vec<String>>,
     points: Option<Vec<CrashPoint>>,
+    points_from: u64,
     hooked: bool,
 }
 
@@ -427,7 +429,13 @@ impl SimFs {
         let call = inner.control.log.len() as u64;
         let kind = inner.control.log.last().copied().unwrap_or(Call::StatDir);
         let world = Arc::new(inner.world.clone());
-        inner.control.points = Some(vec![CrashPoint { call, kind, world }]);
+        (inner.control.points, inner.control.points_from) = (Some(vec![CrashPoint { call, kind, world }]), 0);
+    }
+
+    /// As [`SimFs::record_crash_points`], but keeps nothing before the `n`-th call.
+    pub fn record_crash_points_from(&self, n: u64) {
+        let control = &mut self.shared.lock().control;
+        (control.points, control.points_from) = (Some(Vec::new()), n);
     }
 
     /// Takes the points kept so far; recording goes on.
@@ -536,7 +544,7 @@ impl SimFs {
         let changed = world.version != version;
         if changed {
             control.changes.push(number);
-            if let Some(points) = &mut control.points {
+            if let Some(points) = control.points.as_mut().filter(|_| number >= control.points_from) {
                 points.push(CrashPoint { call: number, kind: call, world: Arc::new(world.clone()) });
             }
         }

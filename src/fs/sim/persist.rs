@@ -25,7 +25,7 @@
 use std::sync::Arc;
 
 use super::call::Lost;
-use super::world::{Blob, Body, Name, Res, Slot, Table, World, set_entry};
+use super::world::{Blob, Body, Inode, Name, Res, Slot, Table, World, edit, set_entry};
 use super::{Reuse, Weakness};
 use crate::fs::Timestamp;
 
@@ -110,24 +110,37 @@ impl Effect {
         }
     }
 
+    /// The inodes that it changes; one can come twice.
+    pub(super) fn places(&self) -> impl Iterator<Item = Slot> {
+        let (parts, meta) = match &self.change {
+            Change::Names(parts) => (&parts[..], None),
+            Change::Meta { slot, .. } => (&[][..], Some(*slot)),
+        };
+        parts.iter().map(|part| part.dir).chain(meta)
+    }
+
     /// Makes it so in `table`.
     pub(super) fn apply(&self, table: &mut Table) {
+        for slot in self.places() {
+            if let Some(inode) = table[slot as usize].as_mut() {
+                self.apply_to(slot, edit(inode));
+            }
+        }
+    }
+
+    /// Makes it so in the inode of `slot`.
+    pub(super) fn apply_to(&self, slot: Slot, inode: &mut Inode) {
         match &self.change {
             Change::Names(parts) => {
-                for part in parts {
-                    if let Some(dir) = table[part.dir as usize].as_mut() {
-                        // Out of order as effects may come: a directory's time only goes on.
-                        let mtime = dir.mtime.max(self.mtime);
-                        set_entry(Arc::make_mut(dir), &part.name, part.new, mtime);
-                    }
+                for part in parts.iter().filter(|part| part.dir == slot) {
+                    // Out of order as effects may come: a directory's time only goes on.
+                    let mtime = inode.mtime.max(self.mtime);
+                    set_entry(inode, &part.name, part.new, mtime);
                 }
             }
-            Change::Meta { slot, mode, mtime, .. } => {
-                if let Some(inode) = table[*slot as usize].as_mut() {
-                    let inode = Arc::make_mut(inode);
-                    inode.mode = *mode;
-                    inode.mtime = if inode.is_dir() { inode.mtime.max(*mtime) } else { *mtime };
-                }
+            Change::Meta { mode, mtime, .. } => {
+                inode.mode = *mode;
+                inode.mtime = if inode.is_dir() { inode.mtime.max(*mtime) } else { *mtime };
             }
         }
     }

@@ -1,6 +1,7 @@
 //! Looking at a world without calling it: what oracles use.
 
 use std::collections::BTreeMap;
+use std::hash::Hasher;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -104,12 +105,12 @@ impl View<'_> {
 
     /// A hash of what [`View::tree`] returns, without building it.
     pub fn tree_hash(&self, path: impl AsRef<Path>) -> u64 {
-        self.find(path.as_ref()).map_or(0, |slot| hash_tree(&self.world.live, slot, false))
+        self.find(path.as_ref()).map_or(0, |slot| hash_tree(&self.world.live, slot))
     }
 
     /// A hash of everything that a process could see: names, kinds, modes, owners, contents, inode numbers and mtimes.
     pub fn hash(&self) -> u64 {
-        hash_tree(&self.world.live, ROOT, true)
+        hash_names(&self.world.live, ROOT)
     }
 
     /// The absolute path of an inode that has one, for messages.
@@ -152,20 +153,72 @@ pub(super) fn hash_bytes(bytes: &[u8]) -> u64 {
     mix(hash, u64::from_le_bytes(rest))
 }
 
-/// Hashes the tree below `slot`, with identities if `whole`.
-pub(super) fn hash_tree(table: &[Option<Arc<Inode>>], slot: Slot, whole: bool) -> u64 {
+/// Hashes what a tree below `slot` publishes: no identities, no times.
+fn hash_tree(table: &[Option<Arc<Inode>>], slot: Slot) -> u64 {
     let Some(inode) = &table[slot as usize] else { return 0 };
-    let mut hash = mix(SEED, u64::from(inode.mode) << 8 | inode.kind().map_or(7, |kind| kind as u64));
-    if whole {
-        hash = mix(hash, inode.ino << 8 ^ inode.dev << 56 ^ u64::from(inode.uid));
-        hash = mix(hash, (inode.mtime.seconds as u64) << 30 ^ u64::from(inode.mtime.nanos));
-    }
+    let hash = mix(SEED, u64::from(inode.mode) << 8 | inode.kind().map_or(7, |kind| kind as u64));
     match &inode.body {
         Body::File(file) => mix(hash, file.content.hash()),
         Body::Symlink(target) => mix(hash, hash_bytes(target)),
-        Body::Directory(entries) => entries
-            .iter()
-            .fold(hash, |hash, (name, child)| mix(mix(hash, hash_bytes(name)), hash_tree(table, *child, whole))),
+        Body::Directory(entries) => {
+            entries.iter().fold(hash, |hash, (name, child)| mix(mix(hash, hash_bytes(name)), hash_tree(table, *child)))
+        }
         Body::Other => hash,
+    }
+}
+
+/// Hashes all that a process can see at and below `slot`: the sum, over every name, of the hash of its inode. A directory's
+/// inode tells which number is behind which name, so equal sums mean equal trees; and a sum can be changed in one place
+/// (`sketch.rs`).
+pub(super) fn hash_names(table: &[Option<Arc<Inode>>], slot: Slot) -> u64 {
+    let Some(inode) = &table[slot as usize] else { return 0 };
+    let below = inode.entries().iter().map(|&(_, child)| hash_names(table, child));
+    below.fold(hash_inode(table, inode), u64::wrapping_add)
+}
+
+/// Hashes one inode, and for a directory which inode numbers its names lead to.
+pub(super) fn hash_inode(table: &[Option<Arc<Inode>>], inode: &Inode) -> u64 {
+    inode.hash.get(|| match &inode.body {
+        Body::File(file) => hash_file(hash_attributes(inode), &file.content),
+        Body::Symlink(target) => mix(hash_attributes(inode), hash_bytes(target)),
+        Body::Directory(entries) => {
+            let number = |slot: Slot| table[slot as usize].as_ref().map_or(0, |inode| inode.ino);
+            let each = entries.iter().map(|(name, child)| mix(hash_bytes(name), number(*child)));
+            mix(hash_attributes(inode), each.fold(0, u64::wrapping_add))
+        }
+        Body::Other => hash_attributes(inode),
+    })
+}
+
+/// The hash of a file with these attributes and this content.
+pub(super) fn hash_file(attributes: u64, content: &Blob) -> u64 {
+    mix(attributes, content.hash())
+}
+
+pub(super) fn hash_attributes(inode: &Inode) -> u64 {
+    let hash = mix(SEED, u64::from(inode.mode) << 8 | inode.kind().map_or(7, |kind| kind as u64));
+    let hash = mix(hash, inode.ino << 8 ^ inode.dev << 56 ^ u64::from(inode.uid));
+    mix(hash, (inode.mtime.seconds as u64) << 30 ^ u64::from(inode.mtime.nanos))
+}
+
+/// A fast [`Hasher`] of words.
+#[derive(Default)]
+pub(super) struct Folded(u64);
+
+impl Hasher for Folded {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        self.0 = mix(self.0, hash_bytes(bytes));
+    }
+
+    fn write_u64(&mut self, word: u64) {
+        self.0 = mix(self.0, word);
+    }
+
+    fn write_usize(&mut self, word: usize) {
+        self.0 = mix(self.0, word as u64);
     }
 }

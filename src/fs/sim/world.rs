@@ -59,6 +59,22 @@ impl Blob {
     }
 }
 
+/// A hash that is computed when it is first wanted. A copy forgets it, for copies are made to be changed.
+#[derive(Debug, Default)]
+pub(super) struct Cached(OnceLock<u64>);
+
+impl Cached {
+    pub(super) fn get(&self, compute: impl FnOnce() -> u64) -> u64 {
+        *self.0.get_or_init(compute)
+    }
+}
+
+impl Clone for Cached {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
+
 #[derive(Debug, Clone, Default)]
 pub(super) struct FileBody {
     pub(super) content: Arc<Blob>,
@@ -86,6 +102,8 @@ pub(super) struct Inode {
     /// Nanoseconds of the world's clock, or what [`crate::fs::Fs::set_mtime`] said.
     pub(super) mtime: Timestamp,
     pub(super) body: Body,
+    /// See `view.rs`; forgotten by [`edit`].
+    pub(super) hash: Cached,
 }
 
 impl Inode {
@@ -196,6 +214,7 @@ impl World {
             uid: config.uid,
             mtime: Timestamp { seconds: EPOCH, nanos: 0 },
             body: Body::Directory(Vec::new()),
+            hash: Cached::default(),
         };
         let table = Arc::new(vec![Some(Arc::new(root))]);
         Self::from_table(Arc::new(config), table, vec![Aux { nlink: 2, ..Aux::default() }])
@@ -225,7 +244,9 @@ impl World {
 
     /// The world that a reboot finds when `table` is what the disk holds.
     pub(super) fn rebooted(&self, table: Table, aux: Vec<Aux>) -> Self {
+        let free_slots = (0..table.len()).filter(|&slot| table[slot].is_none()).map(|slot| slot as Slot).collect();
         let mut world = Self::from_table(self.config.clone(), Arc::new(table), aux);
+        world.free_slots = free_slots;
         world.clock = self.clock;
         world.unique = self.unique;
         world.boot = self.boot + 1;
@@ -300,7 +321,7 @@ impl World {
         let mtime = self.tick();
         let (ino, after) = self.allocate_ino();
         let is_dir = matches!(body, Body::Directory(_));
-        let inode = Arc::new(Inode { ino, dev, mode, uid, mtime, body });
+        let inode = Arc::new(Inode { ino, dev, mode, uid, mtime, body, hash: Cached::default() });
         let aux = Aux { nlink: if is_dir { 2 } else { 1 }, ..Aux::default() };
         let slot = match self.free_slots.pop() {
             Some(slot) => slot,
@@ -580,7 +601,14 @@ impl World {
 
 fn inode_mut(table: &mut Arc<Table>, slot: Slot) -> &mut Inode {
     let inode = Arc::make_mut(table)[slot as usize].as_mut();
-    Arc::make_mut(inode.expect("a slot that a name, a handle or an effect refers to has its inode"))
+    edit(inode.expect("a slot that a name, a handle or an effect refers to has its inode"))
+}
+
+/// The inode, to be changed: the only way to change one.
+pub(super) fn edit(inode: &mut Arc<Inode>) -> &mut Inode {
+    let inode = Arc::make_mut(inode);
+    inode.hash = Cached::default();
+    inode
 }
 
 pub(super) fn set_entry(inode: &mut Inode, name: &[u8], slot: Option<Slot>, mtime: Timestamp) {

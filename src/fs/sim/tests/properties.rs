@@ -2,6 +2,8 @@
 
 use super::kernel::{Choices, cases, perform};
 use super::*;
+use crate::fs::Stat;
+use crate::fs::sim::view::hash_names;
 
 /// A world with some durable content, changed at random without any barrier that fails.
 fn changed(weakness: Weakness, choices: &[Choices], only_moves: bool) -> SimFs {
@@ -18,6 +20,35 @@ fn changed(weakness: Weakness, choices: &[Choices], only_moves: bool) -> SimFs {
         perform(&fs, &mut dirs, (kind, d1, n1, d2, n2, x));
     }
     fs
+}
+
+/// All that a process can see.
+fn everything(view: View<'_>) -> String {
+    let see = |(path, entry): (RelPath, Entry)| {
+        let stat = view.stat(path.under(Path::new("/"))).map(|stat| Stat { nlink: 0, ..stat });
+        format!("{path} {stat:?} {:?}\n", entry.content())
+    };
+    view.tree("/").into_iter().map(see).collect()
+}
+
+/// What each subset of the waiting effects hashes to that has all that its members wait for; `None` where there are too many, or
+/// where files are unsynced.
+fn subsets(world: &World) -> Option<BTreeSet<u64>> {
+    let pending = &world.pending;
+    if pending.len() > 10 || !world.dirty.is_empty() {
+        return None;
+    }
+    let place = |id| pending.iter().position(|effect| effect.id == id);
+    let closed = |kept: &u32| {
+        let waits = |at: usize| pending[at].waits_for().filter_map(place).all(|before| kept >> before & 1 == 1);
+        (0..pending.len()).all(|at| kept >> at & 1 == 0 || waits(at))
+    };
+    let hash = |kept: u32| {
+        let mut table = (*world.disk).clone();
+        (0..pending.len()).filter(|at| kept >> at & 1 == 1).for_each(|at| pending[at].apply(&mut table));
+        hash_names(&table, ROOT)
+    };
+    Some((0..1u32 << pending.len()).filter(closed).map(hash).collect())
 }
 
 proptest! {
@@ -48,6 +79,32 @@ proptest! {
         }
         if let (Some(btrfs), Some(posix)) = (&btrfs, &posix) {
             prop_assert!(btrfs.is_subset(posix));
+        }
+    }
+
+    #[test]
+    fn a_hash_tells_apart_what_a_process_can(choices in proptest::collection::vec(any::<Choices>(), 1..20)) {
+        for weakness in WEAKNESSES {
+            let mut states = changed(weakness, &choices, false).crash_states(300);
+            let mut seen = HashSet::new();
+            while let Some(hash) = states.advance() {
+                let world = states.build();
+                prop_assert_eq!(world.hash(), hash);
+                prop_assert!(seen.insert(world.look(everything)), "one world has two hashes");
+            }
+            prop_assert_eq!(seen.len(), states.returned());
+        }
+    }
+
+    #[test]
+    fn the_states_are_the_subsets_that_respect_order(choices in proptest::collection::vec(any::<Choices>(), 1..10)) {
+        for weakness in WEAKNESSES {
+            let fs = changed(weakness, &choices, true);
+            let expected = subsets(&fs.shared.lock().world);
+            let states = fs.crash_states(100_000);
+            if let Some(expected) = expected.filter(|_| states.exhaustive()) {
+                prop_assert_eq!(states.map(|world| world.hash()).collect::<BTreeSet<_>>(), expected);
+            }
         }
     }
 
