@@ -22,6 +22,9 @@ pub(crate) const FRAME_HEAD: usize = 8;
 /// The largest payload, in bytes. A record holds a path of any depth; this bounds what a damaged length can ask for.
 pub(crate) const PAYLOAD_MAX: usize = 16 << 20;
 
+/// Read at once: most files are smaller, and the room for it is cleared each time.
+const READ_AHEAD: usize = 4096;
+
 /// What kind of file it is, and in which version of the format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Format {
@@ -112,7 +115,7 @@ pub(crate) struct FrameReader<R: Read> {
 impl<R: Read> FrameReader<R> {
     /// Reads and checks the header.
     pub(crate) fn new(input: R, format: Format) -> Result<Self, Damage> {
-        let mut input = io::BufReader::with_capacity(64 << 10, input);
+        let mut input = io::BufReader::with_capacity(READ_AHEAD, input);
         let mut header = [0; HEADER_LEN];
         let got = fill(&mut input, &mut header)?;
         check_header(&header, got, format)?;

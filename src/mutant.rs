@@ -45,6 +45,8 @@ pub enum Mutant {
     MovedModes,
     SameInodeAtRetiring,
     ProofKept,
+    ManifestAppended,
+    ManifestKept,
     BaseCheck,
     BaseDigest,
     CommitDigest,
@@ -59,7 +61,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// Every one.
-    pub const ALL: [(Mutant, &'static str); 48] = [
+    pub const ALL: [(Mutant, &'static str); 50] = [
         (Mutant::Barrier1, "barrier 1: stage and intents before the journal gets its name"),
         (Mutant::Barrier2, "barrier 2: fsync of the journal's name"),
         (Mutant::Barrier3, "barrier 3: operations and HEAD before success and settling"),
@@ -101,6 +103,8 @@ impl Mutant {
         (Mutant::MovedModes, "modes of directories that are moved too"),
         (Mutant::SameInodeAtRetiring, "both names of the journal at its retirement"),
         (Mutant::ProofKept, "the proof of what was displaced, one generation longer"),
+        (Mutant::ManifestAppended, "what a manifest names is not written again"),
+        (Mutant::ManifestKept, "the manifest before what was displaced, while its journal is kept"),
         (Mutant::BaseCheck, "first committer wins"),
         (Mutant::BaseDigest, "the digest of the base's manifest"),
         (Mutant::CommitDigest, "the digest in the commit record"),

@@ -172,6 +172,9 @@ fn drop_manifests<F: Fs>(store: &Store<F>) -> Result<()> {
         return Ok(());
     }
     for generation in numbers(store, name::PREVIOUS)? {
+        if left_out(Mutant::ManifestKept) {
+            break;
+        }
         let Some(journal) = read_settled(store, generation)? else { continue };
         named.extend([journal.begin.base_extent.file, journal.begin.head.extent.file]);
     }

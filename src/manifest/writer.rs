@@ -16,8 +16,10 @@ use super::inventory::{Inventory, MANIFEST};
 use super::node::{Child, FILE_MAX, Node, Subtree};
 use super::{Digest, Entry, Object, encode};
 use crate::error::{Error, Result};
+use crate::frame::HEADER_LEN;
 use crate::fs::Fs;
 use crate::fs::stream::Stream;
+use crate::mutant::{Mutant, left_out};
 use crate::path::RelPath;
 
 /// Entries of a leaf, and children of an inner node, at most: a page or so. More would make a small change write more, and fewer
@@ -61,7 +63,8 @@ pub(crate) fn append<F: Fs>(
     file: Stream<F>,
     path: PathBuf,
 ) -> Result<Subtree> {
-    let offset = base.at().map_or(0, end).min(FILE_MAX).next_multiple_of(BLOCK);
+    let end = if left_out(Mutant::ManifestAppended) { 0 } else { base.at().map_or(0, end).min(FILE_MAX) };
+    let offset = end.next_multiple_of(BLOCK).max(HEADER_LEN as u64);
     let mut writer = Writer { out: Out::new(file, path, offset), fanout };
     let children = writer.update(base, &base.root(), edits)?;
     writer.finish(base.root().level(), children)

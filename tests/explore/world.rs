@@ -110,7 +110,7 @@ impl World {
     }
 
     pub(crate) fn options(fs: &SimFs) -> OpenOptions<SimFs> {
-        OpenOptions::with(fs.clone()).lock_timeout(std::time::Duration::ZERO)
+        OpenOptions::with(fs.clone()).fanout(2).lock_timeout(std::time::Duration::ZERO)
     }
 
     pub(crate) fn commit_options() -> CommitOptions<'static> {
@@ -453,6 +453,12 @@ impl Worlds {
         };
         let mut came_back = world(Weakness::Btrfs, Some(&[("a", x)]), &[("a", y)]);
         came_back.settled = false;
+        let few_of_many = |weakness| {
+            let old = ["a", "b", "c", "d", "e", "f", "g"].map(|name| (name, x));
+            let mut new = old;
+            new[2].1 = y;
+            world(weakness, Some(&old), &new)
+        };
         let mut telling = vec![
             // The store's own names.
             world(Weakness::Posix, None, &[("a", x)]),
@@ -471,6 +477,9 @@ impl Worlds {
             // What has to be durable is synced one by one: a mode, and a link that is to be kept.
             crowded(world(Weakness::Posix, Some(&[("d", open), ("d/x", x)]), &[("d", closed), ("d/x", x)])),
             crowded(lacking(world(Weakness::Btrfs, Some(&[("a", x)]), &[("a", y)]), true, false)),
+            // A manifest that is appended to.
+            few_of_many(Weakness::Posix),
+            crowded(few_of_many(Weakness::Btrfs)),
         ];
         for (number, world) in telling.iter_mut().enumerate() {
             world.number = number as u64;
