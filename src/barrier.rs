@@ -169,11 +169,11 @@ impl Needs {
                     |_| true,
                     |entry| {
                         match entry.stat.kind {
-                            Some(Kind::File) if files.len() <= most => files.push((entry.path, entry.stat.size)),
-                            Some(Kind::Directory) if directories.len() <= most => directories.push(entry.path),
+                            Some(Kind::File) => files.push((entry.path, entry.stat.size)),
+                            Some(Kind::Directory) => directories.push(entry.path),
                             _ => {}
                         }
-                        Ok(())
+                        if files.len() + directories.len() > most { Err(too_many(store)) } else { Ok(()) }
                     },
                 )?;
                 files.into_iter().for_each(|(path, size)| self.file(path, size));
@@ -357,6 +357,11 @@ fn not_durable<F: Fs>(store: &Store<F>) -> impl FnOnce(io::Error) -> Error {
 
 fn open_file<F: Fs>(tree: &Tree<F>, path: &RelPath) -> Result<F::File> {
     tree.parent(path).and_then(|dir| tree.fs.open_file(&dir, path.name())).map_err(tree.io("read", path))
+}
+
+/// Nobody is told: the barrier is the whole one then.
+fn too_many<F: Fs>(store: &Store<F>) -> Error {
+    Error::io("sync one by one what is in", store.state.at())(io::ErrorKind::ArgumentListTooLong.into())
 }
 
 fn gone<F: Fs>(store: &Store<F>) -> Error {
