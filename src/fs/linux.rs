@@ -350,7 +350,10 @@ fn open_readable_or_not(at: impl AsFd, path: &(impl nix::NixPath + ?Sized), flag
 /// A directory that could only be opened to be searched cannot be synced either. It is told from an error that the file system
 /// reports, which has its number.
 fn of_directory(errno: Errno) -> io::Error {
-    if errno == Errno::EBADF { io::ErrorKind::PermissionDenied.into() } else { errno.into() }
+    match errno {
+        Errno::EBADF => io::Error::new(io::ErrorKind::PermissionDenied, Errno::EACCES.desc()),
+        errno => errno.into(),
+    }
 }
 
 /// What a line of /proc/meminfo says, which counts in units of 1024 bytes.
