@@ -1,4 +1,4 @@
-//! The model against itself, on random worlds; and how fast it is.
+//! The model against itself, on random worlds.
 
 use super::kernel::{Choices, cases, perform};
 use super::*;
@@ -128,67 +128,4 @@ proptest! {
             prop_assert_eq!(again, vec![world.hash()]);
         }
     }
-}
-
-/// `cargo test --release --features sim sim_speed -- --ignored --nocapture`
-#[test]
-#[ignore = "a measurement"]
-fn sim_speed() {
-    let fs = SimFs::new(Config::default());
-    for i in 0..10 {
-        fs.put_file(format!("/out/d{}/f{i}", i % 3), &[b'x'; 200], 0o644);
-    }
-    fs.put_dir("/.out.txfs/tx", 0o700);
-    // About what a small commit does: two files staged, a journal, three operations, HEAD, settling.
-    let commit = |fs: &SimFs| -> io::Result<()> {
-        let (out, state) = (fs.open_anchor("/out".as_ref())?, fs.open_anchor("/.out.txfs".as_ref())?);
-        let stage = fs.open_dir(&state, &p("tx"))?;
-        for name in [&b"f0"[..], b"f1", b"journal.new"] {
-            let mut file = fs.create_file(&stage, name, 0o644)?;
-            fs.write(&mut file, &[b'y'; 300])?;
-        }
-        fs.sync_fs(&stage)?;
-        fs.rename(&stage, b"journal.new", &state, b"journal", RenameMode::Replace)?;
-        fs.sync_dir(&state)?;
-        let (d0, d1) = (fs.open_dir(&out, &p("d0"))?, fs.open_dir(&out, &p("d1"))?);
-        fs.rename(&stage, b"f0", &d0, b"f0", RenameMode::Exchange)?;
-        fs.rename(&stage, b"f1", &d1, b"f1", RenameMode::Exchange)?;
-        fs.rename(&d1, b"f4", &stage, b"f4", RenameMode::NoReplace)?;
-        [&d0, &d1, &stage].into_iter().try_for_each(|dir| fs.sync_dir(dir))?;
-        fs.remove_file(&state, b"journal")?;
-        fs.sync_dir(&state)
-    };
-    let start = std::time::Instant::now();
-    let rounds = 20_000u64;
-    let mut calls = 0;
-    for _ in 0..rounds {
-        let fork = fs.fork();
-        commit(&fork).unwrap();
-        calls = fork.calls();
-    }
-    println!(
-        "{:.0} forks with a commit of {calls} calls per minute",
-        rounds as f64 * 60.0 / start.elapsed().as_secs_f64()
-    );
-    let start = std::time::Instant::now();
-    let (mut states, mut distinct) = (0u64, HashSet::new());
-    for round in 0..200 {
-        let fork = fs.fork();
-        fork.record_crash_points();
-        commit(&fork).unwrap();
-        for point in fork.crash_points() {
-            for world in point.states(1_000_000) {
-                states += 1;
-                if round == 0 {
-                    distinct.insert(world.hash());
-                }
-            }
-        }
-    }
-    let seconds = start.elapsed().as_secs_f64();
-    println!(
-        "{states} crash states ({} distinct a commit) at {:.0} per minute",
-        distinct.len(),
-        states as f64 * 60.0 / seconds
-    );
 }
