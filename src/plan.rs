@@ -171,14 +171,12 @@ pub struct Plan {
     pub(crate) edits: Vec<Edit>,
     /// Staged directories that are opened to be moved or emptied, with the modes that they were staged with.
     pub(crate) stage_modes: Vec<(RelPath, u32)>,
-    /// Whether the manifest differs from the current one in more than identities.
-    pub(crate) owns_others: bool,
 }
 
 impl Plan {
     /// Whether committing it would change nothing: neither the output nor what is owned in it.
     pub fn is_empty(&self) -> bool {
-        self.operations.is_empty() && !self.owns_others
+        self.operations.is_empty() && self.changes.is_empty()
     }
 
     /// How many journaled operations it takes.
@@ -703,7 +701,6 @@ impl<'a, B: Base, L: Live> Planner<'a, B, L> {
         self.plan
             .problems
             .extend(lists.into_iter().filter(|(paths, _)| !paths.is_empty()).map(|(paths, of)| of(paths)));
-        self.plan.owns_others = !self.plan.changes.is_empty();
         let Summary { changed, removed, .. } = self.plan.summary;
         self.plan.summary.unchanged = self.base.totals().entries.saturating_sub(changed + removed);
         let (open, close) = self.mode_operations()?;
@@ -748,14 +745,6 @@ impl<'a, B: Base, L: Live> Planner<'a, B, L> {
                 let wanted = close.get(&path).map_or(stat.mode, |&(_, to)| to);
                 open.push(Operation::SetMode { path: path.clone(), from: stat.mode, to: stat.mode | 0o700 });
                 close.insert(path, (stat.mode | 0o700, wanted));
-            }
-        }
-        // Made anew when it is undone, a directory has to take back what was in it before it gets its mode.
-        for operation in &mut self.removes {
-            if let Operation::RemoveDirectory { path, mode } = operation
-                && open.iter().any(|open: &Operation| open.path() == path)
-            {
-                *mode |= 0o700;
             }
         }
         for (path, mode) in &self.unlock {

@@ -172,11 +172,11 @@ fn drop_manifests<F: Fs>(store: &Store<F>) -> Result<()> {
         return Ok(());
     }
     for generation in numbers(store, name::PREVIOUS)? {
-        if left_out(Mutant::ManifestKept) {
-            break;
+        if let Some(Journal { begin, .. }) = read_settled(store, generation)?
+            && !left_out(Mutant::ManifestKept)
+        {
+            named.extend([begin.base_extent.file, begin.head.extent.file]);
         }
-        let Some(journal) = read_settled(store, generation)? else { continue };
-        named.extend([journal.begin.base_extent.file, journal.begin.head.extent.file]);
     }
     files
         .iter()

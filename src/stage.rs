@@ -303,7 +303,7 @@ impl<'a, F: Fs> Copier<'a, F> {
         }
     }
 
-    /// Makes a directory that its owner may write to, for now; one that is there is no error.
+    /// Makes a directory that its owner may write to until everything is in it; one that is there is no error.
     fn make_dir(&mut self, path: RelPath, mode: u32) -> Result<()> {
         match self.to.parent(&path).and_then(|dir| self.to.fs.make_dir(&dir, path.name(), 0o700)) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
