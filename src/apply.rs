@@ -211,6 +211,11 @@ impl<'a, F: Fs> Applier<'a, F> {
         }
     }
 
+    /// The same by identity alone: what happens to have the same content proves nothing.
+    pub(crate) fn state_by_identity(&self, index: usize, operation: &Operation) -> Result<State> {
+        self.state_by(index, operation, Doubt::No)
+    }
+
     fn state_by(&self, index: usize, operation: &Operation, doubt: Doubt) -> Result<State> {
         match operation {
             Operation::SetMode { path, from, to } => self.mode_state(index, path, *from, *to),
@@ -255,7 +260,7 @@ impl<'a, F: Fs> Applier<'a, F> {
     fn replace_state(&self, index: usize, path: &RelPath, [old, new]: [&Object; 2], doubt: Doubt) -> Result<State> {
         let ends = [self.published(path)?, self.staged(path)?, self.removed(index)];
         let [target, source, kept] = ends.each_ref().map(Option::as_ref);
-        let [at_target, at_source, at_kept] = [stat(target)?, stat(source)?, stat(kept)?];
+        let [at_target, at_source] = [stat(target)?, stat(source)?];
         let is = |end: Option<&End<'_, F>>, object: &Object, stat: Option<&Stat>| match end {
             Some(end) => end.is(object, stat, doubt),
             None => Ok(false),
@@ -265,7 +270,7 @@ impl<'a, F: Fs> Applier<'a, F> {
             return Ok(State::NotDone);
         }
         if is(target, new, at_target.as_ref())? {
-            let old_is_kept = is(kept, old, at_kept.as_ref())?;
+            let old_is_kept = is(kept, old, stat(kept)?.as_ref())?;
             let both_names = at_source.zip(at_target).is_some_and(|(a, b)| a.ino == b.ino);
             if both_names {
                 return Ok(if old_is_kept { State::Half } else { State::Final });
@@ -286,12 +291,16 @@ impl<'a, F: Fs> Applier<'a, F> {
         }
         match (state, operation) {
             (State::Done, _) => Ok(()),
-            (State::Final, _) => match self.staged(operation.path())? {
-                Some(source) if source.stat()?.is_some() => {
-                    drop_other_name(&source, &self.need_published(operation.path())?)
+            (State::Final, _) => {
+                let (source, target) = (self.staged(operation.path())?, self.need_published(operation.path())?);
+                match source.map(|source| Ok((source.stat()?, source))).transpose()?.zip(target.stat()?) {
+                    Some(((Some(found), source), published)) if found.ino == published.ino => {
+                        drop_other_name(&source, &target)
+                    }
+                    // What was displaced may be there, changed since: it is not ours to remove.
+                    _ => Ok(()),
                 }
-                _ => Ok(()),
-            },
+            }
             (State::NotDone, Operation::SetMode { path, to, .. }) => self.set_mode(path, *to),
             (State::NotDone, Operation::RemoveDirectory { path, .. }) => self.remove_directory(path),
             (State::NotDone, Operation::Add { path, new }) => {
@@ -422,9 +431,10 @@ impl<'a, F: Fs> Applier<'a, F> {
         self.need_no_directory(old, &target)?;
         if source.stat()?.is_none() {
             link(&target, &source)?;
-            // Else a crash could keep the rename and lose the link, and with it the new entry.
-            make_durable(&source)?;
         }
+        // Else a crash could keep the rename and lose the link, and with it the new entry. One that is there may be an interrupted
+        // attempt's, and not durable.
+        make_durable(&source)?;
         rename(&self.need_removed(index)?, &target, RenameMode::Replace)
     }
 

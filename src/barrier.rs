@@ -1,4 +1,4 @@
-//! Barriers 1 and 3 of a commit: what each has to make durable, and which way it does so.
+//! The two barriers of a commit: what each has to make durable, and which way it does so.
 //!
 //! | what others have dirty | what the barrier is for | way |
 //! |---|---|---|
@@ -32,7 +32,7 @@ use crate::path::RelPath;
 use crate::store::{self, Store, manifest_path, name, numbered, state_path};
 use crate::txdir::{self, REMOVED, STAGE};
 
-/// How barriers 1 and 3 are passed.
+/// How the barriers of a commit are passed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[doc(hidden)]
 pub enum Barriers {
@@ -65,13 +65,21 @@ pub(crate) fn before_commit_point<F: Fs>(store: &Store<F>, journal: &Journal) ->
     pass(store, |needs| needs.intent(store, journal))
 }
 
-/// Barrier 3: makes durable what a commit did that was carried out in one go after barriers 1 and 2.
+/// Barrier 2: makes durable what a commit did that was carried out in one go, and by this very store, after barrier 1. `journal`
+/// is read where it is needed.
 ///
 /// # Errors
-/// What the kernel says; the outcome is unknown.
-pub(crate) fn after_operations<F: Fs>(store: &Store<F>, journal: &Journal) -> Result<()> {
+/// What the kernel says; the journal must not be retired.
+pub(crate) fn after_operations<F: Fs>(store: &Store<F>, journal: impl FnOnce() -> Result<Journal>) -> Result<()> {
     pass(store, |needs| {
-        needs.applied(journal, store.capabilities.exchange, store.place());
+        let journal = journal()?;
+        let generation = journal.begin.head.info.generation;
+        let shelved = numbered(name::PREVIOUS, generation);
+        let transaction = match store.state.stat(&shelved)? {
+            Some(_) => shelved,
+            None => txdir::path(journal.begin.transaction),
+        };
+        needs.applied(&journal, &transaction, store.capabilities.exchange, store.place());
         Ok(())
     })
 }
@@ -136,12 +144,13 @@ impl Needs {
         count <= self.limit.count && others > LITTLE.max(BYTES_PER_FSYNC.saturating_mul(count as u64))
     }
 
-    /// What recovery has to find once the journal has its name: the names in the state directory itself come with barrier 2.
+    /// What recovery has to find.
     fn intent<F: Fs>(&mut self, store: &Store<F>, journal: &Journal) -> Result<()> {
         let manifest = manifest_path(journal.begin.head.extent.file);
         for file in [manifest, state_path(name::HEAD_NEW), state_path(name::JOURNAL_NEW)] {
             self.file(file, 0);
         }
+        self.side(RelPath::root(), Mutant::SyncedJournal);
         let transaction = txdir::path(journal.begin.transaction);
         self.names_above(&below(&transaction, REMOVED, &RelPath::root()));
         for operation in &journal.operations {
@@ -194,18 +203,17 @@ impl Needs {
     }
 
     /// Both ends of every operation, and HEAD.
-    fn applied(&mut self, journal: &Journal, exchange: bool, at: store::Place) {
+    fn applied(&mut self, journal: &Journal, transaction: &RelPath, exchange: bool, at: store::Place) {
         if !left_out(Mutant::SyncedHead) {
             self.directories.insert((Place::State, RelPath::root()));
         }
-        let transaction = txdir::path(journal.begin.transaction);
         let mut gone = BTreeSet::new();
         for operation in &journal.operations {
             match operation {
                 Operation::SetMode { path, .. } => self.changed_mode(path),
                 Operation::Add { path, .. } | Operation::Replace { path, .. } => {
                     self.parent_in_output(path);
-                    self.side(below(&transaction, STAGE, path).parent(), Mutant::SyncedSources);
+                    self.side(below(transaction, STAGE, path).parent(), Mutant::SyncedSources);
                 }
                 Operation::Remove { path, .. } | Operation::RemoveDirectory { path, .. } => self.parent_in_output(path),
             }
@@ -215,7 +223,7 @@ impl Needs {
                 _ => false,
             };
             if displaces {
-                self.side(below(&transaction, REMOVED, &RelPath::root()), Mutant::SyncedRemoved);
+                self.side(below(transaction, REMOVED, &RelPath::root()), Mutant::SyncedRemoved);
             }
             if leaves_no_directory(operation) {
                 gone.insert(operation.path());
@@ -406,8 +414,9 @@ mod tests {
         let head = Head { info, manifest: base_manifest, totals: Totals::default(), extent: base_extent };
         let begin = Begin { transaction: TransactionId(1), base: 1, base_manifest, base_extent, head };
         let mut needs = Needs::default();
-        needs.applied(&Journal { begin, operations }, exchange, at);
-        let transaction = txdir::path(TransactionId(1)).to_string();
+        let transaction = txdir::path(TransactionId(1));
+        needs.applied(&Journal { begin, operations }, &transaction, exchange, at);
+        let transaction = transaction.to_string();
         let shown = |(place, path): &(Place, RelPath)| format!("{place:?} {path}").replace(&transaction, "tx");
         needs.directories.iter().map(shown).collect()
     }

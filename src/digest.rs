@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::fs::tree::Tree;
 use crate::fs::{Fs, Kind, Stat};
 use crate::manifest::{Digest, Entry, Object};
+use crate::mutant::{Mutant, left_out};
 use crate::path::RelPath;
 
 /// Read at once, in bytes: beyond it a larger piece is no faster.
@@ -73,6 +74,18 @@ fn digest_file<F: Fs>(fs: &F, file: &mut F::File, size: u64, buffer: &mut Vec<u8
 pub(crate) fn object<F: Fs>(tree: &Tree<F>, path: &RelPath, kind: Kind, stat: &Stat) -> Result<Object> {
     let (digest, after) = digest(tree, path, kind, stat.size, &mut Vec::new())?;
     Ok(Object::new(kind, &after.unwrap_or(*stat), digest))
+}
+
+/// Whether the content of what `object` describes is at `path`, as the medium has it: what memory holds is not asked.
+pub(crate) fn is_on_medium<F: Fs>(tree: &Tree<F>, path: &RelPath, object: &Object) -> Result<bool> {
+    if object.kind == Kind::File {
+        let file = tree.parent(path).and_then(|dir| tree.fs.open_file(&dir, path.name()));
+        let dropped =
+            file.and_then(|file| if left_out(Mutant::ReadFromMedium) { Ok(()) } else { tree.fs.drop_cached(&file) });
+        dropped.map_err(tree.io("read", path))?;
+    }
+    let (digest, _) = digest(tree, path, object.kind, object.size, &mut Vec::new())?;
+    Ok(digest == object.digest)
 }
 
 /// Digests with the places of their entries in the caller's list.

@@ -139,6 +139,16 @@ pub enum Error {
         /// The failure.
         source: Box<Error>,
     },
+    /// Recovery could not carry out a commit that was made, and may have been reported.
+    #[error("{source}; the commit of generation {generation} is made, and could not be carried out")]
+    Unfinished {
+        /// The failure.
+        source: Box<Error>,
+        /// The output.
+        output: PathBuf,
+        /// The generation that it leads to.
+        generation: u64,
+    },
     /// A barrier or the undoing itself failed: only recovery can tell whether the commit happened.
     #[error("{source}; whether the commit happened is unknown")]
     OutcomeUnknown {
@@ -172,14 +182,14 @@ impl Error {
             Error::Refused { problems, .. } if problems.iter().any(Problem::is_conflict) => ErrorKind::Conflict,
             Error::Refused { .. } => ErrorKind::Refused,
             Error::Corrupt { .. } | Error::Untrusted { .. } | Error::Unrecognized { .. } => ErrorKind::Corrupt,
-            Error::OutcomeUnknown { .. } => ErrorKind::Unknown,
+            Error::Unfinished { .. } | Error::OutcomeUnknown { .. } => ErrorKind::Unknown,
         }
     }
 
     /// What is known of the output.
     pub fn outcome(&self) -> Outcome {
         match self {
-            Error::OutcomeUnknown { .. } | Error::Unrecognized { .. } => Outcome::Unknown,
+            Error::Unfinished { .. } | Error::OutcomeUnknown { .. } | Error::Unrecognized { .. } => Outcome::Unknown,
             _ => Outcome::Unchanged,
         }
     }
@@ -202,6 +212,10 @@ impl Error {
             Error::Unrecognized { .. } => Some(
                 "nothing was touched; put these entries back as they were, or run `txfs recover --skip-unknown` to leave them as they are and finish the rest".into(),
             ),
+            Error::Unfinished { output, .. } => Some(format!(
+                "run `txfs recover {0}` once the cause is mended, or `txfs recover --undo {0}` to go back to the generation before",
+                Shown(output)
+            )),
             Error::OutcomeUnknown { output, .. } => {
                 Some(format!("run `txfs recover {}` once the cause is mended", Shown(output)))
             }

@@ -53,8 +53,9 @@
 //! # Guarantees
 //!
 //! After a crash, kill or error at any instant, once the next txfs command or [`Store::recover`] has run, the output is exactly
-//! the old or exactly the new generation. A commit that returned success survives power loss. What did not change keeps its
-//! inode and time. Only what txfs published is removed. `journal-spec.md` in the repository says how, barrier by barrier.
+//! the old or exactly the new generation. A commit that returned success survives power loss: what the loss took of it, the next
+//! command puts back; once [`Store::sweep`] or the next transaction has settled it, nothing is left to put back. What did not change
+//! keeps its inode and time. Only what txfs published is removed. `journal-spec.md` in the repository says how, barrier by barrier.
 //!
 //! # Compared, kept, and not
 //!
@@ -77,6 +78,7 @@ mod apply;
 mod barrier;
 mod digest;
 mod error;
+mod evidence;
 mod frame;
 pub mod fs;
 #[doc(hidden)]

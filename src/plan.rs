@@ -11,7 +11,7 @@
 //! 4. No operation works below an entry that another one moves: a new or stale directory moves as one.
 //! 5. Everything that stands against the commit is collected, so that the user sees it all at once.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::error::{Paths, Problem, Result};
 use crate::fs::tree::Walked;
@@ -242,6 +242,8 @@ struct Planner<'a, B: Base, L: Live> {
     modes: BTreeMap<RelPath, (u32, u32)>,
     /// Directories of the output that are moved away and need write permission for it, with their modes.
     unlock: Vec<(RelPath, u32)>,
+    /// Of a change: directories of the output that were looked at, and that their owner may write to.
+    writable: HashSet<RelPath>,
     /// The staged directory that moves as one: what is staged below it goes along.
     moved: Option<RelPath>,
     /// The entry of the output that moves away as one: what is owned below it goes along.
@@ -269,6 +271,7 @@ impl<'a, B: Base, L: Live> Planner<'a, B, L> {
             removes: Vec::new(),
             modes: BTreeMap::new(),
             unlock: Vec::new(),
+            writable: HashSet::new(),
             moved: None,
             gone: None,
             emptied: None,
@@ -385,6 +388,9 @@ impl<'a, B: Base, L: Live> Planner<'a, B, L> {
         if self.is_change() {
             // The stage of a change has directories only to hold what changes.
             entry.object.mode = before.map_or(stat.mode, |before| before.object.mode);
+            if stat.mode & 0o700 == 0o700 {
+                self.writable.insert(entry.path.clone());
+            }
         }
         let wanted = entry.object.mode;
         let allowed = match before.map(|before| &before.object) {
@@ -739,6 +745,7 @@ impl<'a, B: Base, L: Live> Planner<'a, B, L> {
         }
         parents.sort();
         parents.dedup();
+        parents.retain(|path| !self.writable.contains(path));
         for path in parents {
             let Some(stat) = self.live.stat(&path)? else { continue };
             if stat.mode & 0o700 != 0o700 {

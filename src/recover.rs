@@ -4,9 +4,13 @@
 //! | journal | HEAD | action |
 //! |---|---|---|
 //! | none | any | clean: discard what dead transactions left |
+//! | `journal.new`, not valid | any | clean: it is no commit |
+//! | `journal.new`, valid | its base | roll forward if there is [evidence](crate::evidence) that barrier 1 was passed; else discard |
+//! | `journal.new`, valid | its generation | finish |
+//! | `journal.new`, valid | a later generation | clean: its name came back |
 //! | torn | any | discard, if none of its operations was begun; else refuse |
 //! | damaged, other version | any | refuse |
-//! | `journal`, valid | its base | roll forward; where that fails, roll back |
+//! | `journal`, valid | its base | roll forward |
 //! | `journal`, valid | its generation | finish: roll forward what the file system reordered, then settle |
 //! | `journal`, valid | a later generation | settle |
 //! | `journal.undo`, valid | its base | finish undoing |
@@ -20,16 +24,19 @@
 //! 1. It is deterministic and idempotent: every operation is told done from not done by identity, so a crash at any step of
 //!    recovery is recovered by the next (G7).
 //! 2. Before it changes anything it has recognized everything. Where identities do not fit, it refuses and touches nothing.
-//! 3. The HEAD is replaced after all operations; both are made durable by one barrier before the journal is retired.
+//! 3. The HEAD is replaced after all operations; both are made durable by barrier 2 before the journal is retired. A commit leaves that
+//!    to whoever takes the store's lock next: until then its journal stands for it.
 //! 4. Undoing starts when `journal.undo` has its name durably, and ends when it is durably gone.
 
 use std::collections::HashSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::PoisonError;
 
 use crate::apply::{Applier, State, modes_of};
 use crate::barrier;
 use crate::error::{Error, Paths, Result};
+use crate::evidence;
 use crate::frame::Damage;
 use crate::fs::{Fs, Kind};
 use crate::journal::reader::{self, Journal, Partial};
@@ -56,9 +63,20 @@ pub struct Recovered {
 }
 
 impl Recovered {
-    /// Whether there was nothing to do.
+    /// Whether there was nothing to do, but perhaps to settle a commit that was done: every commit leaves that to whatever
+    /// comes next.
     pub fn is_nothing(&self) -> bool {
-        self.commit.is_none() && self.discarded.is_empty() && self.rescued.is_empty()
+        let was_done = matches!(self.commit, None | Some(RecoveredCommit::Settled { .. }));
+        was_done && self.discarded.is_empty() && self.rescued.is_empty()
+    }
+
+    /// With what became of the commit after it.
+    fn and(mut self, mut next: Recovered) -> Self {
+        self.commit = next.commit.or(self.commit);
+        self.discarded.append(&mut next.discarded);
+        self.rescued.append(&mut next.rescued);
+        self.warnings.append(&mut next.warnings);
+        self
     }
 }
 
@@ -93,9 +111,14 @@ enum Found {
     None,
     Torn,
     Damaged,
+    /// Under the name that it is written under, and valid.
+    Intent,
     Forward,
     Undo,
 }
+
+/// A journal that was read.
+type Read = Result<Journal, Box<Partial>>;
 
 /// HEAD, seen from the journal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,17 +129,30 @@ enum Relation {
     Other,
 }
 
+/// What recovery may do that it does not do by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Manner {
+    Plain,
+    /// Leave what it does not recognize as it is.
+    SkipUnknown,
+    /// Undo a commit that may have been reported.
+    Undo,
+}
+
 /// Whether a commit is carried out for the first time, or was begun before a crash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Attempt {
     First,
     Again,
+    /// Everything was found done, HEAD too: only whether it is durable is not known.
+    Finish,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Action {
     Clean,
     Discard,
+    Weigh,
     RollForward,
     Finish,
     Settle,
@@ -131,13 +167,16 @@ fn decide(found: Found, head: Relation) -> Action {
         (Found::None, _) => Action::Clean,
         (Found::Torn, _) => Action::Discard,
         (Found::Damaged, _) => Action::Refuse,
+        (Found::Intent, Relation::Base) => Action::Weigh,
+        (Found::Intent, Relation::This) => Action::Finish,
+        (Found::Intent, Relation::Later) => Action::Clean,
         (Found::Forward, Relation::Base) => Action::RollForward,
         (Found::Forward, Relation::This) => Action::Finish,
         (Found::Forward, Relation::Later) => Action::Settle,
         (Found::Undo, Relation::Base) => Action::FinishUndo,
         (Found::Undo, Relation::Later) => Action::Drop,
         (Found::Undo, Relation::This) => Action::Refuse,
-        (Found::Forward | Found::Undo, Relation::Other) => Action::Refuse,
+        (Found::Intent | Found::Forward | Found::Undo, Relation::Other) => Action::Refuse,
     }
 }
 
@@ -201,7 +240,7 @@ impl<F: Fs> Store<F> {
     /// # Errors
     /// [`Error::Unrecognized`] and [`Error::Corrupt`] when it would have to guess: then nothing was touched.
     pub fn recover(&self) -> Result<Recovered> {
-        self.recover_if_needed(false)
+        self.recover_if_needed(Manner::Plain)
     }
 
     /// As [`Store::recover`], but entries that are neither as before the commit nor as after it are left as they are; the rest
@@ -210,10 +249,19 @@ impl<F: Fs> Store<F> {
     /// # Errors
     /// As [`Store::recover`].
     pub fn recover_skipping_unknown(&self) -> Result<Recovered> {
-        self.recover_if_needed(true)
+        self.recover_if_needed(Manner::SkipUnknown)
     }
 
-    /// Removes what nobody needs any more: the stage's copies of what was published already, and what earlier generations
+    /// As [`Store::recover`], but a commit that is not carried out yet is undone: the way out where it cannot be carried out.
+    /// Whoever made it may have been told of success already.
+    ///
+    /// # Errors
+    /// As [`Store::recover`].
+    pub fn recover_undoing(&self) -> Result<Recovered> {
+        self.recover_if_needed(Manner::Undo)
+    }
+
+    /// Settles the last commit, so that the output is durable as it is; and removes what nobody needs any more: the stage's copies of what was published already, and what earlier generations
     /// displaced. Beginning a transaction does so too; a caller that has time after a commit frees the space earlier. Returns
     /// where entries were moved that txfs could not prove to be its own.
     ///
@@ -224,16 +272,16 @@ impl<F: Fs> Store<F> {
             // Whoever holds the lock has just begun a transaction, and swept; or is committing, and the next one sweeps.
             None => Ok(Vec::new()),
             Some(lock) => {
-                self.recover_locked(&lock, false)?;
+                self.recover_locked(&lock, Manner::Plain)?;
                 settle::sweep(self)
             }
         }
     }
 
-    fn recover_if_needed(&self, skip_unknown: bool) -> Result<Recovered> {
+    fn recover_if_needed(&self, manner: Manner) -> Result<Recovered> {
         if self.has_any(&[name::JOURNAL, name::JOURNAL_UNDO])? {
             let lock = self.lock()?;
-            return self.recover_locked(&lock, skip_unknown);
+            return self.recover_locked(&lock, manner);
         }
         // btrfs can lose the transaction and keep what its commit wrote beside it: the directories know no common order.
         if self.transaction_ids()?.is_empty() && !self.has_any(&[name::JOURNAL_NEW, name::HEAD_NEW])? {
@@ -241,12 +289,12 @@ impl<F: Fs> Store<F> {
         }
         // What a dead process left can wait while another one is at work.
         match self.try_lock()? {
-            Some(lock) => self.recover_locked(&lock, skip_unknown),
+            Some(lock) => self.recover_locked(&lock, manner),
             None => Ok(Recovered::default()),
         }
     }
 
-    fn has_any(&self, names: &[&str]) -> Result<bool> {
+    pub(crate) fn has_any(&self, names: &[&str]) -> Result<bool> {
         for name in names {
             if self.state.stat(&state_path(name))?.is_some() {
                 return Ok(true);
@@ -256,13 +304,8 @@ impl<F: Fs> Store<F> {
     }
 
     /// Recovers under the store's lock.
-    pub(crate) fn recover_locked(&self, lock: &Lock<F>, skip_unknown: bool) -> Result<Recovered> {
-        let mut recovered = self.recover_commit(skip_unknown)?;
-        match self.drop_leftovers() {
-            // What recovery came to is durable, and stands.
-            Err(error) if recovered.commit.is_some() => recovered.warnings.push(error),
-            result => result?,
-        }
+    pub(crate) fn recover_locked(&self, lock: &Lock<F>, manner: Manner) -> Result<Recovered> {
+        let mut recovered = self.recover_commits(lock, manner)?;
         match self.discard_dead(lock) {
             Ok(discarded) => recovered.discarded = discarded,
             // The output is as it has to be, and what is dead can wait.
@@ -272,36 +315,93 @@ impl<F: Fs> Store<F> {
         Ok(recovered)
     }
 
-    fn recover_commit(&self, skip_unknown: bool) -> Result<Recovered> {
-        let head = self.head()?;
-        let undo = self.read_journal(name::JOURNAL_UNDO)?;
-        // Both names can only be there when the rename from one to the other was caught in between: nothing is undone yet,
-        // and both directions are open. The later intention counts.
-        let (name, read) = match undo {
-            Some(read) => (name::JOURNAL_UNDO, Some(read)),
-            None => (name::JOURNAL, self.read_journal(name::JOURNAL)?),
+    /// As [`Store::recover_locked`], but transactions whose process died are left to others.
+    pub(crate) fn recover_commits(&self, _lock: &Lock<F>, manner: Manner) -> Result<Recovered> {
+        let mut recovered = match self.settle_own()? {
+            Some(recovered) => recovered,
+            None => self.recover_commit(manner)?,
         };
+        // The journal of the commit before may have come back beside the one that counts.
+        if recovered.commit.is_some() {
+            let unknown = |error| self.unknown_outcome(error);
+            if self.has_any(&[name::JOURNAL_NEW]).map_err(unknown)? {
+                // It is still in the way.
+                if let Some(error) = recovered.warnings.pop() {
+                    return Err(unknown(error));
+                }
+                recovered = recovered.and(self.recover_commit(manner)?);
+            }
+        }
+        match self.drop_leftovers() {
+            Err(error) if recovered.commit.is_some() => recovered.warnings.push(error),
+            result => result?,
+        }
+        Ok(recovered)
+    }
+
+    /// Settles what this very store carried out: nobody else has committed since, and that it was done need not be found out.
+    fn settle_own(&self) -> Result<Option<Recovered>> {
+        let taken = self.carried_out.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(id) = taken else { return Ok(None) };
+        let Some(head) = self.head()? else { return Ok(None) };
+        let path = state_path(name::JOURNAL);
+        let Some(stream) = open_trusted(&self.state, &path)? else { return Ok(None) };
+        let begin = match reader::begin(stream) {
+            Ok(Some(begin)) if begin.transaction == id && begin.head == head => begin,
+            // What is wrong with it is told by whoever reads all of it.
+            _ => return Ok(None),
+        };
+        if !left_out(Mutant::Barrier2) {
+            let journal = || match self.read_journal(name::JOURNAL)? {
+                Some(Ok(journal)) => Ok(journal),
+                _ => Err(Error::corrupt(path.under(self.state.at()), "it has changed")),
+            };
+            barrier::after_operations(self, journal)?;
+        }
+        let generation = begin.head.info.generation;
+        Ok(Some(settled(RecoveredCommit::Settled { generation }, settle::settle(self, &begin))))
+    }
+
+    fn recover_commit(&self, manner: Manner) -> Result<Recovered> {
+        let head = self.head()?;
+        let (name, read) = self.find_journal()?;
         let (found, relation) = match &read {
             None => (Found::None, Relation::Other),
-            Some(Ok(journal)) if name == name::JOURNAL => (Found::Forward, relation(journal, head.as_ref())),
-            Some(Ok(journal)) => (Found::Undo, relation(journal, head.as_ref())),
+            Some(Ok(journal)) => (found_as(name), relation(journal, head.as_ref())),
+            // Complete it would say so: it was being written.
+            Some(Err(partial)) if name == name::JOURNAL_NEW && !is_of_another_version(partial) => {
+                (Found::None, Relation::Other)
+            }
             Some(Err(partial)) if matches!(partial.damage, Damage::Torn { .. }) => (Found::Torn, Relation::Other),
             Some(Err(_)) => (Found::Damaged, Relation::Other),
         };
         match (decide(found, relation), read) {
-            (Action::RollForward, Some(Ok(journal))) => self.roll_forward(&journal, Relation::Base, skip_unknown),
-            (Action::Finish, Some(Ok(journal))) => self.roll_forward(&journal, Relation::This, skip_unknown),
+            (Action::Clean, _) => self.clean(head.as_ref()),
+            (Action::Weigh, Some(Ok(journal))) => self.weigh(&journal, manner),
+            (Action::RollForward, Some(Ok(journal))) => self.roll_forward(&journal, Relation::Base, manner),
+            (Action::Finish, Some(Ok(journal))) => self.roll_forward(&journal, Relation::This, manner),
             (Action::Settle, Some(Ok(journal))) => self.settle_late(&journal),
-            (Action::FinishUndo, Some(Ok(journal))) => self.finish_undo(&journal, skip_unknown),
+            (Action::FinishUndo, Some(Ok(journal))) => self.finish_undo(&journal, manner),
             (Action::Drop, Some(_)) => self.drop_journal(name, RecoveredCommit::Discarded),
             (Action::Discard, Some(Err(partial))) => self.discard_torn(name, &partial),
             (_, Some(Err(partial))) => Err(self.journal_error(name, &partial.damage)),
             (_, Some(Ok(journal))) => Err(self.contradiction(name, &journal, head.as_ref())),
-            (_, None) => self.clean(head.as_ref()),
+            (_, None) => unreachable!("without a journal there is only to clean"),
         }
     }
 
-    fn read_journal(&self, name: &str) -> Result<Option<Result<Journal, Box<Partial>>>> {
+    /// The journal that counts, and its name. Two names can be there when a rename from one to the other was caught in between:
+    /// then the later intention counts, for nothing was done yet that only the earlier one would do.
+    fn find_journal(&self) -> Result<(&'static str, Option<Read>)> {
+        for name in [name::JOURNAL_UNDO, name::JOURNAL, name::JOURNAL_NEW] {
+            if let Some(read) = self.read_journal(name)? {
+                return Ok((name, Some(read)));
+            }
+        }
+        Ok((name::JOURNAL_NEW, None))
+    }
+
+    fn read_journal(&self, name: &str) -> Result<Option<Read>> {
         let path = state_path(name);
         let Some(stream) = open_trusted(&self.state, &path)? else { return Ok(None) };
         match reader::read(stream) {
@@ -335,15 +435,16 @@ impl<F: Fs> Store<F> {
 
     /// Removes what a commit wrote that did not reach its commit point; also beside the journal of an earlier one that came back.
     fn drop_leftovers(&self) -> Result<()> {
-        // A commit whose barrier failed, or that was killed, may have taken the name of its journal away and not durably: that it
-        // is gone has to be durable before anything that it names goes, and before anybody is told of the old generation.
-        if !left_out(Mutant::CleanBarrier) && self.state.stat(&state_path(name::HEAD_NEW))?.is_some() {
+        if !self.has_any(&[name::JOURNAL_NEW, name::HEAD_NEW])? {
+            return Ok(());
+        }
+        self.state.remove_entry(&state_path(name::JOURNAL_NEW), Kind::File)?;
+        // Whole it may have been, and a commit that was killed may have taken its name away and not durably: that it is gone has to
+        // be durable before anything that it names goes, and before anybody is told of the old generation.
+        if !left_out(Mutant::CleanBarrier) {
             self.sync_state()?;
         }
-        for name in [name::JOURNAL_NEW, name::HEAD_NEW] {
-            self.state.remove_entry(&state_path(name), Kind::File)?;
-        }
-        Ok(())
+        self.state.remove_entry(&state_path(name::HEAD_NEW), Kind::File)
     }
 
     /// A journal that ends early was never made durable, so nothing of it was begun; unless somebody damaged it afterwards.
@@ -373,7 +474,24 @@ impl<F: Fs> Store<F> {
         Applier::new(&self.output, settle::find_transaction(self, journal)?, self.capabilities, &journal.operations)
     }
 
-    fn roll_forward(&self, journal: &Journal, head: Relation, skip_unknown: bool) -> Result<Recovered> {
+    /// A journal that has not got its name: a commit, if barrier 1 was passed.
+    fn weigh(&self, journal: &Journal, manner: Manner) -> Result<Recovered> {
+        let committed = match evidence::is_committed(self, journal, &self.applier(journal)?) {
+            // What cannot be read is given up only by who said so.
+            Err(_) if manner != Manner::Plain => false,
+            committed => committed?,
+        };
+        if committed {
+            return self.roll_forward(journal, Relation::Base, manner);
+        }
+        // The medium does not have what memory may have: a stage that is not to be committed again.
+        self.end_transaction(journal.begin.transaction)?;
+        let discarded = self.drop_journal(name::JOURNAL_NEW, RecoveredCommit::Discarded)?;
+        self.remove_transaction(journal.begin.transaction)?;
+        Ok(discarded)
+    }
+
+    fn roll_forward(&self, journal: &Journal, head: Relation, manner: Manner) -> Result<Recovered> {
         let generation = journal.begin.head.info.generation;
         // It was durable before the journal had its name: a HEAD that names no manifest would be the end of the store.
         self.inventory(Some(&journal.begin.head))?;
@@ -386,36 +504,36 @@ impl<F: Fs> Store<F> {
                 State::NotDone | State::Half => pending += 1,
                 // HEAD was replaced after every operation: what has left its place was moved, and changed since.
                 State::Left if head == Relation::This || left_out(Mutant::LeftIsNotDone) => drop(skip.insert(index)),
+                State::Unrecognized if head == Relation::This && matches!(operation, Operation::SetMode { .. }) => {
+                    skip.insert(index);
+                }
                 State::Left | State::Unrecognized => {
                     skip.insert(index);
                     unknown.push(operation.path().clone());
                 }
             }
         }
-        self.refuse_unknown(generation, unknown, skip_unknown)?;
+        self.refuse_unknown(generation, unknown, manner)?;
         skip.extend(modes_of(&journal.operations, &skip));
-        self.confirm_journal()?;
-        match self.carry_out(journal, &applier, &skip, Attempt::Again) {
-            Err(Error::RolledBack { .. }) => {
-                let commit = Some(RecoveredCommit::RolledBack { generation });
-                return Ok(Recovered { commit, ..Recovered::default() });
-            }
-            result => result?,
+        if self.state.stat(&state_path(name::JOURNAL))?.is_none() {
+            let named = self.rename(&state_path(name::JOURNAL_NEW), &state_path(name::JOURNAL));
+            named.map_err(|source| self.unknown_outcome(source))?;
         }
+        if manner == Manner::Undo && head == Relation::Base {
+            settle::unshelve(self, &journal.begin)
+                .and_then(|()| applier.open_stage(&journal.operations))
+                .and_then(|()| self.roll_back(journal, journal.operations.len(), &applier, &skip))
+                .map_err(|source| self.unknown_outcome(source))?;
+            let commit = Some(RecoveredCommit::RolledBack { generation });
+            return Ok(Recovered { commit, ..Recovered::default() });
+        }
+        let attempt = if head == Relation::This && pending == 0 { Attempt::Finish } else { Attempt::Again };
+        self.carry_out(journal, &applier, &skip, attempt)?;
         let commit = match (head, pending) {
             (Relation::This, 0) => RecoveredCommit::Settled { generation },
             (_, operations) => RecoveredCommit::RolledForward { generation, operations },
         };
-        Ok(settled(commit, settle::settle(self, journal)))
-    }
-
-    /// The process that gave the journal its name may have been killed before its barrier, without a loss of power: the name is
-    /// there and not yet durable. Barrier 2 again, for the same reason (G2).
-    fn confirm_journal(&self) -> Result<()> {
-        if left_out(Mutant::ConfirmJournal) {
-            return Ok(());
-        }
-        self.sync_state().map_err(|source| self.unknown_outcome(source))
+        Ok(settled(commit, settle::settle(self, &journal.begin)))
     }
 
     fn settle_late(&self, journal: &Journal) -> Result<Recovered> {
@@ -424,7 +542,7 @@ impl<F: Fs> Store<F> {
         Ok(settled(RecoveredCommit::Settled { generation }, result))
     }
 
-    fn finish_undo(&self, journal: &Journal, skip_unknown: bool) -> Result<Recovered> {
+    fn finish_undo(&self, journal: &Journal, manner: Manner) -> Result<Recovered> {
         let generation = journal.begin.head.info.generation;
         let applier = self.applier(journal)?;
         let (mut skip, mut unknown) = (HashSet::new(), Paths::default());
@@ -434,13 +552,16 @@ impl<F: Fs> Store<F> {
                 unknown.push(operation.path().clone());
             }
         }
-        self.refuse_unknown(generation, unknown, skip_unknown)?;
+        self.refuse_unknown(generation, unknown, manner)?;
         skip.extend(modes_of(&journal.operations, &skip));
         // Of two names only the later intention may outlive the undoing: the other would publish what was undone.
         if self.state.stat(&state_path(name::JOURNAL))?.is_some() {
             self.state.remove_entry(&state_path(name::JOURNAL), Kind::File)?;
         }
-        self.confirm_journal()?;
+        // The process that renamed the journal may have been killed before its barrier, without a loss of power.
+        if !left_out(Mutant::ConfirmUndo) {
+            self.sync_state().map_err(|source| self.unknown_outcome(source))?;
+        }
         let undone = applier
             .open_stage(&journal.operations)
             .and_then(|()| self.undo(journal, journal.operations.len(), &applier, &skip));
@@ -449,17 +570,19 @@ impl<F: Fs> Store<F> {
         Ok(Recovered { commit, ..Recovered::default() })
     }
 
-    fn refuse_unknown(&self, generation: u64, paths: Paths, skip_unknown: bool) -> Result<()> {
-        if paths.is_empty() || skip_unknown {
+    fn refuse_unknown(&self, generation: u64, paths: Paths, manner: Manner) -> Result<()> {
+        if paths.is_empty() || manner == Manner::SkipUnknown {
             return Ok(());
         }
         Err(Error::Unrecognized { output: self.output.path.clone(), generation, paths })
     }
 
-    /// P4 and P5: performs every operation but those in `skip`, replaces HEAD, and makes both durable.
+    /// P4 and P5: performs every operation but those in `skip`, and replaces HEAD. At the first attempt the journal stands for it;
+    /// at another all of it is made durable.
     ///
     /// # Errors
-    /// [`Error::RolledBack`] when an operation failed and everything was undone; [`Error::OutcomeUnknown`] when a barrier failed.
+    /// At the first attempt [`Error::RolledBack`] when an operation failed and everything was undone, [`Error::OutcomeUnknown`] when that
+    /// failed too; at another [`Error::Unfinished`], or [`Error::OutcomeUnknown`] when the barrier failed.
     pub(crate) fn carry_out(
         &self,
         journal: &Journal,
@@ -467,42 +590,50 @@ impl<F: Fs> Store<F> {
         skip: &HashSet<usize>,
         attempt: Attempt,
     ) -> Result<()> {
-        // A crash can have kept later operations and lost earlier ones: if it has to be undone, all of it has.
-        let begun = match attempt {
-            Attempt::Again if !left_out(Mutant::UndoAll) => journal.operations.len(),
-            _ => 0,
+        let failed = |begun: usize, cause: Error| match attempt {
+            // Whoever made the commit may have been told of success: it can only go forward.
+            Attempt::Again | Attempt::Finish if !left_out(Mutant::OnlyForward) => {
+                let (source, output) = (Box::new(cause), self.output.path.clone());
+                Error::Unfinished { source, output, generation: journal.begin.head.info.generation }
+            }
+            _ => match self.roll_back(journal, begun, applier, skip) {
+                Ok(()) => Error::RolledBack { source: Box::new(cause) },
+                Err(_) => self.unknown_outcome(cause),
+            },
         };
         if left_out(Mutant::HeadAfterOperations) {
             self.install_head(&journal.begin.head, attempt)?;
         }
         if let Err(error) = applier.open_stage(&journal.operations) {
-            return Err(self.roll_back(journal, begun, applier, skip, error));
+            return Err(failed(0, error));
         }
         for (index, operation) in journal.operations.iter().enumerate() {
             if skip.contains(&index) {
                 continue;
             }
             if let Err(error) = applier.forward(index, operation) {
-                return Err(self.roll_back(journal, begun.max(index + 1), applier, skip, error));
+                // The commit was done, and somebody made the directory anew and filled it.
+                if is_filled(operation, &error) && self.head()?.as_ref() == Some(&journal.begin.head) {
+                    continue;
+                }
+                return Err(failed(index + 1, error));
             }
         }
         if let Err(error) = self.install_head(&journal.begin.head, attempt) {
-            return Err(self.roll_back(journal, journal.operations.len(), applier, skip, error));
+            return Err(failed(journal.operations.len(), error));
         }
-        if left_out(Mutant::SettleAfterBarrier3) {
-            settle::settle(self, journal)?;
+        if left_out(Mutant::SettleAfterBarrier2) {
+            settle::settle(self, &journal.begin)?;
         }
-        if left_out(Mutant::Barrier3) {
+        if attempt == Attempt::First || left_out(Mutant::RecoveryBarrier) {
             return Ok(());
         }
-        // Barrier 3 buys G1's "a commit that returned success survives power loss": every rename and HEAD before the journal
-        // that could repeat them is retired.
-        let durable = match attempt {
-            Attempt::First => barrier::after_operations(self, journal),
-            // What an earlier attempt did is not known to be durable anywhere.
-            Attempt::Again => self.sync_all(),
-        };
-        durable.map_err(|source| self.unknown_outcome(source))
+        // Barrier 2 buys that the journal can be retired: every rename and HEAD is durable that it could repeat. What an earlier
+        // attempt did is not known to be durable anywhere, so all of it is synced.
+        self.sync_all().map_err(|source| match attempt {
+            Attempt::Finish => source,
+            _ => self.unknown_outcome(source),
+        })
     }
 
     /// The undo intent is durable before anything is undone: a crash from here on finishes undoing. What was done so far is
@@ -513,10 +644,8 @@ impl<F: Fs> Store<F> {
         begun: usize,
         applier: &Applier<'_, F>,
         skip: &HashSet<usize>,
-        cause: Error,
-    ) -> Error {
-        let undone = self
-            .head()
+    ) -> Result<()> {
+        self.head()
             .and_then(|head| match relation(journal, head.as_ref()) {
                 Relation::Base => Ok(()),
                 _ => Err(Error::corrupt(state_path(name::HEAD).under(self.state.at()), "it has changed already")),
@@ -524,11 +653,7 @@ impl<F: Fs> Store<F> {
             .and_then(|()| if left_out(Mutant::BarrierBeforeUndo) { Ok(()) } else { self.sync_all() })
             .and_then(|()| self.check_undoable(journal, begun, applier, skip))
             .and_then(|()| self.intend_undo())
-            .and_then(|()| self.undo(journal, begun, applier, skip));
-        match undone {
-            Ok(()) => Error::RolledBack { source: Box::new(cause) },
-            Err(_) => self.unknown_outcome(cause),
-        }
+            .and_then(|()| self.undo(journal, begun, applier, skip))
     }
 
     /// An operation whose displaced entry a crash has lost can only go forward: then the journal keeps its name, and the next
@@ -590,19 +715,30 @@ impl<F: Fs> Store<F> {
         Error::OutcomeUnknown { source: Box::new(source), output: self.output.path.clone() }
     }
 
-    /// Makes `head` the current one. What barrier 1 made durable is there already; what an earlier attempt wrote may be read now
-    /// and be gone after a crash, so it is written anew.
+    /// Makes `head` the current one. At the first attempt barrier 1 made it durable just now; what an earlier one wrote may be
+    /// read now and be gone after a crash.
     fn install_head(&self, head: &Head, attempt: Attempt) -> Result<()> {
+        let new = state_path(name::HEAD_NEW);
+        if attempt == Attempt::First {
+            return self.rename(&new, &state_path(name::HEAD));
+        }
         if self.head()?.as_ref() == Some(head) {
             return Ok(());
         }
-        let new = state_path(name::HEAD_NEW);
         let prepared = open_trusted(&self.state, &new)?.and_then(|stream| Head::read(stream).ok());
-        let again = attempt == Attempt::Again && !left_out(Mutant::HeadWrittenAnew);
-        if again || prepared.as_ref() != Some(head) {
+        let again = !left_out(Mutant::HeadWrittenAnew);
+        if prepared.as_ref() != Some(head) || again && !self.is_prepared_on_medium(head)? {
             self.write_head(head, |stream| stream.fs.sync_file(&stream.file))?;
         }
         self.rename(&new, &state_path(name::HEAD))
+    }
+
+    /// Whether `HEAD.new` is durable as it is: on a full disk another could not be written.
+    fn is_prepared_on_medium(&self, head: &Head) -> Result<bool> {
+        let path = state_path(name::HEAD_NEW);
+        let Some(stream) = open_trusted(&self.state, &path)? else { return Ok(false) };
+        let asked = stream.fs.sync_file(&stream.file).and_then(|()| stream.fs.drop_cached(&stream.file));
+        Ok(asked.is_ok() && Head::read(stream).is_ok_and(|found| found == *head))
     }
 
     /// Writes `HEAD.new`.
@@ -630,6 +766,24 @@ impl<F: Fs> Store<F> {
     }
 }
 
+/// What a valid journal of this name says.
+fn found_as(name: &str) -> Found {
+    match name {
+        name::JOURNAL_UNDO => Found::Undo,
+        name::JOURNAL => Found::Forward,
+        _ => Found::Intent,
+    }
+}
+
+fn is_of_another_version(partial: &Partial) -> bool {
+    matches!(partial.damage, Damage::Version { .. })
+}
+
+fn is_filled(operation: &Operation, error: &Error) -> bool {
+    let removes = matches!(operation, Operation::RemoveDirectory { .. });
+    removes && matches!(error, Error::Io { source, .. } if source.kind() == std::io::ErrorKind::DirectoryNotEmpty)
+}
+
 /// A commit that is durable stands, whatever becomes of settling it.
 fn settled(commit: RecoveredCommit, result: Result<Vec<PathBuf>>) -> Recovered {
     let mut recovered = Recovered { commit: Some(commit), ..Recovered::default() };
@@ -652,6 +806,7 @@ mod tests {
             (Found::None, [A::Clean, A::Clean, A::Clean, A::Clean]),
             (Found::Torn, [A::Discard, A::Discard, A::Discard, A::Discard]),
             (Found::Damaged, [A::Refuse, A::Refuse, A::Refuse, A::Refuse]),
+            (Found::Intent, [A::Weigh, A::Finish, A::Clean, A::Refuse]),
             (Found::Forward, [A::RollForward, A::Finish, A::Settle, A::Refuse]),
             (Found::Undo, [A::FinishUndo, A::Refuse, A::Drop, A::Refuse]),
         ];

@@ -2,8 +2,8 @@
 //! needs any more goes.
 //!
 //! Invariants:
-//! 1. Settling starts when the commit is durable, and is no part of it: a crash or an error in here loses nothing, and the next
-//!    settling does the rest. It is two renames, whatever the size of the commit.
+//! 1. Settling starts when what the commit did is durable (barrier 2), and is no part of it: a crash or an error in here loses
+//!    nothing, and the next settling does the rest. It is two renames, whatever the size of the commit.
 //! 2. Sweeping is off the path of a commit: it is done when the next transaction begins, or when the caller has time for it.
 //!    Until then the stage's copies of what was published already take space.
 //! 3. Of what was displaced only that is deleted which the journal and the manifest before it prove to be ours. The rest is
@@ -21,7 +21,7 @@ use crate::frame::Damage;
 use crate::fs::tree::{Tree, Walked};
 use crate::fs::{Fs, Kind, RenameMode};
 use crate::journal::reader::{self, Journal};
-use crate::journal::record::Operation;
+use crate::journal::record::{Begin, Operation};
 use crate::manifest::Object;
 use crate::manifest::inventory::Inventory;
 use crate::mutant::{Mutant, left_out};
@@ -49,10 +49,17 @@ pub(crate) fn find_transaction<F: Fs>(store: &Store<F>, journal: &Journal) -> Re
 }
 
 /// Retires the journal of a commit that is done and durable, and returns where foreign entries were moved to.
-pub(crate) fn settle<F: Fs>(store: &Store<F>, journal: &Journal) -> Result<Vec<PathBuf>> {
-    let generation = journal.begin.head.info.generation;
+pub(crate) fn settle<F: Fs>(store: &Store<F>, begin: &Begin) -> Result<Vec<PathBuf>> {
+    let rescued = shelve(store, begin)?;
+    retire(store, begin.head.info.generation)?;
+    Ok(rescued)
+}
+
+/// Puts the transaction of a commit that is done, durable or not, where it lies as what its generation displaced.
+pub(crate) fn shelve<F: Fs>(store: &Store<F>, begin: &Begin) -> Result<Vec<PathBuf>> {
+    let generation = begin.head.info.generation;
     let previous = previous_path(generation);
-    let transaction = txdir::path(journal.begin.transaction);
+    let transaction = txdir::path(begin.transaction);
     let mut rescued = Vec::new();
     if store.state.stat(&transaction)?.is_some() {
         if store.state.stat(&previous)?.is_some() {
@@ -60,8 +67,16 @@ pub(crate) fn settle<F: Fs>(store: &Store<F>, journal: &Journal) -> Result<Vec<P
         }
         store.rename(&transaction, &previous)?;
     }
-    retire(store, generation)?;
     Ok(rescued)
+}
+
+/// Takes back [`shelve`]: without its commit it is a transaction again.
+pub(crate) fn unshelve<F: Fs>(store: &Store<F>, begin: &Begin) -> Result<()> {
+    let (previous, transaction) = (previous_path(begin.head.info.generation), txdir::path(begin.transaction));
+    if store.state.stat(&transaction)?.is_none() && store.state.stat(&previous)?.is_some() {
+        store.rename(&previous, &transaction)?;
+    }
+    Ok(())
 }
 
 /// Moves the journal to what it displaced, or drops it where that is gone already.

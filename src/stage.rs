@@ -120,7 +120,8 @@ impl<'scope, F: Fs + 'scope> Scan<'_, 'scope, '_, F> {
             _ if kind == Kind::File && stat.nlink > 1 && !left_out(Mutant::HardLinkCopy) => {
                 self.linked.push((index, stat))
             }
-            Some(object) if object.is(&stat) => {
+            // What nobody may read could not be read by recovery either.
+            Some(object) if object.is(&stat) && stat.mode & 0o400 != 0 => {
                 entry.object.digest = object.digest;
                 self.changed.note(self.published_digest(&entry.path)?, object.digest);
             }

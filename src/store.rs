@@ -24,6 +24,7 @@ use std::ffi::OsStr;
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -34,7 +35,7 @@ use crate::frame::{Damage, Format, FrameReader, FrameWriter};
 use crate::fs::stream::Stream;
 use crate::fs::tree::Tree;
 use crate::fs::{Fs, Kind, LinuxFs, RenameMode, found, is_not_directory, is_unsupported};
-use crate::journal::record::Begin;
+use crate::journal::record::{Begin, TransactionId};
 use crate::lock::{self, Lock};
 use crate::manifest::inventory::Inventory;
 use crate::manifest::node::Subtree;
@@ -109,7 +110,7 @@ impl<F: Fs> OpenOptions<F> {
         Self { fs, lock_timeout: Duration::from_secs(10), barriers: Barriers::Chosen, fanout: FANOUT }
     }
 
-    /// How barriers 1 and 3 of a commit are passed; for tests of either way.
+    /// How the barriers of a commit are passed; for tests of either way.
     #[doc(hidden)]
     #[must_use = "this returns the changed options"]
     pub fn barriers(mut self, barriers: Barriers) -> Self {
@@ -142,6 +143,8 @@ pub struct Store<F: Fs = LinuxFs> {
     pub(crate) lock_timeout: Duration,
     pub(crate) barriers: Barriers,
     fanout: usize,
+    /// The transaction that was carried out through this very value, and whose journal is not settled yet.
+    pub(crate) carried_out: Mutex<Option<TransactionId>>,
 }
 
 impl<F: Fs> std::fmt::Debug for Store<F> {
@@ -342,7 +345,7 @@ impl<F: Fs> Store<F> {
 
     fn new(options: &OpenOptions<F>, output: Output<F>, state: Tree<F>, capabilities: Capabilities) -> Self {
         let OpenOptions { fs, lock_timeout, barriers, fanout } = options.clone();
-        Self { fs, output, state, capabilities, lock_timeout, barriers, fanout }
+        Self { fs, output, state, capabilities, lock_timeout, barriers, fanout, carried_out: Mutex::default() }
     }
 
     /// The output's canonical path. It exists once something has been published.
@@ -413,29 +416,29 @@ impl<F: Fs> Store<F> {
         }
     }
 
-    /// Writes the manifest that `edits`, so many and ascending, make of that of the generation `base`, and returns the HEAD that
+    /// Writes the manifest that `edits`, so many and ascending, make of `inventory`, that of the generation `base`, and returns the HEAD that
     /// names it; nothing of it is durable yet.
     pub(crate) fn write_manifest(
         &self,
         base: Option<&Head>,
+        inventory: &Inventory<F>,
         count: usize,
         edits: impl Iterator<Item = Edit>,
         info: Info,
     ) -> Result<Head> {
-        let inventory = self.inventory(base)?;
         let (file, root) = match base {
-            Some(base) if manifest::writer::appends(&inventory, count) => {
+            Some(base) if manifest::writer::appends(inventory, count) => {
                 let edits: Vec<Edit> = edits.collect();
                 let path = manifest_path(base.extent.file);
                 let stream = self.open_to_append(&path)?;
                 let at = path.under(self.state.at());
-                (base.extent.file, manifest::writer::append(&inventory, &edits, self.fanout, stream, at)?)
+                (base.extent.file, manifest::writer::append(inventory, &edits, self.fanout, stream, at)?)
             }
             _ => {
                 let path = manifest_path(info.generation);
                 let at = path.under(self.state.at());
                 let stream = self.write_new(&path, Ok)?;
-                (info.generation, manifest::writer::write_whole(&inventory, edits, self.fanout, stream, at)?)
+                (info.generation, manifest::writer::write_whole(inventory, edits, self.fanout, stream, at)?)
             }
         };
         Ok(Head::new(info, file, &root))

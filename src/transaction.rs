@@ -3,9 +3,10 @@
 //! ```text
 //! begin --> open --commit--> checks, scan, plan, guards      P2   refused: open, nothing changed
 //!            |               barrier 1: stage, manifest, journal   P3   failed: discarded, nothing changed
-//!            |               journal gets its name, barrier 2  <-- the commit point
-//!            |               apply, HEAD, barrier 3           P4 P5   failed: rolled back, or unknown
-//!            |               settle                           P6   failed: a warning; the commit stands
+//!            |                                     <-- the commit point
+//!            |               journal gets its name, apply, HEAD   P4 P5   failed: rolled back, or unknown
+//!            |                                     <-- success is reported
+//!            |  later        barrier 2, settle                P6   failed: the next recovery does it
 //!            +--abort, drop--> discarded
 //! ```
 //!
@@ -21,6 +22,7 @@ use std::fmt;
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::PoisonError;
 
 use crate::apply::Applier;
 use crate::barrier;
@@ -32,13 +34,14 @@ use crate::journal::reader::Journal;
 use crate::journal::record::{Begin, Operation, TransactionId};
 use crate::journal::writer;
 use crate::lock::{self, Lock};
+use crate::manifest::inventory::Inventory;
 use crate::manifest::writer::Edit;
 use crate::manifest::{Digest, Entry, Head, Info, Object, Totals};
 use crate::mutant::{Mutant, left_out};
 use crate::path::{RESERVED, RelPath};
 use crate::plan::{self, Live, Plan, Rules, Scope};
 use crate::published::{Audit, Drifted, Published};
-use crate::recover::{Attempt, Recovered};
+use crate::recover::{Attempt, Manner, Recovered};
 use crate::settle;
 use crate::stage::{self, Known, Scratch};
 use crate::store::{Store, manifest_path, name, state_path};
@@ -204,7 +207,7 @@ impl<F: Fs> Store<F> {
     /// [`Error::Busy`] while another process commits; [`Error::Io`] when the stage cannot be made.
     pub fn begin(&self, options: BeginOptions) -> Result<Transaction<'_, F>> {
         let lock = self.lock()?;
-        self.recover_locked(&lock, false)?;
+        self.recover_locked(&lock, Manner::Plain)?;
         let swept = settle::sweep(self);
         let base = self.head()?.map_or(0, |head| head.info.generation);
         // While its stage is being filled a transaction dies with its process: nobody is to find a part of a copy.
@@ -522,7 +525,8 @@ impl<F: Fs> Transaction<'_, F> {
     /// The stage or the output cannot be read; [`Error::BaseMoved`].
     pub fn plan(&self, options: &CommitOptions<'_>) -> Result<Plan> {
         let head = self.check_base()?;
-        self.prepare(head.as_ref(), options, false, false)
+        let mut published = Published::open(self.store, head.as_ref())?;
+        self.prepare(&mut published, head.as_ref(), options, false, false)
     }
 
     fn check_base(&self) -> Result<Option<Head>> {
@@ -539,9 +543,15 @@ impl<F: Fs> Transaction<'_, F> {
         Ok(head)
     }
 
-    fn prepare(&self, head: Option<&Head>, options: &CommitOptions<'_>, own: bool, piecewise: bool) -> Result<Plan> {
+    fn prepare(
+        &self,
+        published: &mut Published<F>,
+        head: Option<&Head>,
+        options: &CommitOptions<'_>,
+        own: bool,
+        piecewise: bool,
+    ) -> Result<Plan> {
         let stage = self.stage_tree()?;
-        let mut published = Published::open(self.store, head)?;
         let scope = match self.meta.from {
             From::Empty | From::Copy => Scope::Whole,
             From::Current if published.inventory.totals().entries == 0 => Scope::Whole,
@@ -566,13 +576,14 @@ impl<F: Fs> Transaction<'_, F> {
         if let Some(drifted) = drifted.or(self.referenced.as_ref().and_then(|referenced| referenced.drifted.clone())) {
             published.spare(drifted);
         }
-        self.store.make_plan(&stage, staged, &published, scope, options, piecewise)
+        self.store.make_plan(&stage, staged, published, scope, options, piecewise)
     }
 
     /// Publishes the stage: all of it, durably, or nothing.
     ///
-    /// On success the transaction is over and the new generation survives power loss. When the commit is refused the
-    /// transaction stays open, so that it can be committed with other options.
+    /// On success the transaction is over and the new generation survives power loss: what the loss takes of it the next txfs
+    /// command on this output puts back. From [`Store::sweep`], or the next transaction, on nothing is left to put back, and the output
+    /// is durable as readers see it. When the commit is refused the transaction stays open, so that it can be committed with other options.
     ///
     /// # Errors
     /// [`Error::Refused`], [`Error::BaseMoved`]: nothing changed, the transaction is open. [`Error::RolledBack`],
@@ -582,10 +593,18 @@ impl<F: Fs> Transaction<'_, F> {
         if !self.open {
             return Err(Error::Usage { path: self.stage(), what: "this transaction is over".into() });
         }
-        self.check_base()?;
-        self.run_checks(options)?;
+        if !options.checks.is_empty() {
+            // They may take long, and would be run in vain.
+            self.check_base()?;
+            self.run_checks(options)?;
+        }
         let lock = self.store.lock()?;
-        let Recovered { rescued, warnings, .. } = self.store.recover_locked(&lock, false)?;
+        let Recovered { rescued, mut warnings, .. } = self.store.recover_commits(&lock, Manner::Plain)?;
+        if self.store.has_any(&[name::JOURNAL, name::JOURNAL_UNDO])? {
+            // The commit before could not be settled: its journal would have to make room for this one's.
+            let journal = state_path(name::JOURNAL).under(self.store.state.at());
+            return Err(warnings.pop().unwrap_or_else(|| Error::corrupt(journal, "it could not be settled")));
+        }
         let mut committed = match self.publish(options, false) {
             Err(Error::RolledBack { source }) if is_cross_device(&source) => self.publish(options, true)?,
             result => result?,
@@ -606,12 +625,13 @@ impl<F: Fs> Transaction<'_, F> {
         Err(Error::Refused { output: self.store.output.path.clone(), problems })
     }
 
-    /// P2 to P6, under the store's lock.
+    /// P2 to P5, under the store's lock.
     fn publish(&mut self, options: &CommitOptions<'_>, piecewise: bool) -> Result<Committed> {
         let head = self.check_base()?;
-        let mut plan = self.prepare_own(head.as_ref(), options, piecewise)?;
+        let mut published = Published::open(self.store, head.as_ref())?;
+        let mut plan = self.prepare_own(&mut published, head.as_ref(), options, piecewise)?;
         if self.copy_missing(&plan)? {
-            plan = self.prepare_own(head.as_ref(), options, piecewise)?;
+            plan = self.prepare_own(&mut published, head.as_ref(), options, piecewise)?;
         }
         if !plan.problems.is_empty() {
             return Err(Error::Refused { output: self.store.output.path.clone(), problems: plan.problems });
@@ -621,7 +641,7 @@ impl<F: Fs> Transaction<'_, F> {
         }
         let stage = self.stage_tree()?;
         let modes = std::mem::take(&mut plan.stage_modes);
-        let result = self.carry_through(head.as_ref(), plan, options);
+        let result = self.carry_through(head.as_ref(), published, plan, options);
         if self.open && result.is_err() {
             // What is committed again means what it meant; a stage that cannot be put back does not.
             stage.forget();
@@ -630,22 +650,33 @@ impl<F: Fs> Transaction<'_, F> {
         result
     }
 
-    fn prepare_own(&mut self, head: Option<&Head>, options: &CommitOptions<'_>, piecewise: bool) -> Result<Plan> {
-        match self.prepare(head, options, true, piecewise) {
+    fn prepare_own(
+        &mut self,
+        published: &mut Published<F>,
+        head: Option<&Head>,
+        options: &CommitOptions<'_>,
+        piecewise: bool,
+    ) -> Result<Plan> {
+        match self.prepare(published, head, options, true, piecewise) {
             Err(Error::StageLost { source }) => Err(self.lose_stage(*source)),
             result => result,
         }
     }
 
-    /// P3 to P6: from the first thing that is written to the settled commit.
-    fn carry_through(&mut self, head: Option<&Head>, mut plan: Plan, options: &CommitOptions<'_>) -> Result<Committed> {
+    /// P3 to P5: from the first thing that is written to the commit that is carried out.
+    fn carry_through(
+        &mut self,
+        head: Option<&Head>,
+        published: Published<F>,
+        mut plan: Plan,
+        options: &CommitOptions<'_>,
+    ) -> Result<Committed> {
         let (edits, operations) = (std::mem::take(&mut plan.edits), std::mem::take(&mut plan.operations));
-        let journal = self.write_intent(head, edits, operations, options.message.clone());
-        let journal = journal.and_then(|journal| self.make_intent_durable(&journal).map(|()| journal));
-        let journal = journal.inspect_err(|_| self.drop_intent())?;
-        if !left_out(Mutant::JournalBeforeApply) {
-            self.pass_commit_point()?;
-        }
+        let new = self.write_head(head, &published.inventory, edits, &operations, options.message.clone());
+        let new = new.inspect_err(|_| self.drop_head())?;
+        drop(published);
+        let journal = self.write_journal(head, new, operations)?;
+        self.pass_commit_point(&journal)?;
         let (output, capabilities) = (&self.store.output, self.store.capabilities);
         let applier = Applier::new(output, Some(self.tree.clone()), capabilities, &journal.operations);
         let applier = applier.map_err(|error| {
@@ -656,8 +687,9 @@ impl<F: Fs> Transaction<'_, F> {
         let carried_out = self.store.carry_out(&journal, &applier, &HashSet::new(), Attempt::First);
         self.open = matches!(carried_out, Err(Error::RolledBack { .. }));
         carried_out?;
+        *self.store.carried_out.lock().unwrap_or_else(PoisonError::into_inner) = Some(self.id);
         let (mut warnings, mut rescued) = (Vec::new(), Vec::new());
-        match settle::settle(self.store, &journal) {
+        match settle::shelve(self.store, &journal.begin) {
             Ok(found) => rescued = found,
             Err(error) => warnings.push(error),
         }
@@ -675,34 +707,75 @@ impl<F: Fs> Transaction<'_, F> {
         Ok(Committed { generation: self.meta.base, changed: false, plan, totals, warnings, rescued: Vec::new() })
     }
 
-    /// P3: the manifest, the new HEAD and the journal with every intent, all under names that mean nothing yet.
-    fn write_intent(
+    /// P3: the manifest and the HEAD that names it, under a name that means nothing yet.
+    fn write_head(
         &self,
         base: Option<&Head>,
+        manifest: &Inventory<F>,
         edits: Vec<Edit>,
-        operations: Vec<Operation>,
+        operations: &[Operation],
         message: Option<String>,
-    ) -> Result<Journal> {
+    ) -> Result<Head> {
         let info = Info { generation: self.meta.base + 1, committed: self.store.fs.now(), message };
-        let count = plan::count_edits(&edits, &operations);
-        let head = self.store.write_manifest(base, count, plan::edits(&edits, &operations), info)?;
-        drop(edits);
+        let count = plan::count_edits(&edits, operations);
+        let head = self.store.write_manifest(base, manifest, count, plan::edits(&edits, operations), info)?;
         self.store.write_head(&head, |_| Ok(()))?;
+        Ok(head)
+    }
+
+    /// P3: the journal with every intent. Once it is written whole, recovery may find it and make a commit of it.
+    fn write_journal(&mut self, base: Option<&Head>, head: Head, operations: Vec<Operation>) -> Result<Journal> {
         let base_manifest = base.map(|head| head.manifest).unwrap_or_default();
         let base_extent = base.map(|head| head.extent).unwrap_or_default();
         let begin = Begin { transaction: self.id, base: self.meta.base, base_manifest, base_extent, head };
-        self.store.write_new(&state_path(name::JOURNAL_NEW), |stream| {
+        let written = self.store.write_new(&state_path(name::JOURNAL_NEW), |stream| {
             writer::write(stream, begin.clone(), &operations).map(drop)
-        })?;
+        });
+        written.map_err(|error| self.withdraw(error))?;
         Ok(Journal { begin, operations })
     }
 
-    /// Barrier 1 buys P3: what the journal names is on the medium before the journal can be found.
-    fn make_intent_durable(&mut self, journal: &Journal) -> Result<()> {
-        if left_out(Mutant::Barrier1) {
-            return Ok(());
+    /// Barrier 1 is the commit point: the journal, and all that it names, is on the medium. Then the journal gets the name that
+    /// says so; that the name is durable nobody needs, for the journal is found under either.
+    fn pass_commit_point(&mut self, journal: &Journal) -> Result<()> {
+        if !left_out(Mutant::Barrier1)
+            && let Err(error) = barrier::before_commit_point(self.store, journal)
+        {
+            // Whatever becomes of its journal, this stage is not to be committed again.
+            self.open = false;
+            let _ = self.store.end_transaction(self.id);
+            return Err(match self.withdraw(error) {
+                unknown @ Error::OutcomeUnknown { .. } => unknown,
+                error => self.lose_stage(error),
+            });
         }
-        barrier::before_commit_point(self.store, journal).map_err(|source| self.lose_stage(source))
+        let named = self.store.rename(&state_path(name::JOURNAL_NEW), &state_path(name::JOURNAL));
+        named.map_err(|error| self.withdraw(error))
+    }
+
+    /// What was written of the journal may be whole, and durable: it has to be gone durably before "unchanged" is the truth.
+    fn withdraw(&mut self, error: Error) -> Error {
+        let names = [name::JOURNAL, name::JOURNAL_NEW].map(state_path);
+        let gone = names.iter().try_for_each(|name| self.store.state.remove_entry(name, Kind::File));
+        let durable =
+            gone.and_then(|()| if left_out(Mutant::WithdrawBarrier) { Ok(()) } else { self.store.sync_state() });
+        match durable {
+            Ok(()) => {
+                self.drop_head();
+                error
+            }
+            Err(_) => {
+                self.open = false;
+                self.store.unknown_outcome(error)
+            }
+        }
+    }
+
+    /// Best effort: without a journal they mean nothing, and the next commit writes them anew.
+    fn drop_head(&self) {
+        for path in [state_path(name::HEAD_NEW), manifest_path(self.meta.base + 1)] {
+            let _ = self.store.state.remove_entry(&path, Kind::File);
+        }
     }
 
     /// A second attempt to make the stage durable would be told of success, and find old data on the medium.
@@ -710,36 +783,6 @@ impl<F: Fs> Transaction<'_, F> {
         self.open = false;
         let _ = self.store.remove_transaction(self.id);
         Error::StageLost { source: Box::new(source) }
-    }
-
-    /// Best effort: without its name a journal means nothing, and the next commit writes all three anew.
-    fn drop_intent(&self) {
-        let leftovers = [state_path(name::JOURNAL_NEW), state_path(name::HEAD_NEW), manifest_path(self.meta.base + 1)];
-        for path in leftovers {
-            let _ = self.store.state.remove_entry(&path, Kind::File);
-        }
-    }
-
-    /// Barrier 2 is the commit point: once the journal has its name durably, recovery rolls forward.
-    fn pass_commit_point(&mut self) -> Result<()> {
-        let journal = state_path(name::JOURNAL);
-        self.store.rename(&state_path(name::JOURNAL_NEW), &journal).inspect_err(|_| self.drop_intent())?;
-        if left_out(Mutant::Barrier2) {
-            return Ok(());
-        }
-        let Err(error) = self.store.sync_state() else { return Ok(()) };
-        // The name may or may not have reached the medium: it has to be gone durably before "unchanged" is the truth.
-        let gone = self.store.state.remove_entry(&journal, Kind::File).and_then(|()| self.store.sync_state());
-        match gone {
-            Ok(()) => {
-                self.drop_intent();
-                Err(error)
-            }
-            Err(_) => {
-                self.open = false;
-                Err(self.store.unknown_outcome(error))
-            }
-        }
     }
 
     /// Ends the transaction; its stage goes, the output stays as it is.
@@ -754,7 +797,7 @@ impl<F: Fs> Transaction<'_, F> {
         self.open = false;
         let lock = self.store.lock()?;
         // A journal may be about this very transaction: what is in its directory is needed until that is recovered.
-        self.store.recover_locked(&lock, false)?;
+        self.store.recover_locked(&lock, Manner::Plain)?;
         self.store.remove_transaction(self.id)
     }
 

@@ -178,9 +178,14 @@ impl<F: Fs> Store<F> {
 
     /// Removes a transaction that nobody needs, with everything in its stage.
     pub(crate) fn remove_transaction(&self, id: TransactionId) -> Result<()> {
-        // Dead first (invariant 3): a part of a stage must never be found open, and committed.
-        self.state.remove_entry(&meta_path(id), Kind::File)?;
+        // A part of a stage must never be found open, and committed.
+        self.end_transaction(id)?;
         self.state.remove(&path(id))
+    }
+
+    /// Takes away what a transaction could be taken up again by (invariant 3).
+    pub(crate) fn end_transaction(&self, id: TransactionId) -> Result<()> {
+        self.state.remove_entry(&meta_path(id), Kind::File)
     }
 }
 

@@ -14,6 +14,7 @@ const LAYERS: &[&[&str]] = &[
     &["plan"],
     &["published", "apply"],
     &["settle"],
+    &["evidence"],
     &["recover"],
     &["transaction", "inspect", "fuzzing"],
 ];

@@ -1,16 +1,22 @@
 //! What the command `txfs` does, seen through the binary.
 #![allow(clippy::unwrap_used, reason = "the helpers of a test may fail it")]
 
+mod common;
+
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use common::faulty::{Call, Faulty};
 use fs2::FileExt;
+use nix::errno::Errno;
 use serde_json::Value;
 use tempfile::TempDir;
+use txfs::{OpenOptions, Outcome, Store};
 
 /// A directory to work in, with the output `dist`.
 struct Scratch(TempDir);
@@ -433,6 +439,59 @@ fn recover_is_silent_when_there_is_nothing_to_do() {
 }
 
 #[test]
+fn a_commit_that_was_not_settled_is_settled_in_silence() {
+    for command in [&["recover", "dist"][..], &["recover", "dist", "--undo"], &["status", "-q", "dist"]] {
+        let dir = Scratch::new();
+        common::publish(&Store::open(dir.at("dist")).unwrap(), &[("a", "a")]).unwrap();
+        assert!(dir.at(".dist.txfs/journal").exists());
+        assert_eq!(dir.txfs(command).expect(0).err, "", "{command:?}");
+        assert!(!dir.at(".dist.txfs/journal").exists() && dir.at(".dist.txfs/previous/1/journal").exists());
+        assert_eq!(dir.read("dist/a"), "a");
+    }
+    let dir = Scratch::new();
+    dir.publish(&[("a", "a")]);
+    let left = |name: &str| dir.at(".dist.txfs").join(name).exists();
+    assert!(!left("journal") && left("previous/1/journal"), "a command settles what it committed before it ends");
+}
+
+#[test]
+fn a_commit_that_cannot_be_carried_out_says_so_until_it_is_undone_on_request() {
+    let dir = Scratch::new();
+    dir.publish(&[("a", "old"), ("stale/x", "old")]);
+    // A directory that cannot be moved is taken apart; the process dies when it is to be removed.
+    let dead = AtomicBool::new(false);
+    let kernel = Faulty::new(move |call| {
+        dead.fetch_or(matches!(call, Call::RemoveDir { name } if name == b"stale"), Ordering::SeqCst);
+        match call {
+            _ if dead.load(Ordering::SeqCst) => Some(Errno::EIO),
+            Call::Rename { name, directory: true, .. } if name == b"stale" => Some(Errno::EXDEV),
+            _ => None,
+        }
+    });
+    let store = Store::open_with(&OpenOptions::with(kernel), dir.at("dist")).unwrap();
+    assert_eq!(common::publish(&store, &[("a", "new")]).unwrap_err().outcome(), Outcome::Unknown);
+    drop(store);
+    dir.write("dist/stale/mine", "mine");
+    for command in [&["recover", "dist"][..], &["status", "dist"], &["begin", "dist"], &["publish", "dist", "src"]] {
+        let refused = dir.txfs(command).expect(7).says("dist/stale").says("the commit of generation 2 is made");
+        assert!(refused.err.contains("hint: ") && refused.err.contains("txfs recover --undo "), "{}", refused.err);
+        assert_eq!((dir.read("dist/a").as_str(), dir.at("dist/stale/x").exists()), ("new", false));
+    }
+    let object = &dir.txfs(["recover", "dist", "--json"]).expect(7).json()[0];
+    assert_eq!((&object["error"], &object["code"]), (&"unknown".into(), &7.into()));
+    dir.txfs(["recover", "dist", "--undo", "--skip-unknown"]).expect(2);
+    let undone = dir.txfs(["recover", "dist", "--undo", "--json"]).expect(0);
+    let undone = undone.says("txfs: recovered dist: rolled back the interrupted commit of generation 2");
+    assert_eq!((&undone.json()[0]["commit"], &undone.json()[0]["generation"]), (&"rolled-back".into(), &2.into()));
+    let now = ["a", "stale/x", "stale/mine"].map(|path| dir.read(&format!("dist/{path}")));
+    assert_eq!(now, ["old", "old", "mine"]);
+    assert_eq!(dir.txfs(["recover", "dist", "--undo"]).expect(0).err, "");
+    dir.txfs(["verify", "dist"]).expect(0);
+    dir.publish(&[("a", "newer"), ("stale/x", "old")]);
+    assert_eq!(dir.read("dist/a"), "newer");
+}
+
+#[test]
 fn a_killed_run_is_recovered_by_the_next_command_in_one_line() {
     let dir = Scratch::new();
     dir.publish(&[("a", "a")]);
@@ -452,12 +511,13 @@ fn a_commit_killed_at_any_moment_is_recovered_by_the_next_command() {
     let dir = Scratch::new();
     let fill = |content: &str| (0..400).for_each(|i| dir.write(&format!("src/{i}"), content));
     let mut seen = Vec::new();
-    for (i, content) in ["one", "two", "three", "four"].into_iter().enumerate() {
+    for (i, content) in ["one", "two", "three", "four", "five", "six"].into_iter().enumerate() {
         fill(content);
         let mut child = dir.start(["publish", "dist", "src"]);
-        let journal = dir.at(".dist.txfs/journal");
+        // Before the commit point, and after it.
+        let journal = dir.at([".dist.txfs/journal.new", ".dist.txfs/journal"][i % 2]);
         wait_for("the journal", || journal.exists() || child.try_wait().unwrap().is_some());
-        std::thread::sleep(Duration::from_micros(700 * i as u64));
+        std::thread::sleep(Duration::from_micros(350 * i as u64));
         let _ = child.kill();
         child.wait().unwrap();
         let status = dir.txfs(["status", "dist"]).expect(0);

@@ -44,6 +44,34 @@ fn the_first_commit_makes_the_output() {
 }
 
 #[test]
+fn a_commit_is_over_with_its_journal_in_place_and_is_settled_by_what_comes_after_it() {
+    type Settler = fn(&Store, &Path);
+    let settlers: [(&str, Settler); 4] = [
+        ("sweep", |store, _| assert!(store.sweep().unwrap().is_empty())),
+        ("begin", |store, _| drop(store.begin(BeginOptions::default()).unwrap())),
+        ("recover", |store, _| assert!(store.recover().unwrap().is_nothing(), "nobody has to be told")),
+        ("open", |_, out| drop(Store::open(out).unwrap())),
+    ];
+    let (_dir, out) = scratch();
+    let store = Store::open(&out).unwrap();
+    let state = store.state().to_path_buf();
+    for (generation, (what, settle)) in (1..).zip(settlers) {
+        let retired = state.join(format!("previous/{generation}/journal"));
+        publish(&store, &[("a", what)]).unwrap();
+        assert!(state.join("journal").exists() && !retired.exists(), "{what}");
+        assert!(!state.join("journal.new").exists() && !state.join("HEAD.new").exists(), "{what}");
+        assert_eq!(store.head().unwrap().unwrap().info.generation, generation, "{what}");
+        assert_eq!((read(&out, "a").as_str(), fs::read_dir(state.join("tx")).unwrap().count()), (what, 0));
+        assert!(store.verify().unwrap().is_empty(), "{what}");
+        settle(&store, &out);
+        assert!(!state.join("journal").exists() && retired.exists(), "{what}");
+        assert!(store.recover().unwrap().commit.is_none(), "{what}: once");
+        assert_eq!(store.head().unwrap().unwrap().info.generation, generation, "{what}");
+        assert_eq!(read(&out, "a"), what);
+    }
+}
+
+#[test]
 fn additions_replacements_and_removals_are_one_commit() {
     let (_dir, out) = scratch();
     let store = Store::open(&out).unwrap();

@@ -13,11 +13,14 @@ use std::sync::{Arc, Mutex};
 
 use common::faulty::{Call, Faulty};
 use common::tree::{Node, snapshot};
-use common::{Scratch, lenient, publish, read, state_of};
+use common::{Scratch, change_a_byte, lenient, publish, read, state_of};
 use nix::errno::Errno;
 use txfs::fs::linux::Without;
 use txfs::fs::{Fs, LinuxFs};
-use txfs::{Barriers, BeginOptions, Error, From, OpenOptions, Outcome, Store, Transaction};
+use txfs::{
+    Barriers, BeginOptions, Error, ErrorKind, From, OpenOptions, Outcome, RecoveredCommit, Store, Transaction,
+    TransactionId,
+};
 
 fn scratch() -> (Scratch, PathBuf) {
     let dir = common::fast_scratch();
@@ -64,36 +67,316 @@ fn expected() -> [BTreeMap<Vec<u8>, Node>; 2] {
     [old, snapshot(&out)]
 }
 
-#[test]
-fn a_failed_barrier_before_the_commit_point_discards_the_stage() {
-    let (_dir, out) = scratch();
-    let (kernel, arm) = nth(0, |call| *call == Call::SyncFs, Errno::EIO);
-    let store = Store::open_with(&OpenOptions::with(kernel), &out).unwrap();
-    publish(&store, &OLD).unwrap();
-    let before = snapshot(&out);
-    arm.store(true, Ordering::SeqCst);
-    let mut transaction = store.begin(BeginOptions::default()).unwrap();
+/// Publishes the old tree and settles it: what fails afterwards is the next commit's.
+fn publish_old<F: Fs>(store: &Store<F>) {
+    publish(store, &OLD).unwrap();
+    store.recover().unwrap();
+}
+
+/// A transaction with the new tree in its stage.
+fn begin_new<F: Fs>(store: &Store<F>, options: BeginOptions) -> Transaction<'_, F> {
+    let mut transaction = store.begin(options).unwrap();
     fill(&mut transaction);
-    let error = transaction.commit(&lenient()).unwrap_err();
-    assert!(matches!(error, Error::StageLost { .. }), "{error}");
-    assert_eq!((error.outcome(), snapshot(&out)), (Outcome::Unchanged, before));
-    assert!(transaction.commit(&lenient()).is_err(), "an fsync is never retried");
-    assert!(!transaction.stage().exists());
+    transaction
+}
+
+/// Which of these names the state directory has.
+fn left<'a>(out: &Path, names: &[&'a str]) -> Vec<&'a str> {
+    names.iter().copied().filter(|name| state_of(out).join(name).exists()).collect()
+}
+
+const OF_A_COMMIT: [&str; 4] = ["journal.new", "journal", "journal.undo", "HEAD.new"];
+
+/// As [`nth`], and every call while it is armed is noted.
+fn noting(
+    n: usize,
+    which: impl Fn(&Call) -> bool + Send + Sync + 'static,
+) -> (Faulty, Arc<AtomicBool>, Arc<Mutex<Vec<Call>>>) {
+    let calls = Arc::new(Mutex::new(Vec::new()));
+    let (seen, count) = (calls.clone(), AtomicUsize::new(0));
+    let (kernel, arm) = armed(move |call| {
+        seen.lock().unwrap().push(call.clone());
+        (which(call) && count.fetch_add(1, Ordering::SeqCst) == n).then_some(Errno::EIO)
+    });
+    (kernel, arm, calls)
+}
+
+/// That the journal is gone, durably, before `then` is.
+fn assert_taken_back(calls: &[Call], out: &Path, then: &str) {
+    let last = |wanted: Call| calls.iter().rposition(|call| *call == wanted).unwrap();
+    let removed = |name: &str| last(Call::RemoveFile { name: name.into() });
+    let durable = last(Call::SyncDir { ino: ino(&state_of(out)) });
+    assert!(removed("journal.new") < durable && durable < removed(then), "{then}: {calls:?}");
 }
 
 #[test]
-fn a_failed_barrier_at_the_commit_point_takes_the_journal_back() {
+fn a_failed_barrier_at_the_commit_point_takes_the_journal_back_and_discards_the_stage() {
     let (_dir, out) = scratch();
-    let (kernel, arm) = nth(0, |call| matches!(call, Call::SyncDir { .. }), Errno::EIO);
+    let (kernel, arm, calls) = noting(0, |call| *call == Call::SyncFs);
     let store = Store::open_with(&OpenOptions::with(kernel), &out).unwrap();
-    publish(&store, &OLD).unwrap();
+    publish_old(&store);
     let before = snapshot(&out);
+    let mut transaction = begin_new(&store, BeginOptions::default());
     arm.store(true, Ordering::SeqCst);
+    let error = transaction.commit(&lenient()).unwrap_err();
+    assert!(matches!(error, Error::StageLost { .. }), "{error}");
+    assert_eq!((error.outcome(), snapshot(&out)), (Outcome::Unchanged, before.clone()));
+    assert_eq!(left(&out, &OF_A_COMMIT), [""; 0]);
+    ["HEAD.new", "meta"].iter().for_each(|then| assert_taken_back(&calls.lock().unwrap(), &out, then));
+    assert!(transaction.commit(&lenient()).is_err(), "an fsync is never retried");
+    assert!(!transaction.stage().exists());
+    drop(transaction);
+    let store = Store::make(&OpenOptions::default(), &out).unwrap();
+    assert!(store.recover().unwrap().is_nothing());
+    assert_eq!(snapshot(&out), before);
+}
+
+#[test]
+fn a_journal_that_does_not_get_its_name_is_taken_back_and_can_be_committed_again() {
+    let [old, new] = expected();
+    let (_dir, out) = scratch();
+    let named = |call: &Call| matches!(call, Call::Rename { new_name, .. } if new_name == b"journal");
+    let (kernel, arm, calls) = noting(0, named);
+    let store = Store::open_with(&OpenOptions::with(kernel), &out).unwrap();
+    publish_old(&store);
+    let mut transaction = begin_new(&store, BeginOptions::default());
+    arm.store(true, Ordering::SeqCst);
+    let error = transaction.commit(&lenient()).unwrap_err();
+    assert!(matches!(error, Error::Io { .. }), "{error}");
+    assert_eq!((error.outcome(), snapshot(&out)), (Outcome::Unchanged, old));
+    assert_eq!(left(&out, &OF_A_COMMIT), [""; 0]);
+    assert_taken_back(&calls.lock().unwrap(), &out, "HEAD.new");
+    transaction.commit(&lenient()).unwrap();
+    assert_eq!(snapshot(&out), new);
+}
+
+/// What a crash, or an error that memory forgets, may have left on the medium of what the barrier was for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Medium {
+    Whole,
+    /// A byte of a staged file is another.
+    Lacks,
+}
+
+/// Holds recovery against one generation, and whether what is left of the transaction is gone.
+fn recovers_to(out: &Path, tree: &BTreeMap<Vec<u8>, Node>, what: &str) {
+    let store = Store::open(out).unwrap_or_else(|error| panic!("{what}: {error}"));
+    assert_eq!(snapshot(out), *tree, "{what}");
+    assert_eq!(left(out, &OF_A_COMMIT), [""; 0], "{what}");
+    assert_eq!(fs::read_dir(state_of(out).join("tx")).unwrap().count(), 0, "{what}");
+    assert!(store.recover().unwrap().is_nothing(), "{what}");
+    publish(&store, &[("next", "n")]).unwrap_or_else(|error| panic!("{what}: next: {error}"));
+}
+
+#[test]
+fn a_journal_that_cannot_be_taken_back_is_an_unknown_outcome_and_recovery_asks_the_medium() {
+    let [old, new] = expected();
+    let remove = |call: &Call| matches!(call, Call::RemoveFile { name } if name == b"journal.new");
+    let sync = |call: &Call| matches!(call, Call::SyncDir { .. });
+    type Fails = fn(&Call) -> bool;
+    let cases: [(Fails, &[&str], Medium, _); 3] = [
+        (remove, &["journal.new"], Medium::Whole, &new),
+        (remove, &["journal.new"], Medium::Lacks, &old),
+        // Gone it is, and may come back.
+        (sync, &[], Medium::Whole, &old),
+    ];
+    for (fails, stays, medium, expected) in cases {
+        let what = format!("{stays:?} stays, {medium:?}");
+        let (_dir, out) = scratch();
+        let failed = AtomicBool::new(false);
+        let (kernel, arm) = armed(move |call| {
+            let barrier = *call == Call::SyncFs && !failed.swap(true, Ordering::SeqCst);
+            (barrier || failed.load(Ordering::SeqCst) && fails(call)).then_some(Errno::EIO)
+        });
+        let store = Store::open_with(&OpenOptions::with(kernel), &out).unwrap();
+        publish_old(&store);
+        let mut transaction = begin_new(&store, BeginOptions::default());
+        arm.store(true, Ordering::SeqCst);
+        let error = transaction.commit(&lenient()).unwrap_err();
+        assert!(matches!(error, Error::OutcomeUnknown { .. }), "{what}: {error}");
+        assert_eq!((error.outcome(), snapshot(&out)), (Outcome::Unknown, old.clone()), "{what}");
+        assert_eq!(left(&out, &["journal.new", "journal"]), stays, "{what}");
+        assert!(transaction.commit(&lenient()).is_err(), "{what}: it belongs to recovery");
+        let stage = transaction.stage();
+        drop(transaction);
+        drop(store);
+        if medium == Medium::Lacks {
+            change_a_byte(&stage.join("fresh/y"));
+        }
+        recovers_to(&out, expected, &what);
+    }
+}
+
+/// A commit of which everything is durable, and whose process dies before its journal has its name.
+fn leave_intent(out: &Path, fill: impl FnOnce(&mut Transaction<'_, Faulty>)) -> PathBuf {
+    let dead = AtomicBool::new(false);
+    let kernel = Faulty::new(move |call| {
+        dead.fetch_or(matches!(call, Call::Rename { name, .. } if name == b"journal.new"), Ordering::SeqCst);
+        dead.load(Ordering::SeqCst).then_some(Errno::EIO)
+    });
+    let store = Store::open_with(&OpenOptions::with(kernel), out).unwrap();
     let mut transaction = store.begin(BeginOptions::default()).unwrap();
     fill(&mut transaction);
-    let error = transaction.commit(&lenient()).unwrap_err();
-    assert_eq!((error.outcome(), snapshot(&out)), (Outcome::Unchanged, before), "{error}");
-    assert!(!state_of(&out).join("journal").exists());
+    assert_eq!(transaction.commit(&lenient()).unwrap_err().outcome(), Outcome::Unknown);
+    assert_eq!(left(out, &OF_A_COMMIT), ["journal.new", "HEAD.new"]);
+    transaction.stage()
+}
+
+#[test]
+fn a_commit_whose_journal_has_no_name_is_carried_out_when_all_of_it_is_on_the_medium() {
+    let [old, new] = expected();
+    // The first generation is the stage itself, moved as one.
+    for first in [false, true] {
+        for medium in [Medium::Whole, Medium::Lacks] {
+            let what = format!("first: {first}, {medium:?}");
+            let (_dir, out) = scratch();
+            if !first {
+                publish_old(&Store::open(&out).unwrap());
+            }
+            let stage = leave_intent(&out, fill);
+            if medium == Medium::Lacks {
+                change_a_byte(&stage.join("fresh/y"));
+            }
+            let expected = match medium {
+                Medium::Whole => &new,
+                Medium::Lacks if first => &BTreeMap::new(),
+                Medium::Lacks => &old,
+            };
+            recovers_to(&out, expected, &what);
+        }
+    }
+}
+
+#[test]
+fn a_commit_whose_journal_has_no_name_is_discarded_when_what_it_appended_to_the_manifest_is_not_on_the_medium() {
+    for damaged in ["nothing", "a leaf", "the root"] {
+        let (_dir, out) = scratch();
+        let fill = |content: &str, transaction: &mut Transaction<'_, Faulty>| {
+            (0..2000).for_each(|n| transaction.write(format!("{n:04}"), "same").unwrap());
+            transaction.write("1000", content).unwrap();
+        };
+        let store = Store::open_with(&OpenOptions::with(Faulty::new(|_| None)), &out).unwrap();
+        let mut transaction = store.begin(BeginOptions::default()).unwrap();
+        fill("old", &mut transaction);
+        transaction.commit(&lenient()).unwrap();
+        store.recover().unwrap();
+        let manifest = state_of(&out).join("manifests/1");
+        let before = fs::metadata(&manifest).unwrap().len();
+        leave_intent(&out, |transaction| fill("new!", transaction));
+        assert_eq!(fs::read_dir(manifest.parent().unwrap()).unwrap().count(), 1, "it was appended to");
+        let mut bytes = fs::read(&manifest).unwrap();
+        match damaged {
+            // What is appended begins at a block of its own, and the root comes last.
+            "a leaf" => bytes[before.next_multiple_of(4096) as usize] ^= 1,
+            "the root" => *bytes.last_mut().unwrap() ^= 1,
+            _ => {}
+        }
+        fs::write(&manifest, bytes).unwrap();
+        let store = Store::open(&out).unwrap();
+        let (generation, content) = if damaged == "nothing" { (2, "new!") } else { (1, "old") };
+        assert_eq!(store.head().unwrap().unwrap().info.generation, generation, "{damaged}");
+        assert_eq!(read(&out, "1000"), content, "{damaged}");
+        assert!(store.verify().unwrap().is_empty(), "{damaged}");
+    }
+}
+
+/// The calls of a recovery that meets no error.
+fn recovering(out: &Path) -> Vec<Call> {
+    let (kernel, arm, calls) = noting(usize::MAX, |_| true);
+    let store = Store::make(&OpenOptions::with(kernel), out).unwrap();
+    arm.store(true, Ordering::SeqCst);
+    store.recover().unwrap();
+    arm.store(false, Ordering::SeqCst);
+    std::mem::take(&mut *calls.lock().unwrap())
+}
+
+fn first(calls: &[Call], wanted: impl Fn(&Call) -> bool) -> usize {
+    calls.iter().position(wanted).unwrap_or_else(|| panic!("{calls:?}"))
+}
+
+#[test]
+fn recovery_reads_all_that_a_journal_without_its_name_names_from_the_medium_before_it_acts() {
+    let (_dir, out) = scratch();
+    publish_old(&Store::open(&out).unwrap());
+    let stage = leave_intent(&out, fill);
+    let state = state_of(&out);
+    let own = ["journal.new", "manifests/2"].map(|name| ino(&state.join(name)));
+    let staged = ["a", "b", "fresh/y", "z.html"].map(|path| ino(&stage.join(path)));
+    let calls = recovering(&out);
+    let acts = first(&calls, |call| matches!(call, Call::Rename { .. } | Call::RemoveFile { .. }));
+    let synced = first(&calls, |call| *call == Call::SyncFs);
+    for ino in own.into_iter().chain(staged) {
+        let read = first(&calls, |call| *call == Call::DropCached { ino });
+        assert!(synced < read && read < acts, "what is dirty goes to the medium, and is read from there: {calls:?}");
+    }
+}
+
+#[test]
+fn what_is_no_commit_is_durably_gone_before_its_stage_goes() {
+    let (_dir, out) = scratch();
+    publish_old(&Store::open(&out).unwrap());
+    leave_intent(&out, fill);
+    let journal = state_of(&out).join("journal.new");
+    let whole = fs::read(&journal).unwrap();
+    fs::write(&journal, &whole[..whole.len() - 1]).unwrap();
+    let calls = recovering(&out);
+    ["HEAD.new", "meta"].iter().for_each(|then| assert_taken_back(&calls, &out, then));
+}
+
+#[test]
+fn an_undoing_is_durably_intended_before_recovery_goes_on_with_it() {
+    let (_dir, out) = scratch();
+    publish_old(&Store::open(&out).unwrap());
+    cut_short(&out, BeginOptions::default(), 2, true);
+    let calls = recovering(&out);
+    let confirmed = first(&calls, |call| *call == Call::SyncDir { ino: ino(&state_of(&out)) });
+    assert!(confirmed < first(&calls, |call| matches!(call, Call::Rename { .. })), "{calls:?}");
+}
+
+#[test]
+fn what_cannot_be_read_is_no_reason_to_discard_a_commit() {
+    let [_, new] = expected();
+    let mut failed = 0;
+    for call in ["stat", "open_dir", "list", "read", "past the cache"] {
+        for n in 0.. {
+            let (_dir, out) = scratch();
+            publish_old(&Store::open(&out).unwrap());
+            leave_intent(&out, fill);
+            let is_this = move |asked: &Call| match asked {
+                Call::DropCached { .. } => call == "past the cache",
+                asked => *asked == Call::Read(call),
+            };
+            let (kernel, arm) = nth(n, is_this, Errno::EIO);
+            let store = Store::make(&OpenOptions::with(kernel), &out).unwrap();
+            arm.store(true, Ordering::SeqCst);
+            let recovered = store.recover();
+            arm.store(false, Ordering::SeqCst);
+            failed += usize::from(recovered.is_err());
+            recovers_to(&out, &new, &format!("{call} {n}: {recovered:?}"));
+            if recovered.is_ok_and(|recovered| recovered.warnings.is_empty()) {
+                break;
+            }
+        }
+    }
+    assert!(failed > 20, "{failed}");
+}
+
+#[test]
+fn who_says_so_gives_up_a_commit_that_cannot_be_read_and_has_not_begun() {
+    let [old, _] = expected();
+    type Recover = fn(&Store<Faulty>) -> txfs::Result<txfs::Recovered>;
+    let manners: [Recover; 2] = [Store::recover_skipping_unknown, Store::recover_undoing];
+    for recover in manners {
+        let (_dir, out) = scratch();
+        publish_old(&Store::open(&out).unwrap());
+        leave_intent(&out, fill);
+        let kernel = Faulty::new(|call| matches!(call, Call::DropCached { .. }).then_some(Errno::EIO));
+        let store = Store::make(&OpenOptions::with(kernel), &out).unwrap();
+        assert!(matches!(store.recover(), Err(Error::Io { .. })));
+        assert_eq!((left(&out, &["journal.new"]), snapshot(&out)), (vec!["journal.new"], old.clone()));
+        assert_eq!(recover(&store).unwrap().commit, Some(RecoveredCommit::Discarded));
+        recovers_to(&out, &old, "given up");
+    }
 }
 
 #[test]
@@ -128,21 +411,86 @@ fn an_unknown_outcome_keeps_what_recovery_needs_when_the_transaction_is_dropped(
     assert_eq!(snapshot(&out), new);
 }
 
+/// What settles the commit before it: each is given the number of a transaction that was open before that commit.
+type Settler = fn(&Store<Faulty>, TransactionId) -> txfs::Result<()>;
+
 #[test]
-fn a_failed_last_barrier_is_an_unknown_outcome_and_keeps_what_was_displaced() {
-    let (_dir, out) = scratch();
-    let (kernel, arm) = nth(1, |call| *call == Call::SyncFs, Errno::EIO);
-    let store = Store::open_with(&OpenOptions::with(kernel), &out).unwrap();
-    publish(&store, &OLD).unwrap();
-    arm.store(true, Ordering::SeqCst);
-    let mut transaction = store.begin(BeginOptions::default()).unwrap();
-    fill(&mut transaction);
-    let error = transaction.commit(&lenient()).unwrap_err();
-    assert_eq!(error.outcome(), Outcome::Unknown, "{error}");
-    drop(transaction);
-    Store::open(&out).unwrap();
-    assert_eq!(read(&out, "a"), "new!");
-    assert_eq!(read(&state_of(&out), "previous/2/stage/a"), "old", "the next commit may still need it");
+fn a_failed_barrier_after_a_commit_is_an_error_of_whatever_settles_it_and_the_commit_stands() {
+    let [_, new] = expected();
+    let settlers: [(&str, Settler); 5] = [
+        ("begin", |store, _| store.begin(BeginOptions::default()).map(drop)),
+        ("sweep", |store, _| store.sweep().map(drop)),
+        ("recover", |store, _| store.recover().map(drop)),
+        ("abort", |store, other| store.resume(other)?.abort()),
+        ("undo", |store, _| store.recover_undoing().map(drop)),
+    ];
+    for (what, settle) in settlers {
+        // The store that made the commit, and another one that looks at all of it.
+        for own in [true, false] {
+            let what = format!("{what}, own: {own}");
+            let (_dir, out) = scratch();
+            let (kernel, arm) = nth(0, |call| *call == Call::SyncFs, Errno::EIO);
+            let store = Store::open_with(&OpenOptions::with(kernel.clone()), &out).unwrap();
+            publish_old(&store);
+            let other = begin_new(&store, BeginOptions::default().detached(true)).id();
+            begin_new(&store, BeginOptions::default()).commit(&lenient()).unwrap();
+            let store = if own { store } else { Store::make(&OpenOptions::with(kernel), &out).unwrap() };
+            arm.store(true, Ordering::SeqCst);
+            let error = settle(&store, other).expect_err(&what);
+            arm.store(false, Ordering::SeqCst);
+            assert!(error.to_string().contains("cannot make durable"), "{what}: {error}");
+            assert!(!own || matches!(error, Error::Io { .. }), "{what}: {error}");
+            assert_eq!(snapshot(&out), new, "{what}");
+            assert_eq!(left(&out, &["journal", "previous/2/journal"]), ["journal"], "{what}");
+            assert!(store.verify().unwrap().is_empty(), "{what}");
+            assert_eq!(read(&state_of(&out), "previous/2/stage/a"), "old", "{what}: the next commit may still need it");
+            let recovered = store.recover().unwrap();
+            assert_eq!(recovered.commit, Some(RecoveredCommit::Settled { generation: 2 }), "{what}");
+            assert!(recovered.is_nothing() && recovered.warnings.is_empty(), "{what}: {recovered:?}");
+            assert_eq!(snapshot(&out), new, "{what}");
+            assert_eq!(left(&out, &["journal", "previous/2/journal"]), ["previous/2/journal"], "{what}");
+        }
+    }
+}
+
+/// Every changing call after a commit fails, or is the last one of a process that is killed: the commit stands.
+#[test]
+fn whichever_call_of_settling_fails_the_commit_stands() {
+    let [_, new] = expected();
+    let mut fired = 0;
+    for (barriers, dies) in [(Barriers::Whole, false), (Barriers::Single, false), (Barriers::Single, true)] {
+        for n in 0.. {
+            let what = format!("{barriers:?}, dies: {dies}, call {n}");
+            let (_dir, out) = scratch();
+            let hit = Arc::new(AtomicBool::new(false));
+            let (count, seen) = (AtomicUsize::new(0), hit.clone());
+            let (kernel, arm) = armed(move |_| {
+                let number = count.fetch_add(1, Ordering::SeqCst);
+                let this = number == n || dies && number > n;
+                seen.fetch_or(this, Ordering::SeqCst);
+                this.then_some(Errno::EIO)
+            });
+            let store = Store::open_with(&OpenOptions::with(kernel).barriers(barriers), &out).unwrap();
+            publish_old(&store);
+            begin_new(&store, BeginOptions::default()).commit(&lenient()).unwrap();
+            arm.store(true, Ordering::SeqCst);
+            let settled = store.sweep();
+            arm.store(false, Ordering::SeqCst);
+            assert_eq!(snapshot(&out), new, "{what}: {settled:?}");
+            assert_eq!(left(&out, &["journal", "previous/2/journal"]).len(), 1, "{what}: {settled:?}");
+            drop(store);
+            let store = Store::open(&out).unwrap_or_else(|error| panic!("{what}: {error}"));
+            assert_eq!(left(&out, &["journal", "previous/2/journal"]), ["previous/2/journal"], "{what}");
+            assert!(snapshot(&out) == new && store.verify().unwrap().is_empty(), "{what}");
+            assert!(store.recover().unwrap().is_nothing(), "{what}");
+            publish(&store, &[("next", "n")]).unwrap_or_else(|error| panic!("{what}: next: {error}"));
+            if !hit.load(Ordering::SeqCst) {
+                break;
+            }
+            fired += 1;
+        }
+    }
+    assert!(fired > 50, "{fired}");
 }
 
 #[test]
@@ -162,8 +510,8 @@ fn directories_that_cannot_be_renamed_are_taken_apart() {
     assert_eq!(snapshot(&out), new, "modes included");
 }
 
-/// What each synced inode was, in order, and the renames between.
-fn synced_one_by_one(out: &Path, fill: impl FnOnce(&mut Transaction<'_, Faulty>)) -> (Vec<Call>, PathBuf) {
+/// What each synced inode was, in order, and the renames between: of a commit, and of settling it.
+fn synced_one_by_one(out: &Path, fill: impl FnOnce(&mut Transaction<'_, Faulty>)) -> [Vec<Call>; 2] {
     let calls = Arc::new(Mutex::new(Vec::new()));
     let seen = calls.clone();
     let (kernel, arm) = armed(move |call| {
@@ -176,11 +524,17 @@ fn synced_one_by_one(out: &Path, fill: impl FnOnce(&mut Transaction<'_, Faulty>)
     let store = Store::open_with(&OpenOptions::with(kernel).barriers(Barriers::Single), out).unwrap();
     let mut transaction = store.begin(BeginOptions::default()).unwrap();
     fill(&mut transaction);
-    let stage = transaction.stage();
     arm.store(true, Ordering::SeqCst);
     transaction.commit(&lenient()).unwrap();
+    let committed = std::mem::take(&mut *calls.lock().unwrap());
+    store.recover().unwrap();
     arm.store(false, Ordering::SeqCst);
-    (std::mem::take(&mut *calls.lock().unwrap()), stage)
+    let settled = std::mem::take(&mut *calls.lock().unwrap());
+    [committed, settled]
+}
+
+fn is_sync(call: &Call) -> bool {
+    matches!(call, Call::SyncFile { .. } | Call::SyncDir { .. } | Call::SyncFs)
 }
 
 fn ino(path: &Path) -> u64 {
@@ -188,19 +542,19 @@ fn ino(path: &Path) -> u64 {
 }
 
 #[test]
-fn one_by_one_everything_that_the_journal_names_is_synced_before_it_has_its_name() {
+fn one_by_one_all_that_the_journal_names_is_synced_before_it_has_its_name_and_what_was_done_before_it_is_retired() {
     let (_dir, out) = scratch();
-    publish(&Store::open(&out).unwrap(), &OLD).unwrap();
+    publish_old(&Store::open(&out).unwrap());
     let state = state_of(&out);
-    let mut directories = vec![ino(&state.join("manifests")), ino(&state.join("tx"))];
-    let (calls, _) = synced_one_by_one(&out, |transaction| {
+    let mut directories = vec![ino(&state), ino(&state.join("manifests")), ino(&state.join("tx"))];
+    let [committed, settled] = synced_one_by_one(&out, |transaction| {
         fill(transaction);
         let stage = transaction.stage();
         let transaction = stage.parent().unwrap();
         directories.extend([ino(&stage), ino(&stage.join("fresh")), ino(transaction)]);
     });
     let named = |call: &Call| matches!(call, Call::Rename { new_name, .. } if new_name == b"journal");
-    let (before, after) = calls.split_at(calls.iter().position(named).unwrap());
+    let (before, after) = committed.split_at(committed.iter().position(named).unwrap());
     let files: Vec<u64> = ["a", "b", "fresh/y", "z.html"].map(|path| ino(&out.join(path))).into();
     let own = ["HEAD", "manifests/2", "previous/2/journal"].map(|path| ino(&state.join(path)));
     for ino in files.into_iter().chain(own) {
@@ -209,11 +563,13 @@ fn one_by_one_everything_that_the_journal_names_is_synced_before_it_has_its_name
     for ino in directories {
         assert!(before.contains(&Call::SyncDir { ino }), "{before:?}");
     }
-    assert_eq!(before.len(), 7 + 5, "nothing else: {before:?}");
-    assert_eq!(after[1], Call::SyncDir { ino: ino(&state) }, "barrier 2");
-    let applied = after.iter().rposition(|call| matches!(call, Call::Rename { new_name, .. } if new_name == b"HEAD"));
-    let settled = |call: &Call| matches!(call, Call::Rename { new_name, .. } if new_name == b"2");
-    let last = &after[applied.unwrap() + 1..after.iter().position(settled).unwrap()];
+    assert_eq!(before.len(), 7 + 6, "nothing else: {before:?}");
+    assert!(!after.iter().any(is_sync), "the caller waits for one barrier: {after:?}");
+    let applied = after.iter().position(|call| matches!(call, Call::Rename { new_name, .. } if new_name == b"HEAD"));
+    let shelved = after.iter().position(|call| matches!(call, Call::Rename { new_name, .. } if new_name == b"2"));
+    assert!(applied.unwrap() < shelved.unwrap(), "{after:?}");
+    let (retired, synced) = settled.split_last().unwrap();
+    assert!(named(retired), "what comes last retires the journal: {settled:?}");
     let previous = state.join("previous/2");
     let ends = [
         state.clone(),
@@ -224,9 +580,9 @@ fn one_by_one_everything_that_the_journal_names_is_synced_before_it_has_its_name
         previous.join("removed"),
     ];
     for end in &ends {
-        assert!(last.contains(&Call::SyncDir { ino: ino(end) }), "{}: {last:?}", end.display());
+        assert!(synced.contains(&Call::SyncDir { ino: ino(end) }), "{}: {synced:?}", end.display());
     }
-    assert_eq!(last.len(), ends.len(), "nothing else: {last:?}");
+    assert_eq!(synced.len(), ends.len(), "nothing else: {synced:?}");
 }
 
 #[test]
@@ -234,51 +590,44 @@ fn an_error_of_any_fsync_before_the_commit_point_discards_the_stage() {
     let mut fired = 0;
     for n in 0.. {
         let (_dir, out) = scratch();
-        publish(&Store::open(&out).unwrap(), &OLD).unwrap();
+        publish_old(&Store::open(&out).unwrap());
         let before = snapshot(&out);
         let (count, named) = (AtomicUsize::new(0), AtomicBool::new(false));
         let (kernel, arm) = armed(move |call| {
             named.fetch_or(matches!(call, Call::Rename { .. }), Ordering::SeqCst);
-            let sync = matches!(call, Call::SyncFile { .. } | Call::SyncDir { .. } | Call::SyncFs);
-            let hit = sync && !named.load(Ordering::SeqCst) && count.fetch_add(1, Ordering::SeqCst) == n;
+            let hit = is_sync(call) && !named.load(Ordering::SeqCst) && count.fetch_add(1, Ordering::SeqCst) == n;
             hit.then_some(Errno::EIO)
         });
         let options = OpenOptions::with(kernel).barriers(Barriers::Single);
         let store = Store::open_with(&options, &out).unwrap();
-        let mut transaction = store.begin(BeginOptions::default()).unwrap();
-        fill(&mut transaction);
+        let mut transaction = begin_new(&store, BeginOptions::default());
         arm.store(true, Ordering::SeqCst);
         let Err(error) = transaction.commit(&lenient()) else { break };
         assert!(matches!(error, Error::StageLost { .. }), "fsync {n}: {error}");
         assert_eq!((error.outcome(), snapshot(&out)), (Outcome::Unchanged, before), "fsync {n}");
-        assert!(!transaction.stage().exists() && !state_of(&out).join("journal").exists());
+        assert!(!transaction.stage().exists(), "fsync {n}");
+        assert_eq!(left(&out, &OF_A_COMMIT), [""; 0], "fsync {n}");
         fired += 1;
     }
-    assert_eq!(fired, 12);
+    assert_eq!(fired, 13);
 }
 
 #[test]
-fn an_error_of_any_fsync_after_the_operations_is_an_unknown_outcome() {
+fn an_error_of_any_fsync_after_the_operations_is_an_error_of_settling_and_the_journal_stays() {
     let mut fired = 0;
     for n in 0.. {
         let (_dir, out) = scratch();
-        publish(&Store::open(&out).unwrap(), &OLD).unwrap();
-        let (count, done) = (AtomicUsize::new(0), AtomicBool::new(false));
-        let (kernel, arm) = armed(move |call| {
-            done.fetch_or(matches!(call, Call::Rename { new_name, .. } if new_name == b"HEAD"), Ordering::SeqCst);
-            let sync = matches!(call, Call::SyncDir { .. } | Call::SyncFs) && done.load(Ordering::SeqCst);
-            (sync && count.fetch_add(1, Ordering::SeqCst) == n).then_some(Errno::EIO)
-        });
+        publish_old(&Store::open(&out).unwrap());
+        let (kernel, arm) = nth(n, is_sync, Errno::EIO);
         let options = OpenOptions::with(kernel).barriers(Barriers::Single);
         let store = Store::open_with(&options, &out).unwrap();
-        let mut transaction = store.begin(BeginOptions::default()).unwrap();
-        fill(&mut transaction);
+        begin_new(&store, BeginOptions::default()).commit(&lenient()).unwrap();
         arm.store(true, Ordering::SeqCst);
-        let Err(error) = transaction.commit(&lenient()) else { break };
-        assert_eq!(error.outcome(), Outcome::Unknown, "fsync {n}: {error}");
-        drop(transaction);
-        assert!(Store::open(&out).unwrap().verify().unwrap().is_empty());
-        assert_eq!(read(&out, "a"), "new!");
+        let Err(error) = store.begin(BeginOptions::default()) else { break };
+        assert!(matches!(error, Error::Io { .. }), "fsync {n}: {error}");
+        assert_eq!(left(&out, &["journal", "previous/2/journal"]), ["journal"], "fsync {n}");
+        assert!(Store::open(&out).unwrap().verify().unwrap().is_empty(), "fsync {n}");
+        assert_eq!(read(&out, "a"), "new!", "fsync {n}");
         fired += 1;
     }
     assert_eq!(fired, 6);
@@ -660,6 +1009,65 @@ fn recovery_that_meets_an_error_is_whole_or_says_so() {
 }
 
 #[test]
+fn a_commit_that_recovery_cannot_carry_out_is_unfinished_until_it_can_or_is_undone() {
+    let [old, new] = expected();
+    for undo in [false, true] {
+        let (_dir, out) = scratch();
+        publish_old(&Store::open(&out).unwrap());
+        cut_short(&out, BeginOptions::default(), 2, false);
+        let kernel =
+            Faulty::new(|call| matches!(call, Call::Rename { name, .. } if name == b"z.html").then_some(Errno::EACCES));
+        for _ in 0..2 {
+            let error = Store::open_with(&OpenOptions::with(kernel.clone()), &out).unwrap_err();
+            assert!(matches!(error, Error::Unfinished { generation: 2, .. }), "{error}");
+            assert_eq!((error.kind(), error.outcome()), (ErrorKind::Unknown, Outcome::Unknown), "{error}");
+            let hint = error.hint().unwrap();
+            assert!(hint.contains("txfs recover ") && hint.contains("--undo"), "{hint}");
+            // Whoever made it may have been told of success: nothing is undone that was not asked for.
+            assert_eq!((read(&out, "b"), read(&out, "z.html")), ("new!".into(), "old".into()));
+            assert_eq!(left(&out, &["journal", "journal.undo"]), ["journal"]);
+        }
+        let store = Store::make(&OpenOptions::default(), &out).unwrap();
+        let recovered = if undo { store.recover_undoing() } else { store.recover() }.unwrap();
+        if undo {
+            assert_eq!(recovered.commit, Some(RecoveredCommit::RolledBack { generation: 2 }));
+        } else {
+            let forward = matches!(recovered.commit, Some(RecoveredCommit::RolledForward { generation: 2, .. }));
+            assert!(forward, "{recovered:?}");
+        }
+        recovers_to(&out, if undo { &old } else { &new }, &format!("undo: {undo}"));
+    }
+}
+
+#[test]
+fn an_undoing_that_was_asked_for_and_dies_at_any_call_is_whole() {
+    let [old, new] = expected();
+    let (mut back, mut forward) = (0, 0);
+    for n in 0.. {
+        let (_dir, out) = scratch();
+        publish_old(&Store::open(&out).unwrap());
+        cut_short(&out, BeginOptions::default(), 3, false);
+        let count = AtomicUsize::new(0);
+        let (kernel, arm) = armed(move |_| (count.fetch_add(1, Ordering::SeqCst) >= n).then_some(Errno::EIO));
+        let store = Store::make(&OpenOptions::with(kernel), &out).unwrap();
+        arm.store(true, Ordering::SeqCst);
+        let undone = store.recover_undoing();
+        let intended = state_of(&out).join("journal.undo").exists();
+        Store::open(&out).unwrap_or_else(|error| panic!("dead at call {n}: {undone:?}: {error}"));
+        let after = snapshot(&out);
+        // Until undoing is intended the commit is what it was: one that recovery carries out.
+        let expected = if undone.is_ok() || intended { &old } else { &new };
+        assert!(after == *expected || after == old, "dead at call {n}: {undone:?}: {after:?}");
+        *(if after == old { &mut back } else { &mut forward }) += 1;
+        recovers_to(&out, &after, &format!("dead at call {n}"));
+        if undone.is_ok_and(|undone| undone.warnings.is_empty()) {
+            break;
+        }
+    }
+    assert!(back > 5 && forward > 5, "{back} times undone, {forward} times carried out");
+}
+
+#[test]
 fn making_a_store_can_be_tried_again_wherever_it_failed() {
     for call in ["create_file", "make_dir", "write", "remove_file"] {
         for n in 0..12 {
@@ -729,4 +1137,121 @@ fn a_probe_that_is_denied_says_nothing_about_the_file_system() {
     arm.store(true, Ordering::SeqCst);
     assert!(Store::open_with(&OpenOptions::with(kernel), &out).is_err());
     assert!(Store::open(&out).unwrap().capabilities().exchange);
+}
+
+/// Barrier 1 fails, and so does making durable that the journal is gone. The transaction is a detached one.
+#[test]
+fn a_stage_whose_barrier_failed_cannot_be_committed_again_where_its_journal_could_not_be_withdrawn() {
+    let (_dir, out) = scratch();
+    publish(&Store::open(&out).unwrap(), &[("a", "old")]).unwrap();
+    Store::open(&out).unwrap();
+    let armed = Arc::new(AtomicBool::new(false));
+    let on = armed.clone();
+    let kernel = Faulty::new(move |call| {
+        (on.load(Ordering::SeqCst) && matches!(call, Call::SyncFs | Call::SyncDir { .. })).then_some(Errno::EIO)
+    });
+    let store = Store::open_with(&OpenOptions::with(kernel), &out).unwrap();
+    let mut transaction = store.begin(BeginOptions::default().detached(true)).unwrap();
+    let id = transaction.id();
+    transaction.write("a", "new").unwrap();
+    armed.store(true, Ordering::SeqCst);
+    assert_eq!(transaction.commit(&lenient()).unwrap_err().outcome(), Outcome::Unknown);
+    drop(transaction);
+    let store = Store::open(&out).unwrap();
+    assert_eq!(read(&out, "a"), "old");
+    assert!(store.resume(id).is_err(), "an fsync is never retried: the kernel forgets the error");
+}
+
+/// Recovery finds that the medium lacks something and removes the journal; then it fails, or is killed.
+#[test]
+fn a_stage_that_the_medium_lacks_cannot_be_committed_again_wherever_discarding_it_failed() {
+    for n in 0.. {
+        let (_dir, out) = scratch();
+        publish(&Store::open(&out).unwrap(), &[("a", "old")]).unwrap();
+        let dead = AtomicBool::new(false);
+        let kernel = Faulty::new(move |call| {
+            dead.fetch_or(matches!(call, Call::Rename { name, .. } if name == b"journal.new"), Ordering::SeqCst);
+            dead.load(Ordering::SeqCst).then_some(Errno::EIO)
+        });
+        let store = Store::open_with(&OpenOptions::with(kernel), &out).unwrap();
+        let mut transaction = store.begin(BeginOptions::default().detached(true)).unwrap();
+        let id = transaction.id();
+        transaction.write("a", "new").unwrap();
+        transaction.commit(&lenient()).unwrap_err();
+        change_a_byte(&transaction.stage().join("a"));
+        drop(transaction);
+        let count = AtomicUsize::new(0);
+        let kernel = Faulty::new(move |call| {
+            let changes = !matches!(call, Call::Read(_));
+            (changes && count.fetch_add(1, Ordering::SeqCst) >= n).then_some(Errno::EIO)
+        });
+        let store = Store::make(&OpenOptions::with(kernel), &out).unwrap();
+        let done = store.recover().is_ok_and(|recovered| recovered.warnings.is_empty());
+        let store = Store::open(&out).unwrap();
+        assert!(store.resume(id).is_err(), "dead at call {n}: the damaged stage is open");
+        if done {
+            break;
+        }
+    }
+}
+
+/// The settled journal cannot be moved (a warning); the commit goes on, and at its own failure takes that journal away.
+#[test]
+fn the_journal_of_the_commit_before_is_never_lost_by_the_next_commit() {
+    for named in [false, true] {
+        let (_dir, out) = scratch();
+        let armed = Arc::new(AtomicBool::new(false));
+        let on = armed.clone();
+        let kernel = Faulty::new(move |call| {
+            let Call::Rename { name, .. } = call else { return None };
+            let fails = name == b"journal" || !named && name == b"journal.new";
+            (on.load(Ordering::SeqCst) && fails).then_some(Errno::EIO)
+        });
+        let store = Store::open_with(&OpenOptions::with(kernel), &out).unwrap();
+        publish(&store, &[("a", "1"), ("gone", "1")]).unwrap();
+        publish(&store, &[("a", "2")]).unwrap();
+        armed.store(true, Ordering::SeqCst);
+        let result = publish(&store, &[("a", "3")]);
+        armed.store(false, Ordering::SeqCst);
+        let what = format!("named: {named}: {:?}", result.map(|committed| committed.generation));
+        let store = Store::open(&out).unwrap();
+        for content in ["4", "5"] {
+            publish(&store, &[("a", content)]).unwrap();
+        }
+        assert!(!state_of(&out).join("rescued").exists(), "{what}: what is ours was moved aside as somebody else's");
+    }
+}
+
+/// A look for `journal.new` after everything was carried out.
+#[test]
+fn an_error_that_says_unchanged_is_not_told_after_recovery_has_changed_the_output() {
+    for n in 0.. {
+        let (_dir, out) = scratch();
+        publish(&Store::open(&out).unwrap(), &[("a", "old"), ("b", "old")]).unwrap();
+        let dead = AtomicBool::new(false);
+        let kernel = Faulty::new(move |call| {
+            dead.fetch_or(matches!(call, Call::Rename { name, .. } if name == b"b"), Ordering::SeqCst);
+            dead.load(Ordering::SeqCst).then_some(Errno::EIO)
+        });
+        publish(&Store::open_with(&OpenOptions::with(kernel), &out).unwrap(), &[("a", "new"), ("b", "new")])
+            .unwrap_err();
+        let (count, hit) = (AtomicUsize::new(0), Arc::new(AtomicBool::new(false)));
+        let met = hit.clone();
+        let kernel = Faulty::new(move |call| {
+            let this = *call == Call::Read("stat") && count.fetch_add(1, Ordering::SeqCst) == n;
+            met.fetch_or(this, Ordering::SeqCst);
+            this.then_some(Errno::EIO)
+        });
+        let recovered = Store::make(&OpenOptions::with(kernel), &out).and_then(|store| store.recover());
+        if let Err(error) = recovered {
+            let unchanged = read(&out, "b") == "old";
+            assert!(
+                unchanged || error.outcome() == Outcome::Unknown,
+                "stat {n}: {error}, and the output is the new one"
+            );
+        }
+        if !hit.load(Ordering::SeqCst) {
+            break;
+        }
+    }
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use common::forge::{self, begin, info, nothing, object, path};
 use common::tree::{Node, snapshot};
-use common::{Scratch, bytes, lenient, publish, read, state_of};
+use common::{Scratch, bytes, change_a_byte, lenient, publish, read, state_of};
 use txfs::fs::Kind;
 use txfs::{
     Begin, BeginOptions, CommitOptions, Entry, Error, ErrorKind, Head, Object, OpenOptions, Operation, Problem,
@@ -32,6 +32,13 @@ type Trees = [BTreeMap<Vec<u8>, Node>; 2];
 
 impl Scene {
     fn new() -> Self {
+        let scene = Self::unsettled();
+        Store::make(&OpenOptions::default(), &scene.out).unwrap().recover().unwrap();
+        scene
+    }
+
+    /// The journal of the second generation has still to be retired.
+    fn unsettled() -> Self {
         let dir = common::fast_scratch();
         let out = dir.path().join("dist");
         let outside = dir.path().join("outside");
@@ -178,6 +185,25 @@ fn nonsense_with_valid_checksums_is_refused() {
 }
 
 #[test]
+fn nonsense_that_has_not_got_the_name_of_a_journal_is_no_commit() {
+    let cases: [(&str, Vec<Vec<u8>>); 5] = [
+        ("out of the output", vec![forge::raw_add(b"../outside/victim", &nothing(Kind::File))]),
+        ("no record", vec![vec![9, 9, 9]]),
+        ("another output", vec![vec![1, 1, 0, 1, b'a', 1, 1]]),
+        ("an entry that is nowhere", vec![forge::raw_add(b"n", &nothing(Kind::File))]),
+        ("nothing at all", vec![]),
+    ];
+    for (what, operations) in cases {
+        let scene = Scene::new();
+        let begin = scene.begin();
+        // Without a transaction: there is no place for what comes out of the output.
+        scene.plant("journal.new", forge::journal_of(&begin, &operations));
+        scene.harmless(what).unwrap_or_else(|error| panic!("{what}: {error}"));
+        assert_eq!(read(&scene.out, "a"), "3", "{what}");
+    }
+}
+
+#[test]
 fn payloads_that_are_no_records_are_refused() {
     let huge_path = {
         let mut payload = vec![1, 0, 0];
@@ -306,9 +332,13 @@ fn a_manifest_that_head_does_not_name_is_refused() {
 #[test]
 fn damaged_files_are_refused_or_harmless_and_never_a_panic() {
     let mut cases = 0;
-    for name in ["HEAD", "manifests/2", "store", "previous/2/journal", "manifests/1", "lock", ".gitignore"] {
-        let scene = Scene::new();
-        let Ok(whole) = fs::read(scene.state.join(name)) else { continue };
+    let settled = ["HEAD", "manifests/2", "store", "previous/2/journal", "manifests/1", "lock", ".gitignore"];
+    for name in settled.into_iter().chain(["journal", "journal.new"]) {
+        let scene = if settled.contains(&name) { Scene::new() } else { Scene::unsettled() };
+        if name == "journal.new" {
+            fs::rename(scene.state.join("journal"), scene.state.join(name)).unwrap();
+        }
+        let whole = fs::read(scene.state.join(name)).unwrap();
         let mut versions = vec![vec![], vec![0; whole.len()], vec![0xff; 5000], b"txfs".to_vec()];
         versions.extend((1..whole.len()).step_by(7).map(|cut| whole[..cut].to_vec()));
         versions.extend((0..whole.len()).step_by(5).map(|at| {
@@ -399,7 +429,7 @@ fn a_symbolic_link_as_the_state_directory_is_refused() {
 
 #[test]
 fn symbolic_links_and_special_files_in_the_place_of_files_are_refused() {
-    for name in ["journal", "journal.undo", "HEAD", "store", "manifests/2", "lock"] {
+    for name in ["journal", "journal.new", "journal.undo", "HEAD", "store", "manifests/2", "lock"] {
         for special in ["link", "dangling", "fifo", "directory"] {
             let scene = Scene::new();
             let place = scene.state.join(name);
@@ -506,10 +536,14 @@ fn a_link_that_appears_while_a_commit_is_recovered_is_not_followed() {
     let new = object(&transaction.join("stage/d/new"));
     let old = object(&scene.out.join("d/x"));
     let operations = [Operation::Add { path: path("d/new"), new }, Operation::Remove { path: path("d/x"), old }];
-    scene.plant("journal", forge::journal(&scene.begin(), &operations));
+    let journal = forge::journal(&scene.begin(), &operations);
     fs::rename(scene.out.join("d"), scene.outside().join("d")).unwrap();
     symlink("../outside/d", scene.out.join("d")).unwrap();
-    scene.refused("a link on the way");
+    for name in ["journal.new", "journal"] {
+        scene.plant(name, &journal);
+        scene.refused(&format!("a link on the way of {name}"));
+        fs::remove_file(scene.state.join(name)).unwrap();
+    }
 }
 
 #[test]
@@ -547,7 +581,11 @@ mod table {
 
     /// The manifest of generation 3, and HEAD for it.
     fn third(scene: &Scene) -> Head {
-        let entries = [entry("a", object(&scene.state.join("tx/0000000000000007/stage/a")))];
+        third_of(scene, "a")
+    }
+
+    fn third_of(scene: &Scene, name: &str) -> Head {
+        let entries = [entry(name, object(&scene.state.join("tx/0000000000000007/stage").join(name)))];
         let (manifest, head) = forge::manifest(&info(3), &entries, None);
         scene.plant("manifests/3", manifest);
         head
@@ -570,6 +608,275 @@ mod table {
         let left = |name: &str| super::common::state_of(&scene.out).join(name).exists();
         assert!(!left("journal.new") && !left("HEAD.new"), "what means nothing is removed");
         scene.begin_and_commit().unwrap();
+    }
+
+    /// What changes places in a replacement.
+    fn exchange(scene: &Scene) {
+        let staged = scene.state.join("tx/0000000000000007/stage/a");
+        let aside = scene.dir.path().join("aside");
+        fs::rename(scene.out.join("a"), &aside).unwrap();
+        fs::rename(&staged, scene.out.join("a")).unwrap();
+        fs::rename(aside, staged).unwrap();
+    }
+
+    /// Nothing of the transaction is left, and HEAD is the second generation's; the next commit goes through.
+    #[track_caller]
+    fn is_over(scene: &Scene, what: &str) {
+        let left = |name: &str| scene.state.join(name).exists();
+        assert!(
+            !left("tx/0000000000000007") && !left("journal.new") && !left("journal") && !left("HEAD.new"),
+            "{what}"
+        );
+        assert_eq!(snapshot(&scene.out), scene.before, "{what}");
+        assert_eq!(scene.open().unwrap().head().unwrap().as_ref(), Some(&scene.head), "{what}");
+        scene.begin_and_commit().unwrap_or_else(|error| panic!("{what}: {error}"));
+    }
+
+    #[test]
+    fn a_journal_without_its_name_that_is_not_valid_is_no_commit() {
+        let scene = Scene::new();
+        let operations = replace(&scene);
+        let whole = forge::journal(&begin(7, Some(&scene.head), third(&scene)), &operations);
+        let cuts = [0, 7, 16, 30, whole.len() - 40, whole.len() - 1].map(|cut| whole[..cut].to_vec());
+        let zeros = [16, 30, whole.len() - 40].map(|at| [&whole[..at], &vec![0; whole.len() - at]].concat());
+        let flipped = [0, 9, 20, 40, whole.len() / 2, whole.len() - 1].map(|at| {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 0x40;
+            bytes
+        });
+        let longer = [&whole[..], &[1]].concat();
+        for (index, bytes) in cuts.into_iter().chain(zeros).chain(flipped).chain([longer]).enumerate() {
+            let scene = Scene::new();
+            replace(&scene);
+            third(&scene);
+            scene.plant("journal.new", bytes);
+            scene.plant("HEAD.new", "half");
+            assert_eq!(recover(&scene).unwrap(), None, "{index}");
+            is_over(&scene, &index.to_string());
+        }
+    }
+
+    /// A commit with a file, a link and a closed directory in it, whose journal has not got its name.
+    fn intend(scene: &Scene) -> PathBuf {
+        let transaction = scene.transaction(&[("a", "3"), ("n/sub/y", "y"), ("n/x", "x")]);
+        let stage = transaction.join("stage");
+        symlink("a", stage.join("l")).unwrap();
+        fs::set_permissions(stage.join("n"), fs::Permissions::from_mode(0o555)).unwrap();
+        let staged = |name: &str| object(&stage.join(name));
+        let kept = ["d", "d/x", "d/z", "d/z/deep"].map(|name| entry(name, object(&scene.out.join(name))));
+        let new = ["l", "n", "n/sub", "n/sub/y", "n/x"].map(|name| entry(name, staged(name)));
+        let entries: Vec<_> = [entry("a", staged("a"))].into_iter().chain(kept).chain(new).collect();
+        let (manifest, head) = forge::manifest(&info(3), &entries, None);
+        scene.plant("manifests/3", manifest);
+        let operations = [
+            Operation::Add { path: path("l"), new: staged("l") },
+            Operation::Add { path: path("n"), new: staged("n") },
+            Operation::Replace { path: path("a"), old: object(&scene.out.join("a")), new: staged("a") },
+            Operation::SetMode { path: path("n"), from: 0o755, to: 0o555 },
+        ];
+        scene.plant("journal.new", forge::journal(&begin(7, Some(&scene.head), head), &operations));
+        transaction
+    }
+
+    #[test]
+    fn a_journal_without_its_name_on_its_base_is_rolled_forward_when_all_that_it_names_is_there() {
+        for kept in ["nothing", "a directory that was opened to be moved", "the place among what was displaced"] {
+            let scene = Scene::new();
+            let transaction = intend(&scene);
+            // Whoever carries out a commit begins and ends so, and a crash may keep that alone.
+            match kept {
+                "nothing" => {}
+                "a directory that was opened to be moved" => {
+                    fs::set_permissions(transaction.join("stage/n"), fs::Permissions::from_mode(0o755)).unwrap();
+                }
+                _ => fs::rename(&transaction, scene.state.join("previous/3")).unwrap(),
+            }
+            let operations = 4;
+            assert_eq!(recover(&scene).unwrap(), Some(RecoveredCommit::RolledForward { generation: 3, operations }));
+            assert_eq!((read(&scene.out, "a"), read(&scene.out, "l")), ("3".into(), "3".into()));
+            assert_eq!((read(&scene.out, "n/x"), read(&scene.out, "n/sub/y")), ("x".into(), "y".into()));
+            assert_eq!(fs::metadata(scene.out.join("n")).unwrap().mode() & 0o7777, 0o555);
+            assert_eq!(read(&scene.state, "previous/3/stage/a"), "2");
+            assert!(scene.state.join("previous/3/journal").exists() && !scene.state.join("journal.new").exists());
+            let store = scene.open().unwrap();
+            assert_eq!(store.head().unwrap().unwrap().info.generation, 3);
+            assert!(store.verify().unwrap().is_empty());
+        }
+    }
+
+    /// Anything that a crash may leave of it, of which nobody was told.
+    #[test]
+    fn a_journal_without_its_name_on_its_base_is_discarded_when_anything_that_it_names_is_not_as_it_says() {
+        type Change = fn(&Path);
+        fn mode(path: &Path, mode: u32) {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        }
+        fn in_closed(directory: &Path, change: impl FnOnce(&Path)) {
+            mode(directory, 0o755);
+            change(directory);
+            mode(directory, 0o555);
+        }
+        fn remade(path: &Path) {
+            let (content, modified) = (fs::read(path).unwrap(), fs::metadata(path).unwrap().modified().unwrap());
+            fs::rename(path, path.with_extension("old")).unwrap();
+            fs::write(path, content).unwrap();
+            fs::remove_file(path.with_extension("old")).unwrap();
+            fs::File::options().write(true).open(path).unwrap().set_modified(modified).unwrap();
+        }
+        let cases: [(&str, Change); 19] = [
+            ("a byte of a file", |tx| change_a_byte(&tx.join("stage/a"))),
+            ("a byte of a file in a directory", |tx| change_a_byte(&tx.join("stage/n/sub/y"))),
+            ("an entry too many", |tx| in_closed(&tx.join("stage/n"), |n| fs::write(n.join("zz"), "z").unwrap())),
+            ("a directory too many", |tx| fs::create_dir(tx.join("stage/n/sub/deep")).unwrap()),
+            ("an entry too few", |tx| in_closed(&tx.join("stage/n"), |n| fs::remove_file(n.join("x")).unwrap())),
+            ("nothing in a directory", |tx| fs::remove_file(tx.join("stage/n/sub/y")).unwrap()),
+            ("no file", |tx| fs::remove_file(tx.join("stage/a")).unwrap()),
+            ("a shorter file", |tx| fs::write(tx.join("stage/a"), "").unwrap()),
+            ("a file of another time", |tx| {
+                let file = fs::File::options().write(true).open(tx.join("stage/a")).unwrap();
+                file.set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
+            }),
+            ("another file with the same content", |tx| remade(&tx.join("stage/a"))),
+            ("another mode", |tx| mode(&tx.join("stage/a"), 0o600)),
+            ("another mode in a directory", |tx| mode(&tx.join("stage/n/x"), 0o600)),
+            ("another mode of a directory", |tx| mode(&tx.join("stage/n"), 0o550)),
+            ("another link", |tx| {
+                fs::remove_file(tx.join("stage/l")).unwrap();
+                symlink("b", tx.join("stage/l")).unwrap();
+            }),
+            ("no stage", |tx| {
+                mode(&tx.join("stage/n"), 0o755);
+                fs::remove_dir_all(tx.join("stage")).unwrap();
+            }),
+            ("no place for what goes", |tx| fs::remove_dir(tx.join("removed")).unwrap()),
+            ("no manifest", |tx| fs::remove_file(tx.join("../../manifests/3")).unwrap()),
+            ("a byte of the manifest", |tx| change_a_byte(&tx.join("../../manifests/3"))),
+            ("a shorter manifest", |tx| {
+                let manifest = fs::File::options().write(true).open(tx.join("../../manifests/3")).unwrap();
+                manifest.set_len(manifest.metadata().unwrap().len() - 1).unwrap();
+            }),
+        ];
+        for (what, change) in cases {
+            let scene = Scene::new();
+            change(&intend(&scene));
+            assert_eq!(recover(&scene).unwrap(), Some(RecoveredCommit::Discarded), "{what}");
+            is_over(&scene, what);
+        }
+        let scene = Scene::new();
+        let transaction = intend(&scene);
+        fs::rename(&transaction, scene.dir.path().join("elsewhere")).unwrap();
+        assert_eq!(recover(&scene).unwrap(), Some(RecoveredCommit::Discarded), "no transaction");
+        is_over(&scene, "no transaction");
+    }
+
+    #[test]
+    fn a_journal_without_its_name_is_rolled_forward_when_an_operation_was_begun() {
+        // What has moved is not in the stage any more, and content alone would tell against it.
+        let begun: [fn(&Scene); 2] = [exchange, |scene| {
+            fs::rename(scene.state.join("tx/0000000000000007/stage/l"), scene.out.join("l")).unwrap();
+        }];
+        for begin in begun {
+            let scene = Scene::new();
+            intend(&scene);
+            begin(&scene);
+            let operations = 3;
+            assert_eq!(recover(&scene).unwrap(), Some(RecoveredCommit::RolledForward { generation: 3, operations }));
+            assert_eq!((read(&scene.out, "a"), read(&scene.out, "n/x")), ("3".into(), "x".into()));
+            assert!(scene.open().unwrap().verify().unwrap().is_empty());
+        }
+    }
+
+    #[test]
+    fn a_removal_that_was_begun_tells_of_a_commit_and_the_same_content_elsewhere_does_not() {
+        for begun in [false, true] {
+            let scene = Scene::new();
+            let transaction = scene.transaction(&[("b", "3")]);
+            let operations = [
+                Operation::Add { path: path("b"), new: object(&transaction.join("stage/b")) },
+                Operation::Remove { path: path("a"), old: object(&scene.out.join("a")) },
+            ];
+            scene
+                .plant("journal.new", forge::journal(&begin(7, Some(&scene.head), third_of(&scene, "b")), &operations));
+            // Then what is left in the stage proves nothing either way.
+            let removed = transaction.join("removed/1");
+            if begun {
+                fs::rename(scene.out.join("a"), removed).unwrap();
+            } else {
+                fs::write(removed, "2").unwrap();
+                fs::remove_file(scene.out.join("a")).unwrap();
+            }
+            change_a_byte(&transaction.join("stage/b"));
+            let expected = match begun {
+                true => RecoveredCommit::RolledForward { generation: 3, operations: 1 },
+                false => RecoveredCommit::Discarded,
+            };
+            assert_eq!(recover(&scene).unwrap(), Some(expected));
+            assert_eq!(scene.out.join("b").exists(), begun);
+        }
+    }
+
+    #[test]
+    fn a_journal_without_its_name_at_its_generation_is_finished() {
+        for applied in [true, false] {
+            let scene = Scene::new();
+            let operations = replace(&scene);
+            let head = third(&scene);
+            scene.plant("journal.new", forge::journal(&begin(7, Some(&scene.head), head.clone()), &operations));
+            scene.plant("HEAD", forge::head(&head));
+            let expected = if applied {
+                exchange(&scene);
+                RecoveredCommit::Settled { generation: 3 }
+            } else {
+                RecoveredCommit::RolledForward { generation: 3, operations: 1 }
+            };
+            assert_eq!(recover(&scene).unwrap(), Some(expected));
+            assert_eq!(read(&scene.out, "a"), "3");
+            assert!(scene.state.join("previous/3/journal").exists() && !scene.state.join("journal.new").exists());
+        }
+    }
+
+    #[test]
+    fn a_journal_without_its_name_of_an_earlier_generation_goes() {
+        let scene = Scene::new();
+        let stale = fs::read(scene.state.join("previous/2/journal")).unwrap();
+        let store = scene.open().unwrap();
+        publish(&store, &[("a", "3")]).unwrap();
+        store.recover().unwrap();
+        let before = scene.trees();
+        scene.plant("journal.new", stale);
+        assert_eq!(recover(&scene).unwrap(), None);
+        assert_eq!(scene.trees(), before);
+        assert!(!scene.state.join("journal.new").exists() && scene.state.join("previous/3/journal").exists());
+        assert!(store.verify().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_journal_without_its_name_of_another_version_is_refused() {
+        let scene = Scene::new();
+        let operations = replace(&scene);
+        let mut journal = forge::journal(&begin(7, Some(&scene.head), third(&scene)), &operations);
+        journal.splice(..16, forge::header(forge::JOURNAL, 2));
+        scene.plant("journal.new", journal);
+        let before = snapshot(&scene.state);
+        scene.refused("version 2");
+        let store = Store::find(&OpenOptions::default(), &scene.out).unwrap().unwrap();
+        for recovered in [store.recover(), store.recover_skipping_unknown(), store.recover_undoing()] {
+            let error = recovered.unwrap_err();
+            assert!(error.kind() == ErrorKind::Corrupt && error.to_string().contains("version"), "{error}");
+        }
+        assert_eq!(snapshot(&scene.state), before, "what a newer version wrote it can still recover");
+    }
+
+    #[test]
+    fn a_stale_journal_beside_one_without_its_name_is_settled_before_it() {
+        let scene = Scene::new();
+        let stale = fs::read(scene.state.join("previous/2/journal")).unwrap();
+        intend(&scene);
+        scene.plant("journal", stale);
+        let forward = RecoveredCommit::RolledForward { generation: 3, operations: 4 };
+        assert_eq!(recover(&scene).unwrap(), Some(forward));
+        assert_eq!(read(&scene.out, "a"), "3");
+        assert!(scene.state.join("previous/2/journal").exists() && scene.state.join("previous/3/journal").exists());
     }
 
     #[test]
@@ -643,11 +950,7 @@ mod table {
             scene.plant("journal", forge::journal(&begin(7, Some(&scene.head), head.clone()), &operations));
             scene.plant("HEAD", forge::head(&head));
             let expected = if applied {
-                let staged = scene.state.join("tx/0000000000000007/stage/a");
-                let aside = scene.dir.path().join("aside");
-                fs::rename(scene.out.join("a"), &aside).unwrap();
-                fs::rename(&staged, scene.out.join("a")).unwrap();
-                fs::rename(aside, staged).unwrap();
+                exchange(&scene);
                 RecoveredCommit::Settled { generation: 3 }
             } else {
                 RecoveredCommit::RolledForward { generation: 3, operations: 1 }
@@ -658,12 +961,50 @@ mod table {
     }
 
     #[test]
+    fn a_journal_at_its_generation_leaves_alone_what_was_changed_since() {
+        type Change = fn(&Scene);
+        let cases: [(&str, Change); 5] = [
+            ("edited", |scene| fs::write(scene.out.join("a"), "edited").unwrap()),
+            ("removed", |scene| fs::remove_file(scene.out.join("a")).unwrap()),
+            ("replaced", |scene| {
+                fs::remove_file(scene.out.join("a")).unwrap();
+                symlink("../outside/victim", scene.out.join("a")).unwrap();
+            }),
+            ("a link on the way", |scene| {
+                fs::rename(scene.out.join("d"), scene.outside().join("d")).unwrap();
+                symlink("../outside/d", scene.out.join("d")).unwrap();
+            }),
+            ("put where something was removed", |scene| {
+                fs::create_dir(scene.out.join("old")).unwrap();
+                fs::write(scene.out.join("old/y"), "mine").unwrap();
+            }),
+        ];
+        for (what, change) in cases {
+            for undo in [false, true] {
+                let scene = Scene::unsettled();
+                change(&scene);
+                let before = scene.trees();
+                let store = Store::find(&OpenOptions::default(), &scene.out).unwrap().unwrap();
+                let recovered = if undo { store.recover_undoing() } else { store.recover() };
+                let recovered = recovered.unwrap_or_else(|error| panic!("{what}: {error}"));
+                assert_eq!(recovered.commit, Some(RecoveredCommit::Settled { generation: 2 }), "{what}");
+                assert_eq!(scene.trees(), before, "{what}");
+                assert!(store.recover().unwrap().commit.is_none(), "{what}");
+                assert!(scene.state.join("previous/2/journal").exists(), "{what}");
+                let foreign = what == "put where something was removed";
+                assert_eq!(store.verify().unwrap().is_empty(), foreign, "{what}: it is drift");
+            }
+        }
+    }
+
+    #[test]
     fn a_stale_journal_of_an_earlier_generation_is_settled() {
         let scene = Scene::new();
         let stale = fs::read(scene.state.join("previous/2/journal")).unwrap();
         let store = scene.open().unwrap();
         for content in ["3", "4"] {
             publish(&store, &[("a", content)]).unwrap();
+            store.recover().unwrap();
             let before = scene.trees();
             scene.plant("journal", &stale);
             assert_eq!(recover(&scene).unwrap(), Some(RecoveredCommit::Settled { generation: 2 }));
@@ -689,11 +1030,7 @@ mod table {
             let operations = replace(&scene);
             scene.plant("journal.undo", forge::journal(&begin(7, Some(&scene.head), third(&scene)), &operations));
             if applied {
-                let staged = scene.state.join("tx/0000000000000007/stage/a");
-                let aside = scene.dir.path().join("aside");
-                fs::rename(scene.out.join("a"), &aside).unwrap();
-                fs::rename(&staged, scene.out.join("a")).unwrap();
-                fs::rename(aside, staged).unwrap();
+                exchange(&scene);
             }
             assert_eq!(recover(&scene).unwrap(), Some(RecoveredCommit::RolledBack { generation: 3 }));
             assert_eq!(snapshot(&scene.out), scene.before);
@@ -705,7 +1042,9 @@ mod table {
     fn an_undo_journal_of_an_earlier_generation_is_dropped() {
         let scene = Scene::new();
         let stale = fs::read(scene.state.join("previous/2/journal")).unwrap();
-        publish(&scene.open().unwrap(), &[("a", "3")]).unwrap();
+        let store = scene.open().unwrap();
+        publish(&store, &[("a", "3")]).unwrap();
+        store.recover().unwrap();
         let before = scene.trees();
         scene.plant("journal.undo", stale);
         assert_eq!(recover(&scene).unwrap(), Some(RecoveredCommit::Discarded));
@@ -722,7 +1061,7 @@ mod table {
 
     #[test]
     fn a_journal_of_another_base_is_refused() {
-        for name in ["journal", "journal.undo"] {
+        for name in ["journal", "journal.new", "journal.undo"] {
             let scene = Scene::new();
             let operations = replace(&scene);
             let other = Head { manifest: txfs::Digest::of(b"other"), ..scene.head.clone() };
@@ -771,6 +1110,122 @@ mod table {
         store.recover_skipping_unknown().unwrap();
         assert_eq!(read(&scene.out, "a"), "somebody else's");
         assert_eq!(store.head().unwrap().unwrap().info.generation, 3);
+    }
+}
+
+/// What recovery does when it is told to undo.
+mod undoing {
+    use super::*;
+
+    fn undo(scene: &Scene) -> txfs::Result<Option<RecoveredCommit>> {
+        let store = Store::find(&OpenOptions::default(), &scene.out)?.unwrap();
+        Ok(store.recover_undoing()?.commit)
+    }
+
+    /// A journal that takes `old` apart and replaces `a`.
+    fn take_apart(scene: &mut Scene) -> Vec<Operation> {
+        let store = scene.open().unwrap();
+        publish(&store, &[("a", "3"), ("old/y", "3")]).unwrap();
+        store.recover().unwrap();
+        scene.head = store.head().unwrap().unwrap();
+        let transaction = scene.transaction(&[("a", "4")]);
+        let at = |name: &str| object(&scene.out.join(name));
+        let (y, mode) = (at("old/y"), at("old").mode);
+        vec![
+            Operation::Replace { path: path("a"), old: at("a"), new: object(&transaction.join("stage/a")) },
+            Operation::Remove { path: path("old/y"), old: y },
+            Operation::RemoveDirectory { path: path("old"), mode },
+        ]
+    }
+
+    #[test]
+    fn what_is_in_the_way_of_a_commit_leaves_it_unfinished_until_it_is_gone_or_the_commit_is_undone() {
+        for undone in [false, true] {
+            let mut scene = Scene::new();
+            let operations = take_apart(&mut scene);
+            let before = snapshot(&scene.out);
+            let entries = [entry("a", object(&scene.state.join("tx/0000000000000007/stage/a")))];
+            let (manifest, head) = forge::manifest(&info(4), &entries, None);
+            scene.plant("manifests/4", manifest);
+            scene.plant("journal", forge::journal(&begin(7, Some(&scene.head), head), &operations));
+            fs::write(scene.out.join("old/mine"), "mine").unwrap();
+            for _ in 0..2 {
+                let error = scene.begin_and_commit().unwrap_err();
+                assert!(matches!(error, Error::Unfinished { generation: 4, .. }), "{error}");
+                assert!(error.hint().unwrap().contains("--undo"), "{error}");
+                assert_eq!((read(&scene.out, "a"), read(&scene.out, "old/mine")), ("4".into(), "mine".into()));
+                assert!(scene.state.join("journal").exists() && !scene.state.join("journal.undo").exists());
+            }
+            if undone {
+                assert_eq!(undo(&scene).unwrap(), Some(RecoveredCommit::RolledBack { generation: 4 }));
+                assert_eq!(read(&scene.out, "old/mine"), "mine");
+                fs::remove_file(scene.out.join("old/mine")).unwrap();
+                assert_eq!(snapshot(&scene.out), before);
+                assert_eq!(scene.open().unwrap().head().unwrap().unwrap(), scene.head);
+                publish(&scene.open().unwrap(), &[("a", "5")]).unwrap();
+            } else {
+                fs::remove_file(scene.out.join("old/mine")).unwrap();
+                scene.open().unwrap();
+                assert_eq!((read(&scene.out, "a"), scene.out.join("old").exists()), ("4".into(), false));
+            }
+        }
+    }
+
+    #[test]
+    fn a_commit_is_undone_however_far_it_has_come() {
+        for (name, moved) in [("journal", false), ("journal", true), ("journal.new", false), ("journal.new", true)] {
+            let scene = Scene::new();
+            let transaction = scene.transaction(&[("a", "3"), ("n/x", "3")]);
+            let staged = |name: &str| object(&transaction.join("stage").join(name));
+            let operations = [
+                Operation::Add { path: path("n"), new: staged("n") },
+                Operation::Replace { path: path("a"), old: object(&scene.out.join("a")), new: staged("a") },
+                Operation::Remove { path: path("d"), old: object(&scene.out.join("d")) },
+            ];
+            let entries = ["a", "n", "n/x"].map(|name| entry(name, staged(name)));
+            let (manifest, head) = forge::manifest(&info(3), &entries, None);
+            scene.plant("manifests/3", manifest);
+            scene.plant(name, forge::journal(&begin(7, Some(&scene.head), head), &operations));
+            if moved {
+                fs::rename(transaction.join("stage/n"), scene.out.join("n")).unwrap();
+            }
+            assert_eq!(undo(&scene).unwrap(), Some(RecoveredCommit::RolledBack { generation: 3 }), "{name} {moved}");
+            assert_eq!(snapshot(&scene.out), scene.before, "{name} {moved}");
+            assert_eq!(scene.open().unwrap().head().unwrap().as_ref(), Some(&scene.head), "{name} {moved}");
+            for left in ["journal", "journal.new", "journal.undo", "HEAD.new"] {
+                assert!(!scene.state.join(left).exists(), "{name} {moved}: {left}");
+            }
+            scene.begin_and_commit().unwrap();
+        }
+    }
+
+    #[test]
+    fn what_fits_neither_side_is_refused_all_the_same_and_nothing_is_touched() {
+        for name in ["journal", "journal.new"] {
+            let scene = Scene::new();
+            let transaction = scene.transaction(&[("a", "3")]);
+            let (old, new) = (object(&scene.out.join("a")), object(&transaction.join("stage/a")));
+            let (manifest, head) = forge::manifest(&info(3), &[entry("a", new)], None);
+            scene.plant("manifests/3", manifest);
+            let operations = [Operation::Replace { path: path("a"), old, new }];
+            scene.plant(name, forge::journal(&begin(7, Some(&scene.head), head), &operations));
+            fs::write(scene.out.join("a"), "somebody else's").unwrap();
+            let before = [snapshot(&scene.out), snapshot(&scene.state)];
+            let error = undo(&scene).unwrap_err();
+            assert!(matches!(&error, Error::Unrecognized { paths, .. } if paths.total == 1), "{name}: {error}");
+            assert_eq!([snapshot(&scene.out), snapshot(&scene.state)], before, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_commit_that_is_done_is_only_finished() {
+        let scene = Scene::unsettled();
+        assert_eq!(undo(&scene).unwrap(), Some(RecoveredCommit::Settled { generation: 2 }));
+        assert_eq!(snapshot(&scene.out), scene.before);
+        assert_eq!(scene.open().unwrap().head().unwrap().as_ref(), Some(&scene.head));
+        assert!(scene.state.join("previous/2/journal").exists() && !scene.state.join("journal").exists());
+        assert_eq!(undo(&scene).unwrap(), None, "nothing is undone that has been settled");
+        assert_eq!(snapshot(&scene.out), scene.before);
     }
 }
 

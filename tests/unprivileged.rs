@@ -11,11 +11,16 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use common::faulty::{Call, Faulty};
 use common::tree::without_state;
 use common::{lenient, publish, read, state_of};
+use nix::errno::Errno;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tempfile::TempDir;
-use txfs::{Barriers, BeginOptions, Error, ErrorKind, OpenOptions, Outcome, Place, Store};
+use txfs::{Barriers, BeginOptions, Error, ErrorKind, OpenOptions, Outcome, Place, RecoveredCommit, Store};
 
 const USER: u32 = 65534;
 
@@ -81,6 +86,8 @@ fn scenes() {
         "read-only" => read_only(&out),
         "first" => drop(publish(&Store::open(&out).unwrap(), &[("a/x", "1"), ("b/y", "1"), ("c", "1")]).unwrap()),
         "denied" => denied(&out),
+        "interrupted" => interrupted(&out),
+        "unfinished" => unfinished(&out),
         "inside" => inside(&out),
         "refused" => {
             let error = Store::open(&out).unwrap_err();
@@ -147,6 +154,35 @@ fn denied(out: &Path) {
     assert!(store.verify().unwrap().is_empty());
 }
 
+/// A commit whose process dies when `b` is to change.
+fn interrupted(out: &Path) {
+    let dead = AtomicBool::new(false);
+    let kernel = Faulty::new(move |call| {
+        dead.fetch_or(matches!(call, Call::Rename { name, .. } if name == b"y"), Ordering::SeqCst);
+        dead.load(Ordering::SeqCst).then_some(Errno::EIO)
+    });
+    let store = Store::open_with(&OpenOptions::with(kernel), out).unwrap();
+    let error = publish(&store, &[("a/x", "2"), ("b/y", "2"), ("c", "2")]).unwrap_err();
+    assert_eq!((error.outcome(), read(out, "a/x")), (Outcome::Unknown, "2".into()), "{error}");
+}
+
+/// `b` belongs to root since then: the commit can be undone, and not carried out.
+fn unfinished(out: &Path) {
+    let store = Store::make(&OpenOptions::default(), out).unwrap();
+    for _ in 0..2 {
+        let error = store.recover().unwrap_err();
+        assert!(matches!(error, Error::Unfinished { generation: 2, .. }), "{error}");
+        assert!(error.to_string().contains("dist/b") && error.hint().unwrap().contains("--undo"), "{error}");
+        assert_eq!((error.kind(), error.outcome()), (ErrorKind::Unknown, Outcome::Unknown));
+        assert_eq!((read(out, "a/x"), read(out, "b/y")), ("2".into(), "1".into()));
+    }
+    assert!(matches!(store.begin(BeginOptions::default()), Err(Error::Unfinished { .. })));
+    let undone = store.recover_undoing().unwrap();
+    assert_eq!(undone.commit, Some(RecoveredCommit::RolledBack { generation: 2 }));
+    assert_eq!(["a/x", "b/y", "c"].map(|path| read(out, path)), ["1", "1", "1"]);
+    assert!(store.verify().unwrap().is_empty() && store.recover().unwrap().is_nothing());
+}
+
 /// Nothing can be made beside the output.
 fn inside(out: &Path) {
     for content in ["1", "2"] {
@@ -162,8 +198,6 @@ fn inside(out: &Path) {
 
 /// A stale read-only directory is taken apart, the commit fails later, and everything comes back.
 fn piecewise_rollback(out: &Path) {
-    use common::faulty::{Call, Faulty};
-    use nix::errno::Errno;
     let kernel = Faulty::new(|call| match call {
         Call::Rename { name, directory: true, .. } if name == b"stale" => Some(Errno::EXDEV),
         Call::RemoveDir { name } if name == b"stale" => Some(Errno::EIO),
@@ -184,17 +218,27 @@ fn piecewise_rollback(out: &Path) {
     assert_eq!(without_state(out), before);
 }
 
-/// What is known without being read need not be opened to be published: what cannot be synced by itself is synced all the same.
+/// More files than a process may have open, and then a directory that may not be read: one `syncfs` needs neither.
 fn unsyncable(out: &Path) {
-    for content in ["1", "2"] {
-        let store = Store::open_with(&OpenOptions::default().barriers(Barriers::Single), out).unwrap();
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, 64, most).unwrap();
+    for (content, expected) in [("1", [1, 0]), ("2", [1, 1])] {
+        let whole = Arc::new(AtomicUsize::new(0));
+        let seen = whole.clone();
+        let kernel = Faulty::new(move |call| {
+            seen.fetch_add(usize::from(*call == Call::SyncFs), Ordering::SeqCst);
+            None
+        });
+        let store = Store::open_with(&OpenOptions::with(kernel).barriers(Barriers::Single), out).unwrap();
         let mut transaction = store.begin(BeginOptions::default()).unwrap();
-        transaction.write("secret", content).unwrap();
-        transaction.write("d/a", content).unwrap();
-        set_mode(&transaction.stage().join("secret"), 0o000);
+        whole.store(0, Ordering::SeqCst);
+        (0..100).for_each(|n| transaction.write(format!("d/{n}"), content).unwrap());
         let committed = transaction.commit(&lenient()).unwrap();
+        let at_commit = whole.swap(0, Ordering::SeqCst);
+        store.recover().unwrap();
         assert!(committed.warnings.is_empty(), "{committed:?}");
-        assert_eq!((mode(&out.join("secret")), read(out, "d/a")), (0o000, content.into()));
+        assert_eq!([at_commit, whole.load(Ordering::SeqCst)], expected, "generation {content}");
+        assert_eq!((read(out, "d/7"), store.verify().unwrap().len()), (content.into(), 0));
         // From here on the directory that holds the output may only be searched.
         set_mode(out.parent().unwrap(), 0o311);
     }
@@ -205,15 +249,19 @@ fn unsyncable(out: &Path) {
 fn unreadable(out: &Path) {
     let store = Store::open(out).unwrap();
     publish(&store, &[("a", "1")]).unwrap();
-    for (path, bits) in [("secret", 0o000), ("dir", 0o000), ("dir", 0o300)] {
+    let cases = [("secret", 0o000), ("known", 0o000), ("known", 0o244), ("dir", 0o000), ("dir", 0o300)];
+    for (path, bits) in cases {
         let mut transaction = store.begin(BeginOptions::default()).unwrap();
         transaction.write("a", "2").unwrap();
         let staged = transaction.stage().join(path);
-        if path == "dir" {
-            fs::create_dir(&staged).unwrap();
-            fs::write(staged.join("x"), "x").unwrap();
-        } else {
-            fs::write(&staged, "x").unwrap();
+        match path {
+            "dir" => {
+                fs::create_dir(&staged).unwrap();
+                fs::write(staged.join("x"), "x").unwrap();
+            }
+            // The commit would not have to read it, but recovery may.
+            "known" => transaction.write(path, "x").unwrap(),
+            _ => fs::write(&staged, "x").unwrap(),
         }
         set_mode(&staged, bits);
         let error = transaction.commit(&lenient()).unwrap_err();
@@ -233,7 +281,7 @@ fn read_only_directories_are_published_changed_and_removed_by_their_owner() {
 }
 
 #[test]
-fn what_cannot_be_synced_by_itself_is_synced_with_everything() {
+fn what_cannot_be_opened_to_be_synced_by_itself_is_synced_with_everything() {
     if needs_root("what cannot be opened") {
         let (_dir, ground) = ground();
         as_user("unsyncable", &ground);
@@ -255,6 +303,19 @@ fn a_denied_operation_rolls_back() {
             as_user("denied", &ground);
             chattr("-i").unwrap();
         }
+        as_user("first", &ground);
+    }
+}
+
+#[test]
+fn a_commit_that_is_denied_when_it_is_recovered_is_unfinished_and_can_be_undone() {
+    if needs_root("denied recovery") {
+        let (_dir, ground) = ground();
+        as_user("first", &ground);
+        as_user("interrupted", &ground);
+        chown(ground.join("dist/b"), Some(0), Some(0)).unwrap();
+        as_user("unfinished", &ground);
+        chown(ground.join("dist/b"), Some(USER), Some(USER)).unwrap();
         as_user("first", &ground);
     }
 }

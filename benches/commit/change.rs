@@ -44,7 +44,6 @@ fn few(place: &Place<'_>, change: Change) -> Outcome<()> {
         let mut staging = Duration::ZERO;
         let [in_place, overwritten, commit] = interleave(
             round,
-            place.dir,
             [
                 &mut || timed(|| change.make(&floors[0], round, round + 1, tree::in_place)),
                 &mut || timed(|| change.make(&floors[1], round, round + 1, tree::over)),
@@ -79,7 +78,6 @@ fn million(place: &Place<'_>) -> Outcome<()> {
         large.sweep()?;
         let [of_few, of_many] = interleave(
             round,
-            place.dir,
             [&mut || Ok(publish(&small, changes[0], round)?.commit), &mut || {
                 Ok(publish(&large, changes[1], round)?.commit)
             }],

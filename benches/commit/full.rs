@@ -41,11 +41,8 @@ fn rested(place: &Place<'_>, change: Change, mut row: Row) -> Outcome<()> {
         let twin = scene.scratch.join("twin");
         scene.write(&twin, version)?;
         let mut transaction = scene.stage(version)?;
-        let [floor, case] = interleave(
-            round,
-            place.dir,
-            [&mut || scene.floor(&twin, version), &mut || timed(|| commit(&mut transaction))],
-        )?;
+        let [floor, case] =
+            interleave(round, [&mut || scene.floor(&twin, version), &mut || timed(|| commit(&mut transaction))])?;
         row.note(case, floor);
         std::fs::remove_dir_all(&twin)?;
         scene.store.sweep()?;
@@ -65,7 +62,6 @@ fn by_command(place: &Place<'_>, change: Change, mut row: Row) -> Outcome<()> {
         scene.write(Path::new(&stage), version)?;
         let [floor, case] = interleave(
             round,
-            place.dir,
             [&mut || scene.floor(&twin, version), &mut || {
                 timed(|| output(Command::new(TXFS).args(["commit", "-q", &stage])).map(drop))
             }],

@@ -54,17 +54,13 @@ pub(crate) fn timed(run: impl FnOnce() -> Outcome<()>) -> Outcome<Duration> {
 /// Something that a round measures; it starts and stops the clock itself.
 pub(crate) type Measured<'a> = &'a mut dyn FnMut() -> Outcome<Duration>;
 
-/// Measures each of these, beginning with another one every round, each with nothing dirty on the file system of `dir` before
-/// it. The times are in the order given.
-pub(crate) fn interleave<const N: usize>(
-    round: usize,
-    dir: &Path,
-    measured: [Measured<'_>; N],
-) -> Outcome<[Duration; N]> {
+/// Measures each of these, beginning with another one every round, each with nothing dirty on the machine before it: what others
+/// have dirty is for the case `tail`, and txfs looks at it. The times are in the order given.
+pub(crate) fn interleave<const N: usize>(round: usize, measured: [Measured<'_>; N]) -> Outcome<[Duration; N]> {
     let mut times = [Duration::ZERO; N];
     for step in 0..N {
         let which = (round + step) % N;
-        sync(dir)?;
+        nix::unistd::sync();
         times[which] = (measured[which])()?;
     }
     Ok(times)

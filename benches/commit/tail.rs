@@ -35,8 +35,8 @@ pub(crate) fn run(place: &Place<'_>) -> Outcome<()> {
     let store = Store::open(scratch.join("dist"))?;
     whole::publish(&store, CHANGE.files, 0)?;
     sync(place.dir)?;
-    let quiet = series(&store, &single, 0, Some(place.dir))?;
-    let (noisy, rate) = beside_a_writer(&scratch.join("noise"), || series(&store, &single, COMMITS, None))?;
+    let quiet = series(&store, &single, 0, true)?;
+    let (noisy, rate) = beside_a_writer(&scratch.join("noise"), || series(&store, &single, COMMITS, false))?;
     print(&quiet, &noisy, rate);
     println!();
     [CHANGE.changed, CHANGE.files].into_iter().try_for_each(|changed| barriers(scratch.path(), changed))
@@ -60,16 +60,16 @@ struct Series {
     single: Vec<f64>,
 }
 
-/// Quiet measurements begin with nothing dirty at `rest`.
-fn series(store: &Store, single: &Path, first: usize, rest: Option<&Path>) -> Outcome<Series> {
+/// Measurements at `rest` begin with nothing dirty on the machine.
+fn series(store: &Store, single: &Path, first: usize, rest: bool) -> Outcome<Series> {
     let mut series = Series { commits: Vec::new(), single: Vec::new() };
     for round in first..first + COMMITS {
         let mut commit = || publish(store, round + 1);
         let mut one_by_one = || publish_one_by_one(single, round + 1);
         let [commit, single] = match rest {
-            Some(dir) => interleave(round, dir, [&mut commit, &mut one_by_one])?,
-            None if round % 2 == 0 => [commit()?, one_by_one()?],
-            None => {
+            true => interleave(round, [&mut commit, &mut one_by_one])?,
+            false if round % 2 == 0 => [commit()?, one_by_one()?],
+            false => {
                 let single = one_by_one()?;
                 [commit()?, single]
             }

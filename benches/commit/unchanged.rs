@@ -36,7 +36,6 @@ fn measure(place: &Place<'_>, scene: &Scene, files: usize) -> Outcome<()> {
     for round in place.options.rounds(files) {
         let [walked, by_command, by_library, by_rsync] = interleave(
             round,
-            place.dir,
             [
                 &mut || timed(|| walk(&scene.source)),
                 &mut || timed(|| scene.publish()),

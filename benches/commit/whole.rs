@@ -23,7 +23,6 @@ pub(crate) fn fresh(place: &Place<'_>) -> Outcome<()> {
             let library = Store::open(scratch.join("library"))?;
             let [floor, tool, library] = interleave(
                 round,
-                place.dir,
                 [
                     &mut || timed(|| tree::write_durably(&scratch.join("floor"), files, 1, tree::in_place)),
                     &mut || timed(|| publish(&tool, files, 1)),
@@ -56,7 +55,6 @@ pub(crate) fn replaced(place: &Place<'_>) -> Outcome<()> {
             let sweep = sweep(&store, place.dir)?;
             let [in_place, overwritten, case] = interleave(
                 round,
-                place.dir,
                 [
                     &mut || timed(|| tree::write_durably(&floors[0], files, version, tree::in_place)),
                     &mut || timed(|| tree::write_durably(&floors[1], files, version, tree::over)),

@@ -21,6 +21,9 @@ pub(super) struct RecoverArgs {
     /// Leave entries that are neither as before the interrupted commit nor as after it as they are, and finish the rest
     #[arg(long)]
     skip_unknown: bool,
+    /// Go back to the generation before a commit that is made and cannot be carried out
+    #[arg(long, conflicts_with = "skip_unknown")]
+    undo: bool,
 }
 
 pub(super) fn run(context: &Context, args: &RecoverArgs) -> Result<u8, Failure> {
@@ -28,7 +31,11 @@ pub(super) fn run(context: &Context, args: &RecoverArgs) -> Result<u8, Failure> 
         print(&context.ui, None, &Recovered::default())?;
         return Ok(DONE);
     };
-    let recovered = if args.skip_unknown { store.recover_skipping_unknown()? } else { store.recover()? };
+    let recovered = match (args.skip_unknown, args.undo) {
+        (true, _) => store.recover_skipping_unknown()?,
+        (_, true) => store.recover_undoing()?,
+        _ => store.recover()?,
+    };
     tell(&context.ui, &store, &recovered);
     print(&context.ui, Some(&store), &recovered)?;
     Ok(DONE)

@@ -10,8 +10,8 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::errno::Errno;
@@ -19,10 +19,14 @@ use nix::fcntl::{self, AtFlags, OFlag, OpenHow, RenameFlags, ResolveFlag};
 use nix::sys::stat::{self, FileStat, Mode, SFlag};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{self, UnlinkatFlags};
+use rustix::fs::{FileType, RawDir};
 use xattr::FileExt as _;
 
 use super::{Fs, Kind, Listed, RenameMode, Stat, Timestamp};
 use crate::path::RelPath;
+
+/// Bytes of a directory that are read at once; some hundred entries.
+const LIST_BUFFER: usize = 32 << 10;
 
 /// Longest path handed to the kernel at once: below `PATH_MAX` (4096 with the NUL) by a margin.
 const PIECE_MAX: usize = 4000;
@@ -164,17 +168,24 @@ impl Fs for LinuxFs {
     }
 
     fn list(&self, dir: &OwnedFd) -> io::Result<Vec<Listed>> {
-        // A descriptor of its own: readdir moves the offset that `dir` and its clones share.
-        let mut stream = nix::dir::Dir::openat(dir, ".", DIR_FLAGS, Mode::empty())?;
+        // A descriptor of its own: reading moves the offset that `dir` and its clones share.
+        let stream = fcntl::openat(dir, ".", DIR_FLAGS, Mode::empty())?;
         let mut listed = Vec::new();
-        for entry in stream.iter() {
-            let entry = entry?;
+        // Not `readdir`, which asks four things of a directory before it reads it.
+        let mut buffer = [std::mem::MaybeUninit::uninit(); LIST_BUFFER];
+        let mut entries = RawDir::new(stream, &mut buffer);
+        while let Some(entry) = entries.next() {
+            let entry = match entry {
+                // A directory that was removed meanwhile has nothing in it.
+                Err(rustix::io::Errno::NOENT) => break,
+                entry => entry?,
+            };
             let name = entry.file_name().to_bytes();
             if name != b"." && name != b".." {
                 let kind = match entry.file_type() {
-                    Some(nix::dir::Type::File) => Some(Kind::File),
-                    Some(nix::dir::Type::Directory) => Some(Kind::Directory),
-                    Some(nix::dir::Type::Symlink) => Some(Kind::Symlink),
+                    FileType::RegularFile => Some(Kind::File),
+                    FileType::Directory => Some(Kind::Directory),
+                    FileType::Symlink => Some(Kind::Symlink),
                     _ => None,
                 };
                 listed.push(Listed { name: name.into(), kind });
@@ -295,8 +306,14 @@ impl Fs for LinuxFs {
         unistd::syncfs(dir.as_fd()).map_err(of_directory)
     }
 
+    fn drop_cached(&self, file: &File) -> io::Result<()> {
+        Ok(fcntl::posix_fadvise(file, 0, 0, fcntl::PosixFadviseAdvice::POSIX_FADV_DONTNEED)?)
+    }
+
     fn dirty(&self) -> io::Result<u64> {
-        let meminfo = std::fs::read_to_string("/proc/meminfo")?;
+        // At once: its length is not known before, and the kernel adds it up anew for each part that is read.
+        let mut meminfo = String::with_capacity(8 << 10);
+        File::open("/proc/meminfo")?.read_to_string(&mut meminfo)?;
         // Pages that a write is under way for are waited for as those are that it is still to begin for.
         let bytes = ["Dirty:", "Writeback:"].map(|name| meminfo_bytes(&meminfo, name));
         bytes.into_iter().sum::<Option<u64>>().ok_or_else(|| io::ErrorKind::InvalidData.into())
@@ -331,7 +348,9 @@ impl Fs for LinuxFs {
     }
 
     fn parallelism(&self) -> usize {
-        std::thread::available_parallelism().map_or(1, |n| n.get().min(8))
+        // To find out takes a dozen system calls.
+        static PARALLELISM: OnceLock<usize> = OnceLock::new();
+        *PARALLELISM.get_or_init(|| std::thread::available_parallelism().map_or(1, |n| n.get().min(8)))
     }
 
     fn pause(&self, duration: Duration) {

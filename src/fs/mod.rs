@@ -173,6 +173,9 @@ pub trait Fs: Clone + Send + Sync {
     /// `syncfs`: everything written to the file system of `dir` before the call is on the medium when this returns.
     fn sync_fs(&self, dir: &Self::Dir) -> io::Result<()>;
 
+    /// Forgets what memory holds of the file's content and need not write any more: what is read next is read from the medium.
+    fn drop_cached(&self, file: &Self::File) -> io::Result<()>;
+
     /// Bytes that the machine has still to write, for whichever file system and process: a bound for each of them.
     fn dirty(&self) -> io::Result<u64>;
 

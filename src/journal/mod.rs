@@ -6,7 +6,8 @@
 //! ```
 //!
 //! Invariants (journal-spec.md, "Journal"):
-//! 1. A journal is complete and durable before it gets the name `journal`; getting that name durably is the commit point.
+//! 1. A journal is written as `journal.new`, and is complete and durable, with all that it names, before it gets the name `journal`:
+//!    that barrier is the commit point, and the name says that it was passed.
 //! 2. It is never changed afterwards. Rolling back is said by renaming it to `journal.undo`, which needs no free space and
 //!    cannot be torn; a settled journal is moved to `previous/N/journal`, where it says what was displaced.
 //! 3. It is valid only if its last record is a commit record that counts the operations and digests every byte before it,

@@ -55,6 +55,17 @@ fn read_records(input: impl Read, records: &mut Vec<(u64, Record)>) -> Result<()
     }
 }
 
+/// Reads whose journal it is; `None` where that cannot be read.
+pub(crate) fn begin(input: impl Read) -> Result<Option<Begin>, Damage> {
+    let mut reader = FrameReader::new(input, JOURNAL)?;
+    let offset = reader.offset();
+    let Some(payload) = reader.next_frame()? else { return Ok(None) };
+    match decode(&payload).map_err(|what| Damage::corrupt(offset, what))? {
+        Record::Begin(begin) => Ok(Some(*begin)),
+        _ => Ok(None),
+    }
+}
+
 fn check_position(record: &Record, before: usize, digest: Digest) -> Result<(), &'static str> {
     match record {
         Record::Begin(begin) if before == 0 => check_begin(begin),

@@ -24,6 +24,9 @@ pub(super) const MANIFEST: Format = Format { magic: *b"txfsmani", version: 1 };
 /// Read with the header: a small manifest is all there.
 const FIRST: usize = 4096;
 
+/// Leaves that are kept in memory: what a change of as many files touches. A reading of all passes over more.
+const LEAVES: usize = 256;
+
 /// Read at once where one node follows the other.
 const AHEAD: usize = 256 << 10;
 
@@ -34,8 +37,8 @@ pub(crate) struct Inventory<F: Fs> {
     at: Option<Subtree>,
     totals: Totals,
     inner: RefCell<HashMap<Digest, Arc<Node>>>,
-    /// The leaf used last: lookups come sorted.
-    leaf: RefCell<Option<(Digest, Arc<Node>)>>,
+    /// The leaves used last: scan, plan and writer look for the same paths, one after the other.
+    leaves: RefCell<HashMap<Digest, Arc<Node>>>,
 }
 
 /// The file that holds the nodes.
@@ -62,7 +65,7 @@ impl<F: Fs> Inventory<F> {
 
     fn of(source: Option<Source<F>>, root: Arc<Node>, at: Option<Subtree>) -> Self {
         let totals = root.totals();
-        Self { source, root, at, totals, inner: RefCell::default(), leaf: RefCell::default() }
+        Self { source, root, at, totals, inner: RefCell::default(), leaves: RefCell::default() }
     }
 
     /// Opens the manifest whose root is the node `at` of a file, which `path` calls for messages.
@@ -163,12 +166,28 @@ impl<F: Fs> Inventory<F> {
         if fits { Ok(node) } else { Err(source.contradiction(&child.node)) }
     }
 
+    /// Reads every node that lies at or behind the byte `from` of the file, from the medium, and holds it against its digest.
+    pub(crate) fn check_from(&self, from: u64) -> Result<()> {
+        let Some(source) = &self.source else { return Ok(()) };
+        let Stream { fs, file } = &source.stream;
+        fs.drop_cached(file).map_err(Error::io("read", &source.path))?;
+        *source.window.borrow_mut() = Window::default();
+        let mut pending: Vec<Arc<Node>> =
+            self.at.iter().map(|at| source.load(at).map(Arc::new)).collect::<Result<_>>()?;
+        while let Some(node) = pending.pop() {
+            let Node::Inner { children, .. } = &*node else { continue };
+            for (index, child) in children.iter().enumerate() {
+                if child.node.offset >= from {
+                    pending.push(self.child(&node, index)?);
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn remembered(&self, at: &Subtree) -> Option<Arc<Node>> {
-        let leaf = self.leaf.borrow();
-        leaf.iter().find(|(digest, _)| *digest == at.digest).map(|(_, leaf)| leaf.clone()).or_else(|| {
-            let inner = self.inner.borrow();
-            inner.get(&at.digest).cloned()
-        })
+        let leaf = self.leaves.borrow().get(&at.digest).cloned();
+        leaf.or_else(|| self.inner.borrow().get(&at.digest).cloned())
     }
 
     fn load(&self, source: &Source<F>, at: &Subtree) -> Result<Arc<Node>> {
@@ -177,7 +196,11 @@ impl<F: Fs> Inventory<F> {
             return Err(source.contradiction(at));
         }
         if node.level() == 0 {
-            *self.leaf.borrow_mut() = Some((at.digest, node.clone()));
+            let mut leaves = self.leaves.borrow_mut();
+            if leaves.len() >= LEAVES {
+                leaves.clear();
+            }
+            leaves.insert(at.digest, node.clone());
         } else {
             self.inner.borrow_mut().insert(at.digest, node.clone());
         }

@@ -24,10 +24,16 @@ pub enum Call {
         ino: u64,
     },
     SyncFs,
+    DropCached {
+        ino: u64,
+    },
     RemoveDir {
         name: Vec<u8>,
     },
     RemoveFile {
+        name: Vec<u8>,
+    },
+    CreateFile {
         name: Vec<u8>,
     },
     /// Any other that changes something.
@@ -41,6 +47,7 @@ impl Call {
     pub fn is(&self, name: &str) -> bool {
         match self {
             Self::RemoveFile { .. } => name == "remove_file",
+            Self::CreateFile { .. } => name == "create_file",
             Self::Other(other) => *other == name,
             _ => false,
         }
@@ -106,7 +113,7 @@ impl Fs for Faulty {
         self.kernel.open_write(at, name)
     }
     fn create_file(&self, at: &OwnedFd, name: &[u8], mode: u32) -> io::Result<File> {
-        self.other("create_file")?;
+        self.ask(&Call::CreateFile { name: name.to_vec() })?;
         self.kernel.create_file(at, name, mode)
     }
     fn stat(&self, at: &OwnedFd, name: &[u8]) -> io::Result<Stat> {
@@ -192,6 +199,10 @@ impl Fs for Faulty {
     fn sync_fs(&self, dir: &OwnedFd) -> io::Result<()> {
         self.ask(&Call::SyncFs)?;
         self.kernel.sync_fs(dir)
+    }
+    fn drop_cached(&self, file: &File) -> io::Result<()> {
+        self.ask(&Call::DropCached { ino: self.kernel.stat_file(file)?.ino })?;
+        self.kernel.drop_cached(file)
     }
     fn dirty(&self) -> io::Result<u64> {
         // What others have dirty is not to decide which calls are made.

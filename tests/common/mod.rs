@@ -11,6 +11,7 @@ pub mod tree;
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use txfs::fs::Fs;
@@ -90,6 +91,16 @@ pub fn publish<F: Fs>(store: &Store<F>, files: &[(&str, &str)]) -> txfs::Result<
 /// The text of a file.
 pub fn read(dir: &Path, path: &str) -> String {
     std::fs::read_to_string(dir.join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// Changes one byte of a file and nothing that tells of it: inode, size and time stay.
+pub fn change_a_byte(path: &Path) {
+    let file = std::fs::File::options().read(true).write(true).open(path).unwrap();
+    let modified = file.metadata().unwrap().modified().unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, 0).unwrap();
+    file.write_all_at(&[byte[0] ^ 1], 0).unwrap();
+    file.set_modified(modified).unwrap();
 }
 
 /// A state directory beside `out`.

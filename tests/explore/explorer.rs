@@ -5,7 +5,7 @@ use std::collections::HashSet;
 
 use nix::errno::Errno;
 use txfs::fs::sim::{Call, CrashPoint, Fault, SimFs, Tree, possible_errors};
-use txfs::{Error, Outcome, Store};
+use txfs::{Error, Outcome, RecoveredCommit, Store};
 
 use super::oracle::{self, Allowed, Generation, Oracle, Watch, failed};
 use super::tally::{Checked, Tally, Violation};
@@ -225,7 +225,7 @@ impl Explorer<'_> {
         drop(store);
         if let Some(before) = disturbed {
             self.disturbing = true;
-            let checked = self.disturb(&before, &log, allowed);
+            let checked = self.disturb(&before, &log, allowed).and_then(|()| self.undo(&before, generation));
             self.disturbing = false;
             checked?;
         }
@@ -317,6 +317,28 @@ impl Explorer<'_> {
                 fault.lost
             ))
         })
+    }
+
+    /// Undone on request, a commit that is not carried out leaves the old generation, durably; where it cannot be undone the next
+    /// recovery comes to one of both.
+    fn undo(&mut self, before: &SimFs, recovered: Generation) -> Checked {
+        self.tally.injections += 1;
+        let fs = before.fork();
+        let store = Store::make(&World::options(&fs), OUTPUT).map_err(|error| failed("opening", &error))?;
+        let checked = match store.recover_undoing() {
+            Ok(done) => {
+                let allowed = match done.commit {
+                    // The generation before the old one is none that is known here.
+                    Some(RecoveredCommit::RolledBack { generation: 1 }) if self.world.is_published() => return Ok(()),
+                    Some(RecoveredCommit::RolledBack { .. }) => Allowed::Old,
+                    _ => Allowed::only(recovered),
+                };
+                self.stands(&fs, allowed)
+            }
+            // It may have been begun.
+            Err(_) => self.reopened(&fs, Allowed::Either),
+        };
+        checked.map_err(|violation| violation.after("it was to be undone"))
     }
 
     /// What a recovery came to that met an error and returned all the same is allowed, and durable.

@@ -1,7 +1,9 @@
 //! What strangers do: drift, foreign entries, other processes, and state that was exchanged. Each is met by a refusal.
 
+use std::path::Path;
 use txfs::fs::Fs;
-use txfs::fs::sim::{Call, Config, Fault, SimFs, Weakness, Without};
+
+use txfs::fs::sim::{Call, Config, Fault, Reuse, SimFs, Weakness, Without};
 use txfs::{BeginOptions, Error, ErrorKind, Outcome, RelPath, Store};
 
 use super::oracle::failed;
@@ -11,7 +13,7 @@ use super::world::{self, FILES, Marks, OUTPUT, STATE, Spec, World, Worlds};
 /// A check by its name.
 pub(crate) type Guard = (&'static str, fn() -> Checked);
 
-pub(crate) const ALL: [Guard; 14] = [
+pub(crate) const ALL: [Guard; 15] = [
     ("first committer wins", first_committer_wins),
     ("drift is refused", drift_is_refused),
     ("foreign entries are not overwritten", foreign_entries_are_not_overwritten),
@@ -25,6 +27,7 @@ pub(crate) const ALL: [Guard; 14] = [
     ("a spliced journal is refused", a_spliced_journal_is_refused),
     ("an exchanged HEAD is refused", an_exchanged_head_is_refused),
     ("what cannot be recognized is refused", what_cannot_be_recognized_is_refused),
+    ("a directory of somebody's is not taken for a staged one", a_directory_of_somebodys_is_not_taken_for_a_staged_one),
     ("a HEAD that may not be durable is written anew", a_head_that_may_not_be_durable_is_written_anew),
 ];
 
@@ -131,7 +134,7 @@ fn what_is_not_ours_is_rescued() -> Checked {
     ensure(kept, rescued)
 }
 
-/// Once a commit has returned no crash loses what it displaced, by an exchange, or by a link and a rename.
+/// Once a commit is settled no crash loses what it displaced, by an exchange, or by a link and a rename.
 fn what_was_displaced_is_kept() -> Checked {
     let linked = Without { exchange: true, ..Without::default() };
     for (dirty, without) in
@@ -140,7 +143,10 @@ fn what_was_displaced_is_kept() -> Checked {
         let fs = SimFs::new(Config { dirty, without, ..Config::new(Weakness::Posix) });
         fs.put_dir("/w", 0o755);
         publish(&fs, &[("a", FILES[0]), ("b", FILES[0])])?;
-        publish(&fs, &[("a", FILES[1])])?;
+        let store = open(&fs)?;
+        let second = Spec::from([("a", FILES[1])]);
+        world::publish_in(&fs, &store, &second).map_err(|error| failed("publishing", &error))?;
+        store.recover().map_err(|error| failed("settling", &error))?;
         let replaced = if without.exchange { "removed/0" } else { "stage/a" };
         for state in fs.crash_states(1024) {
             open(&state)?;
@@ -158,11 +164,13 @@ fn the_proof_of_what_was_displaced_outlives_it() -> Checked {
     for dirty in [0, world::CROWDED] {
         let fs = SimFs::new(Config { dirty, ..Config::new(Weakness::Posix) });
         fs.put_dir("/w", 0o755);
+        let store = open(&fs)?;
         for node in [FILES[0], FILES[1], FILES[0], FILES[1]] {
-            publish(&fs, &[("a", node)])?;
+            let published = world::publish_in(&fs, &store, &Spec::from([("a", node)]));
+            published.map_err(|error| failed("publishing", &error))?;
         }
         fs.record_crash_points();
-        open(&fs)?.begin(BeginOptions::default()).map(drop).map_err(|error| failed("begin", &error))?;
+        store.begin(BeginOptions::default()).map(drop).map_err(|error| failed("begin", &error))?;
         for state in fs.crash_points().iter().flat_map(|point| point.states(64)) {
             let rescued = open(&state)?.sweep().map_err(|error| failed("sweeping", &error))?;
             ensure(rescued.is_empty(), (rescued, state.describe()))?;
@@ -251,4 +259,35 @@ fn a_head_that_may_not_be_durable_is_written_anew() -> Checked {
     fs.record_crash_points();
     open(&fs)?;
     fs.crash_points().iter().try_for_each(|point| point.states(256).try_for_each(|state| open(&state).map(drop)))
+}
+
+/// After a crash that lost a staged directory and kept the journal, somebody makes a directory where the other was to go, and the
+/// file system gives it the same inode.
+fn a_directory_of_somebodys_is_not_taken_for_a_staged_one() -> Checked {
+    let fs = SimFs::new(Config { reuse: Reuse::Immediate, ..Config::new(Weakness::Posix) });
+    fs.put_dir("/w", 0o755);
+    publish(&fs, &[("a", FILES[0])])?;
+    let store = open(&fs)?;
+    fs.settle();
+    let mut transaction = store.begin(BeginOptions::default()).map_err(|error| failed("begin", &error))?;
+    let written = transaction.write("a", "1").and_then(|()| transaction.write("d/x", "x"));
+    written.map_err(|error| failed("writing", &error))?;
+    let ino = |fs: &SimFs, path: &Path| fs.look(|view| view.stat(path)).map(|stat| stat.ino);
+    let staged = ino(&fs, &transaction.stage().join("d"));
+    fs.record_crash_points();
+    transaction.commit(&World::commit_options()).map_err(|error| failed("the commit", &error))?;
+    let mut same = 0;
+    for state in fs.crash_points().iter().flat_map(|point| point.states(512)) {
+        let made = format!("{OUTPUT}/d");
+        if state.entry(&made).is_none() && state.entry(format!("{STATE}/journal.new")).is_some() {
+            state.put_dir(&made, 0o755);
+            same += usize::from(ino(&state, Path::new(&made)) == staged);
+        }
+        // With a foreign entry in the way it may refuse, and then nothing is lost.
+        let Ok(store) = Store::open_with(&World::options(&state), OUTPUT) else { continue };
+        let head = store.head().map_err(|error| failed("reading HEAD", &error))?;
+        let is_new = head.is_some_and(|head| head.info.generation == 2);
+        ensure(!is_new || state.entry(format!("{OUTPUT}/d/x")).is_some(), state.describe())?;
+    }
+    ensure(same > 0, "no directory was given the number of the staged one")
 }

@@ -215,7 +215,7 @@ struct Instants {
 #[derive(PartialEq, Eq)]
 enum Journal {
     Absent,
-    Named,
+    Written,
     Durable,
 }
 
@@ -260,11 +260,11 @@ impl Instants {
             return;
         }
         self.looked += 1;
-        let named = view.exists(format!("{STATE}/journal"));
-        self.journal = match (&self.journal, named) {
+        let written = ["journal.new", "journal"].iter().any(|name| view.exists(format!("{STATE}/{name}")));
+        self.journal = match (&self.journal, written) {
             (Journal::Durable, _) => Journal::Durable,
-            (Journal::Named, true) if event.call == Call::SyncDir || event.call == Call::SyncFs => Journal::Durable,
-            (_, true) => Journal::Named,
+            (Journal::Written, true) if event.call == Call::SyncDir || event.call == Call::SyncFs => Journal::Durable,
+            (_, true) => Journal::Written,
             (_, false) => Journal::Absent,
         };
         let tree = view.tree(OUTPUT);

@@ -71,7 +71,7 @@ pub(crate) struct World {
     pub(crate) end: End,
     /// Another transaction of a live process is open.
     pub(crate) bystander: bool,
-    /// Everything before the program is durable, the retirement of the last journal too.
+    /// Everything before the program is durable, and the last journal retired.
     pub(crate) settled: bool,
     pub(crate) config: Config,
 }
@@ -138,6 +138,9 @@ impl World {
             }
             Some(old) => {
                 publish(&fs, old).expect("nothing stands against the first generation");
+                if self.settled {
+                    Store::open_with(&Self::options(&fs), OUTPUT).expect("it is settled by whoever opens it");
+                }
             }
             None => {}
         }
@@ -184,7 +187,7 @@ impl World {
         fill(fs, transaction, &changed)
     }
 
-    fn is_published(&self) -> bool {
+    pub(crate) fn is_published(&self) -> bool {
         self.old.is_some() && !self.adopt
     }
 

@@ -75,7 +75,7 @@ impl Call {
             "newfstatat" | "fstat" | "statx" | "readlink" | "readlinkat" | "fgetxattr" | "flistxattr" => &[EIO, EACCES],
             "getcwd" => &[EACCES],
             "read" | "pread64" | "getdents64" => &[EIO, EINTR],
-            "lseek" => &[EIO],
+            "lseek" | "fadvise64" => &[EIO],
             "write" if self.is_talk() || self.line.starts_with("write(1,") => &[EIO, ENOSPC, EINTR],
             "write" | "pwrite64" | "copy_file_range" | "sendfile" | "ftruncate" => &[EIO, ENOSPC, EINTR, EROFS],
             "mkdirat" | "symlinkat" | "linkat" | "renameat" | "renameat2" => &[EIO, ENOSPC, EACCES, EINTR, EROFS],

@@ -12,6 +12,7 @@ use nix::errno::Errno;
 use txfs::fs::Fs;
 use txfs::{BeginOptions, CommitOptions, From, OpenOptions, Store};
 
+use super::common::change_a_byte;
 use super::common::faulty::{Call, Faulty};
 use super::common::tree::{Node, snapshot};
 
@@ -174,7 +175,7 @@ impl World {
         self.dir.join(".dist.txfs")
     }
 
-    /// Generation 2 is the old one, with something foreign beside it; what generation 2 displaced has not been swept.
+    /// Generation 2 is the old one, with something foreign beside it; it has not been settled, and what it displaced not swept.
     fn published(&self) {
         let store = Store::open(self.out()).unwrap();
         publish(&store, |stage| fill(stage, FIRST)).unwrap();
@@ -197,13 +198,15 @@ impl World {
         self.stage = Some(transaction.stage());
     }
 
-    /// A commit of the new tree whose process died as `death` says.
-    fn died(&self, attached: bool, death: Death) {
+    /// A commit of the new tree whose process died as `death` says; its stage.
+    fn died(&self, attached: bool, death: Death) -> PathBuf {
         let options = OpenOptions::with(death.kernel());
         let store = Store::open_with(&options, self.out()).unwrap();
         let mut transaction = store.begin(BeginOptions::default().detached(!attached)).unwrap();
         fill(&transaction.stage(), NEW);
-        transaction.commit(&lenient()).unwrap_err();
+        let committed = transaction.commit(&lenient()).is_ok();
+        assert_eq!(committed, matches!(death, Death::AfterHead), "nothing fails a commit any more that is carried out");
+        transaction.stage()
     }
 
     pub fn snapshot(&self) -> Snapshot {
@@ -224,8 +227,10 @@ fn publish<F: Fs>(store: &Store<F>, fill: impl FnOnce(&Path)) -> txfs::Result<()
 /// Where a commit's process dies: from then on nothing that it does has any effect.
 #[derive(Clone, Copy)]
 enum Death {
-    /// Before the journal has its name.
-    BeforeCommitPoint,
+    /// Before the journal is written.
+    BeforeJournal,
+    /// When the journal is durable and has not got its name.
+    BeforeName,
     /// After so many of the entries have been moved.
     AfterMoves(usize),
     /// After HEAD has been replaced.
@@ -237,7 +242,6 @@ enum Death {
 impl Death {
     fn kernel(self) -> Faulty {
         let (moves, failed, dead) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
-        let barriers = AtomicUsize::new(0);
         Faulty::new(move |call| {
             let count = |counter: &AtomicUsize| counter.fetch_add(1, Ordering::SeqCst);
             let set = |counter: &AtomicUsize| counter.load(Ordering::SeqCst) > 0;
@@ -248,8 +252,10 @@ impl Death {
             let probing = |name: &[u8]| [&b"one"[..], b"two"].contains(&name);
             let dies = match (self, call) {
                 _ if set(&dead) => true,
-                (Self::BeforeCommitPoint, Call::Rename { name, .. }) => name == b"journal.new",
-                (Self::AfterHead, Call::SyncFs) => count(&barriers) == 1,
+                (Self::BeforeJournal, Call::CreateFile { name }) => name == b"journal.new",
+                (Self::BeforeName, Call::Rename { name, .. }) => name == b"journal.new",
+                // The transaction takes its place among what was displaced.
+                (Self::AfterHead, Call::Rename { name, .. }) => name.len() == 16,
                 (Self::AfterMoves(limit), Call::Rename { name, .. }) if !of_state(name) && !probing(name) => {
                     count(&moves) == limit
                 }
@@ -298,6 +304,8 @@ pub struct Scenario {
     command: fn(&World) -> Vec<OsString>,
     /// What success means.
     pub success: &'static [Side],
+    /// What recovery may come to besides after a command that had no success.
+    pub otherwise: &'static [Side],
     pub transaction: Keeps,
     /// Whether a commit was interrupted before the command: then the output may be between old and new until it is recovered.
     pub interrupted: bool,
@@ -340,6 +348,7 @@ const BASE: Scenario = Scenario {
     prepare: |world| world.published(),
     command: |world| on_output(&["status"], world),
     success: &[Side::Old],
+    otherwise: &[],
     transaction: Keeps::Nothing,
     interrupted: false,
     first: false,
@@ -426,12 +435,47 @@ pub const SCENARIOS: &[Scenario] = &[
             world.died(true, Death::AfterMoves(4));
         },
         command: |world| on_output(&["recover"], world),
-        // An operation that fails in there rolls back.
-        success: &[Side::New, Side::Old],
+        success: &[Side::New],
         interrupted: true,
         prints: Some(""),
         ..BASE
     },
+    Scenario {
+        name: "recover, no name yet",
+        prepare: |world| {
+            world.published();
+            world.died(true, Death::BeforeName);
+        },
+        command: |world| on_output(&["recover"], world),
+        success: &[Side::New],
+        interrupted: true,
+        prints: Some(""),
+        ..BASE
+    },
+    Scenario {
+        name: "recover, not on the medium",
+        prepare: |world| {
+            world.published();
+            change_a_byte(&world.died(false, Death::BeforeName).join("sub/page"));
+        },
+        command: |world| on_output(&["recover"], world),
+        prints: Some(""),
+        ..BASE
+    },
+    Scenario {
+        name: "recover --undo",
+        prepare: |world| {
+            world.published();
+            world.died(true, Death::AfterMoves(4));
+        },
+        command: |world| on_output(&["recover", "--undo"], world),
+        // The next recovery is one that carries out.
+        otherwise: &[Side::New],
+        interrupted: true,
+        prints: Some(""),
+        ..BASE
+    },
+    Scenario { name: "recover, settle", command: |world| on_output(&["recover"], world), prints: Some(""), ..BASE },
     Scenario {
         name: "recover, finish",
         prepare: |world| {
@@ -459,7 +503,7 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "recover, discard",
         prepare: |world| {
             world.published();
-            world.died(true, Death::BeforeCommitPoint);
+            world.died(true, Death::BeforeJournal);
         },
         command: |world| on_output(&["recover"], world),
         prints: Some(""),
@@ -480,7 +524,7 @@ pub const SCENARIOS: &[Scenario] = &[
             world.published();
             world.died(true, Death::AfterMoves(2));
         },
-        success: &[Side::New, Side::Old],
+        success: &[Side::New],
         interrupted: true,
         ..BASE
     },

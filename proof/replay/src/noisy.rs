@@ -180,6 +180,9 @@ impl Fs for Noisy {
     fn sync_fs(&self, dir: &OwnedFd) -> io::Result<()> {
         self.kernel.sync_fs(dir)
     }
+    fn drop_cached(&self, file: &File) -> io::Result<()> {
+        self.kernel.drop_cached(file)
+    }
     fn dirty(&self) -> io::Result<u64> {
         // What others have dirty is not to decide which calls are made.
         Ok(0)

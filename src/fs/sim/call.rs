@@ -34,6 +34,7 @@ pub enum Call {
     SyncFile,
     SyncDir,
     SyncFs,
+    DropCached,
     TryLock,
     Unique,
 }
@@ -95,6 +96,7 @@ pub fn possible_errors(call: Call) -> &'static [i32] {
         RemoveFile | RemoveDir => errnos!(EIO EACCES EPERM EROFS ENOSPC ENOMEM),
         SyncFile => errnos!(EIO ENOSPC EDQUOT EINTR),
         SyncDir | SyncFs => errnos!(EIO ENOSPC EDQUOT),
+        DropCached => errnos!(EIO),
         TryLock => errnos!(EINTR ENOLCK),
         Unique => errnos!(EIO EMFILE ENFILE EINTR),
     }

@@ -326,6 +326,14 @@ impl Fs for SimFs {
         })
     }
 
+    fn drop_cached(&self, file: &SimFile) -> io::Result<()> {
+        let slot = self.of_file(file)?;
+        self.on_slot(Call::DropCached, slot, |world| {
+            world.drop_cached(slot);
+            Ok(())
+        })
+    }
+
     fn sync_fs(&self, dir: &SimDir) -> io::Result<()> {
         let slot = self.at(dir)?;
         self.on_slot(Call::SyncFs, slot, |world| {

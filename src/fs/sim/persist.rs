@@ -416,6 +416,20 @@ impl World {
         }
     }
 
+    /// Of a clean file the live side has what the disk has: where a barrier dropped pages, they show it now.
+    pub(super) fn drop_cached(&mut self, slot: Slot) {
+        let Some(Body::File(disk)) = self.disk[slot as usize].as_ref().map(|inode| &inode.body) else { return };
+        let on_disk = disk.content.clone();
+        let Body::File(file) = &self.inode(slot).body else { return };
+        if !file.writes.is_empty() || !file.diverged || file.content.bytes() == on_disk.bytes() {
+            return;
+        }
+        let mut bytes = on_disk.bytes().to_vec();
+        bytes.resize(file.content.bytes().len(), 0);
+        let Body::File(file) = &mut self.live_mut(slot).body else { return };
+        file.content = Arc::new(Blob::new(bytes));
+    }
+
     /// Everything is durable, as after an orderly shutdown.
     pub(super) fn settle_all(&mut self) {
         for slot in std::mem::take(&mut self.dirty) {
