@@ -27,6 +27,7 @@ fn main() -> std::io::Result<()> {
         ("undo", 2, &journal),
         ("manifest", 3, &manifest),
         ("manifest-3", 5, &manifest),
+        ("new", 6, &journal),
         ("meta", 7, &head),
     ] {
         put("recover", name, &[&[which], &bytes[..]].concat())?;
@@ -34,6 +35,7 @@ fn main() -> std::io::Result<()> {
     put("recover", "settled-journal", &[8])?;
     put("recover", "settled-journal-changed", &[8, 60, 0, 1])?;
     put("recover", "settled-undo", &[10])?;
+    put("recover", "settled-new", &[14])?;
     for (name, path) in [("file", "index.html"), ("deep", "a/b/c"), ("dots", "a/../b"), ("absolute", "/etc")] {
         put("path", name, path.as_bytes())?;
     }

@@ -41,6 +41,7 @@ impl Scene {
         for files in [OLD, NEW] {
             publish(&store, files).expect("a commit");
         }
+        store.recover().expect("the last commit is settled");
         scene
     }
 }

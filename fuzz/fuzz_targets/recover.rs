@@ -8,8 +8,16 @@ use fuzz_support::{Scene, snapshot};
 use libfuzzer_sys::fuzz_target;
 use txfs::{BeginOptions, Outcome, Store};
 
-const PLACES: [&str; 8] =
-    ["journal", "HEAD", "journal.undo", "manifests/2", "journal", "manifests/3", "journal", "tx/0000000000000007/meta"];
+const PLACES: [&str; 8] = [
+    "journal",
+    "HEAD",
+    "journal.undo",
+    "manifests/2",
+    "journal",
+    "manifests/3",
+    "journal.new",
+    "tx/0000000000000007/meta",
+];
 
 fuzz_target!(|input: &[u8]| {
     let [which, rest @ ..] = input else { return };
