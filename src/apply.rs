@@ -432,8 +432,8 @@ impl<'a, F: Fs> Applier<'a, F> {
         if source.stat()?.is_none() {
             link(&target, &source)?;
         }
-        // Else a crash could keep the rename and lose the link, and with it the new entry. One that is there may be an interrupted
-        // attempt's, and not durable.
+        // Else a crash could keep the rename and lose the link, and with it the new entry. One that is there may be an
+        // interrupted attempt's, and not durable.
         make_durable(&source)?;
         rename(&self.need_removed(index)?, &target, RenameMode::Replace)
     }

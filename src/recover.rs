@@ -5,7 +5,7 @@
 //! |---|---|---|
 //! | none | any | clean: discard what dead transactions left |
 //! | `journal.new`, not valid | any | clean: it is no commit |
-//! | `journal.new`, valid | its base | roll forward if there is [evidence](crate::evidence) that barrier 1 was passed; else discard |
+//! | `journal.new`, valid | its base | roll forward if there is evidence (`evidence.rs`) that barrier 1 was passed; else discard |
 //! | `journal.new`, valid | its generation | finish |
 //! | `journal.new`, valid | a later generation | clean: its name came back |
 //! | torn | any | discard, if none of its operations was begun; else refuse |
@@ -24,8 +24,8 @@
 //! 1. It is deterministic and idempotent: every operation is told done from not done by identity, so a crash at any step of
 //!    recovery is recovered by the next (G7).
 //! 2. Before it changes anything it has recognized everything. Where identities do not fit, it refuses and touches nothing.
-//! 3. The HEAD is replaced after all operations; both are made durable by barrier 2 before the journal is retired. A commit leaves that
-//!    to whoever takes the store's lock next: until then its journal stands for it.
+//! 3. The HEAD is replaced after all operations; both are made durable by barrier 2 before the journal is retired. A commit
+//!    leaves that to whoever takes the store's lock next: until then its journal stands for it.
 //! 4. Undoing starts when `journal.undo` has its name durably, and ends when it is durably gone.
 
 use std::collections::HashSet;
@@ -261,9 +261,9 @@ impl<F: Fs> Store<F> {
         self.recover_if_needed(Manner::Undo)
     }
 
-    /// Settles the last commit, so that the output is durable as it is; and removes what nobody needs any more: the stage's copies of what was published already, and what earlier generations
-    /// displaced. Beginning a transaction does so too; a caller that has time after a commit frees the space earlier. Returns
-    /// where entries were moved that txfs could not prove to be its own.
+    /// Settles the last commit, so that the output is durable as it is; and removes what nobody needs any more: the stage's copies
+    /// of what was published already, and what earlier generations displaced. Beginning a transaction does so too; a caller that
+    /// has time after a commit frees the space earlier. Returns where entries were moved that txfs could not prove to be its own.
     ///
     /// # Errors
     /// Something cannot be removed. The output and the current generation are not concerned.
@@ -439,8 +439,8 @@ impl<F: Fs> Store<F> {
             return Ok(());
         }
         self.state.remove_entry(&state_path(name::JOURNAL_NEW), Kind::File)?;
-        // Whole it may have been, and a commit that was killed may have taken its name away and not durably: that it is gone has to
-        // be durable before anything that it names goes, and before anybody is told of the old generation.
+        // Whole it may have been, and a commit that was killed may have taken its name away and not durably: that it is gone
+        // has to be durable before anything that it names goes, and before anybody is told of the old generation.
         if !left_out(Mutant::CleanBarrier) {
             self.sync_state()?;
         }
@@ -577,12 +577,12 @@ impl<F: Fs> Store<F> {
         Err(Error::Unrecognized { output: self.output.path.clone(), generation, paths })
     }
 
-    /// P4 and P5: performs every operation but those in `skip`, and replaces HEAD. At the first attempt the journal stands for it;
-    /// at another all of it is made durable.
+    /// P4 and P5: performs every operation but those in `skip`, and replaces HEAD. At the first attempt the journal stands for
+    /// it; at another all of it is made durable.
     ///
     /// # Errors
-    /// At the first attempt [`Error::RolledBack`] when an operation failed and everything was undone, [`Error::OutcomeUnknown`] when that
-    /// failed too; at another [`Error::Unfinished`], or [`Error::OutcomeUnknown`] when the barrier failed.
+    /// At the first attempt [`Error::RolledBack`] when an operation failed and everything was undone, [`Error::OutcomeUnknown`]
+    /// when that failed too; at another [`Error::Unfinished`], or [`Error::OutcomeUnknown`] when the barrier failed.
     pub(crate) fn carry_out(
         &self,
         journal: &Journal,

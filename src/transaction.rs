@@ -582,8 +582,9 @@ impl<F: Fs> Transaction<'_, F> {
     /// Publishes the stage: all of it, durably, or nothing.
     ///
     /// On success the transaction is over and the new generation survives power loss: what the loss takes of it the next txfs
-    /// command on this output puts back. From [`Store::sweep`], or the next transaction, on nothing is left to put back, and the output
-    /// is durable as readers see it. When the commit is refused the transaction stays open, so that it can be committed with other options.
+    /// command on this output puts back. From [`Store::sweep`], or the next transaction, on nothing is left to put back, and the
+    /// output is durable as readers see it. When the commit is refused the transaction stays open, so that it can be committed
+    /// with other options.
     ///
     /// # Errors
     /// [`Error::Refused`], [`Error::BaseMoved`]: nothing changed, the transaction is open. [`Error::RolledBack`],
