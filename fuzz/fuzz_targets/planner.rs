@@ -64,10 +64,10 @@ fn undo(trees: &[Tree; 2]) {
     let changed = with_stage(&trial, &trees[1], |transaction| commit(transaction).expect("a commit").changed);
     let [old, new] = [&fs, &trial].map(|fs| fs.tree(OUT));
     let log = trial.log();
-    // After the last barrier a commit only settles.
-    let last = log.iter().rposition(|call| call.is_barrier()).filter(|_| changed).unwrap_or(0);
-    let renames = (0..last).rev().filter(|&call| log[call] == Call::Rename);
-    for call in renames.take(FAILURES) {
+    // A commit is carried out after its barrier. Its last rename puts the transaction away: where that fails the commit stands.
+    let barrier = log.iter().rposition(|call| call.is_barrier()).filter(|_| changed).unwrap_or(log.len());
+    let renames = (barrier..log.len()).rev().filter(|&call| log[call] == Call::Rename);
+    for call in renames.skip(1).take(FAILURES) {
         let fs = fs.fork();
         fs.fail_at(call as u64 + 1, Fault::new(EIO));
         with_stage(&fs, &trees[1], |transaction| {
