@@ -317,20 +317,18 @@ impl<F: Fs> Store<F> {
 
     /// As [`Store::recover_locked`], but transactions whose process died are left to others.
     pub(crate) fn recover_commits(&self, _lock: &Lock<F>, manner: Manner) -> Result<Recovered> {
+        // The journal of the commit before may have come back beside the one that counts; asked before anything is changed.
+        let both = self.has_any(&[name::JOURNAL_NEW])? && self.has_any(&[name::JOURNAL, name::JOURNAL_UNDO])?;
         let mut recovered = match self.settle_own()? {
             Some(recovered) => recovered,
             None => self.recover_commit(manner)?,
         };
-        // The journal of the commit before may have come back beside the one that counts.
-        if recovered.commit.is_some() {
-            let unknown = |error| self.unknown_outcome(error);
-            if self.has_any(&[name::JOURNAL_NEW]).map_err(unknown)? {
-                // It is still in the way.
-                if let Some(error) = recovered.warnings.pop() {
-                    return Err(unknown(error));
-                }
-                recovered = recovered.and(self.recover_commit(manner)?);
+        if both {
+            // It is still in the way.
+            if let Some(error) = recovered.warnings.pop() {
+                return Err(self.unknown_outcome(error));
             }
+            recovered = recovered.and(self.recover_commit(manner)?);
         }
         match self.drop_leftovers() {
             Err(error) if recovered.commit.is_some() => recovered.warnings.push(error),
