@@ -18,17 +18,16 @@
 use crate::apply::{Applier, State};
 use crate::digest;
 use crate::error::{Error, Result};
-use crate::frame::Damage;
 use crate::fs::tree::{Tree, Walked};
 use crate::fs::{Fs, Kind, Stat};
-use crate::journal::reader::{self, Journal};
+use crate::journal::reader::Journal;
 use crate::journal::record::{Begin, Operation};
 use crate::manifest::Object;
 use crate::manifest::inventory::{Cursor, Inventory};
 use crate::mutant::{Mutant, left_out};
 use crate::path::RelPath;
 use crate::settle;
-use crate::store::{Store, name, open_trusted, state_path};
+use crate::store::{Store, name, state_path};
 use crate::txdir::{REMOVED, STAGE, part};
 
 /// Whether the commit was made: barrier 1 was passed, or it makes no difference.
@@ -108,14 +107,8 @@ fn is_ours<F: Fs>(store: &Store<F>, begin: &Begin, path: &RelPath, new: &Object)
 
 fn is_journal_on_medium<F: Fs>(store: &Store<F>, journal: &Journal) -> Result<bool> {
     let path = state_path(name::JOURNAL_NEW);
-    let Some(stream) = open_trusted(&store.state, &path)? else { return Ok(false) };
-    if !left_out(Mutant::ReadFromMedium) {
-        stream.fs.drop_cached(&stream.file).map_err(store.state.io("read", &path))?;
-    }
-    match reader::read(stream) {
-        Err(partial) if matches!(partial.damage, Damage::Io(_)) => Err(store.damaged(&path, partial.damage)),
-        read => Ok(read.is_ok_and(|read| read == *journal)),
-    }
+    store.state.drop_cached(&path)?;
+    Ok(settle::read_journal(store, &path)?.is_some_and(|read| read.is_ok_and(|read| read == *journal)))
 }
 
 /// The manifest that the journal's HEAD names; what the commit wrote of it is read from the medium.

@@ -39,7 +39,7 @@ use crate::error::{Error, Paths, Result};
 use crate::evidence;
 use crate::frame::Damage;
 use crate::fs::{Fs, Kind};
-use crate::journal::reader::{self, Journal, Partial};
+use crate::journal::reader::{self, Journal, Partial, Read};
 use crate::journal::record::{Operation, TransactionId};
 use crate::lock::Lock;
 use crate::manifest::Head;
@@ -116,9 +116,6 @@ enum Found {
     Forward,
     Undo,
 }
-
-/// A journal that was read.
-type Read = Result<Journal, Box<Partial>>;
 
 /// HEAD, seen from the journal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -400,12 +397,7 @@ impl<F: Fs> Store<F> {
     }
 
     fn read_journal(&self, name: &str) -> Result<Option<Read>> {
-        let path = state_path(name);
-        let Some(stream) = open_trusted(&self.state, &path)? else { return Ok(None) };
-        match reader::read(stream) {
-            Err(partial) if matches!(partial.damage, Damage::Io(_)) => Err(self.damaged(&path, partial.damage)),
-            read => Ok(Some(read)),
-        }
+        settle::read_journal(self, &state_path(name))
     }
 
     fn journal_error(&self, name: &str, damage: &Damage) -> Error {
@@ -475,8 +467,8 @@ impl<F: Fs> Store<F> {
     /// A journal that has not got its name: a commit, if barrier 1 was passed.
     fn weigh(&self, journal: &Journal, manner: Manner) -> Result<Recovered> {
         let committed = match evidence::is_committed(self, journal, &self.applier(journal)?) {
-            // What cannot be read is given up only by who said so.
-            Err(_) if manner != Manner::Plain => false,
+            // What cannot be read is given up only by who wants the generation before.
+            Err(_) if manner == Manner::Undo => false,
             committed => committed?,
         };
         if committed {

@@ -20,7 +20,7 @@ use crate::error::{Error, Result};
 use crate::frame::Damage;
 use crate::fs::tree::{Tree, Walked};
 use crate::fs::{Fs, Kind, RenameMode};
-use crate::journal::reader::{self, Journal};
+use crate::journal::reader::{self, Journal, Read};
 use crate::journal::record::{Begin, Operation};
 use crate::manifest::Object;
 use crate::manifest::inventory::Inventory;
@@ -251,12 +251,15 @@ fn purge<F: Fs>(store: &Store<F>, generation: u64) -> Result<Vec<PathBuf>> {
 }
 
 pub(crate) fn read_settled<F: Fs>(store: &Store<F>, generation: u64) -> Result<Option<Journal>> {
-    let path = settled_path(generation);
-    let Some(stream) = open_trusted(&store.state, &path)? else { return Ok(None) };
+    Ok(read_journal(store, &settled_path(generation))?.and_then(Result::ok))
+}
+
+/// Reads the journal at a path of the state directory; `None` where there is none.
+pub(crate) fn read_journal<F: Fs>(store: &Store<F>, path: &RelPath) -> Result<Option<Read>> {
+    let Some(stream) = open_trusted(&store.state, path)? else { return Ok(None) };
     match reader::read(stream) {
-        Ok(journal) => Ok(Some(journal)),
-        Err(partial) if matches!(partial.damage, Damage::Io(_)) => Err(store.damaged(&path, partial.damage)),
-        Err(_) => Ok(None),
+        Err(partial) if matches!(partial.damage, Damage::Io(_)) => Err(store.damaged(path, partial.damage)),
+        read => Ok(Some(read)),
     }
 }
 

@@ -362,20 +362,22 @@ fn what_cannot_be_read_is_no_reason_to_discard_a_commit() {
 }
 
 #[test]
-fn who_says_so_gives_up_a_commit_that_cannot_be_read_and_has_not_begun() {
-    let [old, _] = expected();
-    type Recover = fn(&Store<Faulty>) -> txfs::Result<txfs::Recovered>;
-    let manners: [Recover; 2] = [Store::recover_skipping_unknown, Store::recover_undoing];
-    for recover in manners {
+fn a_commit_that_cannot_be_read_and_has_not_begun_is_given_up_by_undoing_alone() {
+    let [old, new] = expected();
+    for undo in [false, true] {
         let (_dir, out) = scratch();
         publish_old(&Store::open(&out).unwrap());
         leave_intent(&out, fill);
         let kernel = Faulty::new(|call| matches!(call, Call::DropCached { .. }).then_some(Errno::EIO));
         let store = Store::make(&OpenOptions::with(kernel), &out).unwrap();
-        assert!(matches!(store.recover(), Err(Error::Io { .. })));
-        assert_eq!((left(&out, &["journal.new"]), snapshot(&out)), (vec!["journal.new"], old.clone()));
-        assert_eq!(recover(&store).unwrap().commit, Some(RecoveredCommit::Discarded));
-        recovers_to(&out, &old, "given up");
+        for recover in [Store::recover, Store::recover_skipping_unknown] {
+            assert!(matches!(recover(&store), Err(Error::Io { .. })));
+            assert_eq!((left(&out, &["journal.new"]), snapshot(&out)), (vec!["journal.new"], old.clone()));
+        }
+        if undo {
+            assert_eq!(store.recover_undoing().unwrap().commit, Some(RecoveredCommit::Discarded));
+        }
+        recovers_to(&out, if undo { &old } else { &new }, "given up by undoing alone");
     }
 }
 

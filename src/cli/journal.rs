@@ -15,8 +15,8 @@ use super::{Context, count};
 /// Print journals readably, damaged ones too
 ///
 /// Every record with the offset of its frame in bytes, and a verdict at the end: whether it is a valid commit, or why not. This
-/// command shows what is there: it does not recover. The journals of an output are the one of a commit that is not settled, and the settled
-/// ones of generations whose displaced entries are kept.
+/// command shows what is there: it does not recover. The journals of an output are the one of a commit that is not settled, and the
+/// settled ones of generations whose displaced entries are kept.
 #[derive(Args)]
 pub(super) struct JournalArgs {
     /// The directory that is published

@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use super::{Fs, Kind, Stat, found, is_not_directory};
 use crate::error::{Error, Result};
+use crate::mutant::{Mutant, left_out};
 use crate::path::RelPath;
 
 /// An open root directory and where the user knows it.
@@ -105,6 +106,15 @@ impl<F: Fs> Tree<F> {
     /// Forgets the directory used last, after it may have changed places.
     pub(crate) fn forget(&self) {
         *self.last.borrow_mut() = None;
+    }
+
+    /// Forgets what memory holds of the file at `path` and need not write: what is read next is read from the medium.
+    pub(crate) fn drop_cached(&self, path: &RelPath) -> Result<()> {
+        if left_out(Mutant::ReadFromMedium) {
+            return Ok(());
+        }
+        let file = self.parent(path).and_then(|dir| self.fs.open_file(&dir, path.name()));
+        file.and_then(|file| self.fs.drop_cached(&file)).map_err(self.io("read", path))
     }
 
     /// What is at `path`; `None` when nothing is, also when a directory on the way is missing or is none.

@@ -1,7 +1,7 @@
 //! Reads a journal from any bytes: never panics, never takes anything but a whole, consistent journal for a commit.
 
 use std::collections::BTreeMap;
-use std::io::Read;
+use std::io;
 
 use super::format::JOURNAL;
 use super::record::{Begin, Operation, Record};
@@ -27,13 +27,13 @@ pub(crate) struct Dump {
 }
 
 /// Reads as much as there is.
-pub(crate) fn dump(input: impl Read) -> Dump {
+pub(crate) fn dump(input: impl io::Read) -> Dump {
     let mut records = Vec::new();
     let damage = read_records(input, &mut records).err();
     Dump { records, damage }
 }
 
-fn read_records(input: impl Read, records: &mut Vec<(u64, Record)>) -> Result<(), Damage> {
+fn read_records(input: impl io::Read, records: &mut Vec<(u64, Record)>) -> Result<(), Damage> {
     let mut reader = FrameReader::new(input, JOURNAL)?;
     loop {
         let offset = reader.offset();
@@ -56,7 +56,7 @@ fn read_records(input: impl Read, records: &mut Vec<(u64, Record)>) -> Result<()
 }
 
 /// Reads whose journal it is; `None` where that cannot be read.
-pub(crate) fn begin(input: impl Read) -> Result<Option<Begin>, Damage> {
+pub(crate) fn begin(input: impl io::Read) -> Result<Option<Begin>, Damage> {
     let mut reader = FrameReader::new(input, JOURNAL)?;
     let offset = reader.offset();
     let Some(payload) = reader.next_frame()? else { return Ok(None) };
@@ -151,11 +151,14 @@ pub(crate) struct Partial {
     pub(crate) operations: Vec<Operation>,
 }
 
+/// A journal that was read: a commit, or what could be read of something else.
+pub(crate) type Read = Result<Journal, Box<Partial>>;
+
 /// Reads a journal that is to be acted upon.
 ///
 /// # Errors
 /// What could be read before the damage.
-pub(crate) fn read(input: impl Read) -> Result<Journal, Box<Partial>> {
+pub(crate) fn read(input: impl io::Read) -> Read {
     let Dump { records, damage } = dump(input);
     let mut begin = None;
     let mut operations = Vec::new();
