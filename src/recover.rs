@@ -4,12 +4,12 @@
 //! | journal | HEAD | action |
 //! |---|---|---|
 //! | none | any | clean: discard what dead transactions left |
-//! | `journal.new`, not valid | any | clean: it is no commit |
+//! | `journal.new`, torn or damaged | any | clean: it is no commit |
 //! | `journal.new`, valid | its base | roll forward if there is evidence (`evidence.rs`) that barrier 1 was passed; else discard |
 //! | `journal.new`, valid | its generation | finish |
 //! | `journal.new`, valid | a later generation | clean: its name came back |
-//! | torn | any | discard, if none of its operations was begun; else refuse |
-//! | damaged, other version | any | refuse |
+//! | another, torn | any | discard, if none of its operations was begun; else refuse |
+//! | another damaged; any of another version | any | refuse |
 //! | `journal`, valid | its base | roll forward |
 //! | `journal`, valid | its generation | finish: roll forward what the file system reordered, then settle |
 //! | `journal`, valid | a later generation | settle |

@@ -4,7 +4,7 @@
 //! .dist.txfs/            beside dist; or dist/.txfs where dist is a mount point or its parent cannot be written
 //!     store              what the file system can do; its presence says that the directory is txfs'
 //!     lock               flock'd by whoever changes anything, never unlinked
-//!     journal[.new|.undo]  being applied | being written | being undone
+//!     journal[.new|.undo]  a commit that is not settled | being written | being undone
 //!     HEAD[.new]         the current generation
 //!     manifests/K        inventories of generation K and of those after it, until one begins a file of its own
 //!     tx/ID/             an open transaction
