@@ -143,7 +143,11 @@ fn is_staged<F: Fs>(store: &Store<F>, journal: &Journal, inventory: &Inventory<F
 
 /// Whether what an operation moves is in the stage, with everything that moves along.
 fn is_whole<F: Fs>(stage: &Tree<F>, path: &RelPath, new: &Object, inventory: &Inventory<F>) -> Result<bool> {
-    let Some(stat) = stage.stat(path)? else { return Ok(false) };
+    let Some(mut stat) = stage.stat(path)? else { return Ok(false) };
+    if stat.mode == new.mode | 0o700 && new.kind == Kind::Directory {
+        // It is opened for its owner before it moves, and closed by an operation of its own.
+        stat.mode = new.mode;
+    }
     if !is_entry(stage, path, new, &stat)? {
         return Ok(false);
     }
@@ -172,9 +176,7 @@ fn is_whole<F: Fs>(stage: &Tree<F>, path: &RelPath, new: &Object, inventory: &In
     Ok(whole && next()? == Ok(None))
 }
 
-/// Directories are opened for their owner once a commit is carried out.
 fn is_entry<F: Fs>(stage: &Tree<F>, path: &RelPath, object: &Object, stat: &Stat) -> Result<bool> {
-    let opened = object.kind == Kind::Directory && stat.mode == object.mode | 0o700;
-    let same = object.is(stat) && (stat.mode == object.mode || opened);
+    let same = object.is(stat) && stat.mode == object.mode;
     Ok(same && (object.kind == Kind::Directory || digest::is_on_medium(stage, path, object)?))
 }

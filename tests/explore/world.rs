@@ -483,6 +483,8 @@ impl Worlds {
             // A manifest that is appended to.
             few_of_many(Weakness::Posix),
             crowded(few_of_many(Weakness::Btrfs)),
+            // A directory below the one that moves, whose mode was lost.
+            world(Weakness::Btrfs, None, &[("d", closed), ("d/x", x)]),
         ];
         for (number, world) in telling.iter_mut().enumerate() {
             world.number = number as u64;
