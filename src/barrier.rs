@@ -364,7 +364,8 @@ fn not_durable<F: Fs>(store: &Store<F>) -> impl FnOnce(io::Error) -> Error {
 }
 
 fn open_file<F: Fs>(tree: &Tree<F>, path: &RelPath) -> Result<F::File> {
-    tree.parent(path).and_then(|dir| tree.fs.open_file(&dir, path.name())).map_err(tree.io("read", path))
+    let opened = tree.parent(path).and_then(|dir| tree.fs.open_file(&dir, path.name()));
+    opened.map(|(file, _)| file).map_err(tree.io("read", path))
 }
 
 /// Nobody is told: the barrier is the whole one then.

@@ -1,6 +1,6 @@
 //! Digests of entries: one, or many on several threads while a walk still finds them.
 //!
-//! Invariant: a file is digested between two looks at its size and time (P2): one that is being written meanwhile is an error,
+//! Invariant: a staged file is digested between two looks at its size and time (P2): one that is being written meanwhile is an error,
 //! not a digest.
 
 use std::io;
@@ -12,7 +12,8 @@ use std::thread::{Scope, ScopedJoinHandle};
 use crate::error::{Error, Result};
 use crate::fs::tree::Tree;
 use crate::fs::{Fs, Kind, Stat};
-use crate::manifest::{Digest, Entry, Object};
+use crate::manifest::{Digest, Object};
+use crate::mutant::{Mutant, left_out};
 use crate::path::RelPath;
 
 /// Read at once, in bytes: beyond it a larger piece is no faster.
@@ -24,27 +25,28 @@ const BATCH: usize = 32;
 /// Batches that wait at most: a walk that is further ahead digests, too, instead of filling memory.
 const WAITING: usize = 64;
 
-/// Digests what is at `path`, a file of about `size` bytes; for a file with its attributes after reading.
-fn digest<F: Fs>(
-    tree: &Tree<F>,
-    path: &RelPath,
-    kind: Kind,
-    size: u64,
-    buffer: &mut Vec<u8>,
-) -> Result<(Digest, Option<Stat>)> {
-    let dir = tree.parent(path).map_err(tree.io("open the directory of", path))?;
+/// Digests what is at `path`; for a file with its attributes after reading.
+fn digest<F: Fs>(tree: &Tree<F>, path: &RelPath, kind: Kind) -> Result<(Digest, Option<Stat>)> {
     match kind {
         Kind::Directory => Ok((Digest::default(), None)),
-        Kind::Symlink => {
-            let target = tree.fs.read_link(&dir, path.name()).map_err(tree.io("read the link", path))?;
-            Ok((Digest::of(&target), None))
-        }
+        Kind::Symlink => Ok((digest_link(tree, path)?, None)),
         Kind::File => {
-            let mut file = tree.fs.open_file(&dir, path.name()).map_err(tree.io("read", path))?;
-            let read = digest_file(&tree.fs, &mut file, size, buffer).map_err(tree.io("read", path))?;
-            Ok((read.0, Some(read.1)))
+            let (mut file, stat) = open_file(tree, path)?;
+            let read = digest_file(&tree.fs, &mut file, stat.size, &mut Vec::new());
+            let (digest, stat) = read.map_err(tree.io("read", path))?;
+            Ok((digest, Some(stat)))
         }
     }
+}
+
+fn open_file<F: Fs>(tree: &Tree<F>, path: &RelPath) -> Result<(F::File, Stat)> {
+    let dir = tree.parent(path).map_err(tree.io("open the directory of", path))?;
+    tree.fs.open_file(&dir, path.name()).map_err(tree.io("read", path))
+}
+
+fn digest_link<F: Fs>(tree: &Tree<F>, path: &RelPath) -> Result<Digest> {
+    let target = tree.parent(path).and_then(|dir| tree.fs.read_link(&dir, path.name()));
+    Ok(Digest::of(&target.map_err(tree.io("read the link", path))?))
 }
 
 /// Most files are small: where the size shows that everything was read, the end is not asked for by another read.
@@ -71,7 +73,7 @@ fn digest_file<F: Fs>(fs: &F, file: &mut F::File, size: u64, buffer: &mut Vec<u8
 
 /// The object at a path of the output, digested.
 pub(crate) fn object<F: Fs>(tree: &Tree<F>, path: &RelPath, kind: Kind, stat: &Stat) -> Result<Object> {
-    let (digest, after) = digest(tree, path, kind, stat.size, &mut Vec::new())?;
+    let (digest, after) = digest(tree, path, kind)?;
     Ok(Object::new(kind, &after.unwrap_or(*stat), digest))
 }
 
@@ -80,12 +82,19 @@ pub(crate) fn is_on_medium<F: Fs>(tree: &Tree<F>, path: &RelPath, object: &Objec
     if object.kind == Kind::File {
         tree.drop_cached(path)?;
     }
-    let (digest, _) = digest(tree, path, object.kind, object.size, &mut Vec::new())?;
+    let (digest, _) = digest(tree, path, object.kind)?;
     Ok(digest == object.digest)
 }
 
-/// Digests with the places of their entries in the caller's list.
-type Digests = Vec<(usize, Digest)>;
+/// What was found where a file or a link was to be digested.
+pub(crate) enum Found {
+    Digested(Object),
+    /// A file with other names, by which it could be changed afterwards: it was not read.
+    Linked(Stat),
+}
+
+/// With the places of their entries in the caller's list.
+type Digests = Vec<(usize, Found)>;
 
 /// Counts what turns out to be other than what is published, and tells when it is much.
 pub(crate) struct Changed {
@@ -109,22 +118,37 @@ impl Changed {
     }
 }
 
-/// A file to digest: its place in the caller's list, its path, its attributes when it was found, and what is published there.
+/// A file or a link to digest: its place in the caller's list, its path, and the digest of what is published there.
 struct Task {
     index: usize,
+    kind: Kind,
     path: RelPath,
-    object: Object,
     published: Option<Digest>,
 }
 
 impl Task {
-    fn run<F: Fs>(&self, tree: &Tree<F>, buffer: &mut Vec<u8>) -> Result<(usize, Digest)> {
-        match digest(tree, &self.path, self.object.kind, self.object.size, buffer)? {
-            (_, Some(stat)) if !self.object.is(&stat) => Err(tree.io("read", &self.path)(io::Error::other(
-                "it is being written to: wait until the build has finished",
-            ))),
-            (digest, _) => Ok((self.index, digest)),
+    fn run<F: Fs>(&self, tree: &Tree<F>, buffer: &mut Vec<u8>) -> Result<Found> {
+        if self.kind == Kind::File {
+            return self.read(tree, buffer);
         }
+        let gone = || tree.io("read the attributes of", &self.path)(io::ErrorKind::NotFound.into());
+        let stat = tree.stat(&self.path)?.ok_or_else(gone)?;
+        Ok(Found::Digested(Object::new(self.kind, &stat, digest_link(tree, &self.path)?)))
+    }
+
+    fn read<F: Fs>(&self, tree: &Tree<F>, buffer: &mut Vec<u8>) -> Result<Found> {
+        let (mut file, before) = open_file(tree, &self.path)?;
+        if before.nlink > 1 && !left_out(Mutant::HardLinkCopy) {
+            return Ok(Found::Linked(before));
+        }
+        let read = digest_file(&tree.fs, &mut file, before.size, buffer);
+        let (digest, after) = read.map_err(tree.io("read", &self.path))?;
+        let object = Object::new(Kind::File, &after, digest);
+        if object.is(&before) {
+            return Ok(Found::Digested(object));
+        }
+        let written = io::Error::other("it is being written to: wait until the build has finished");
+        Err(tree.io("read", &self.path)(written))
     }
 }
 
@@ -164,9 +188,9 @@ impl<'scope, F: Fs + 'scope> Pool<'scope, '_, F> {
         }
     }
 
-    /// Digests `entry` sooner or later; `index` says which it is.
-    pub(crate) fn push(&mut self, index: usize, entry: &Entry, published: Option<Digest>) {
-        self.batch.push(Task { index, path: entry.path.clone(), object: entry.object, published });
+    /// Digests the file or link at `path` sooner or later; `index` says which it is.
+    pub(crate) fn push(&mut self, index: usize, kind: Kind, path: &RelPath, published: Option<Digest>) {
+        self.batch.push(Task { index, kind, path: path.clone(), published });
         if self.batch.len() < BATCH {
             return;
         }
@@ -221,9 +245,11 @@ fn digest_batch<F: Fs>(
     digests: &mut Digests,
 ) -> Result<()> {
     for task in batch {
-        let digested = task.run(tree, buffer)?;
-        changed.note(task.published, digested.1);
-        digests.push(digested);
+        let found = task.run(tree, buffer)?;
+        if let Found::Digested(object) = &found {
+            changed.note(task.published, object.digest);
+        }
+        digests.push((task.index, found));
     }
     Ok(())
 }

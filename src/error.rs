@@ -162,8 +162,7 @@ pub enum Error {
 impl Error {
     /// Names the failed system call and the path; for `map_err`.
     pub(crate) fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Error {
-        let path = path.into();
-        move |source| Error::Io { action, path, source }
+        move |source| Error::Io { action, path: path.into(), source }
     }
 
     pub(crate) fn corrupt(path: impl Into<PathBuf>, what: impl fmt::Display) -> Error {

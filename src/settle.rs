@@ -140,12 +140,12 @@ fn prune<F: Fs>(previous: &Tree<F>, operations: &[Operation]) -> Result<()> {
 fn prune_stage<F: Fs>(stage: &Tree<F>, displaced: &BTreeSet<&RelPath>) -> Result<()> {
     let is_displaced = |path: &RelPath| displaced.contains(path);
     let mut entries = Vec::new();
-    stage.walk(
+    stage.walk_names(
         &RelPath::root(),
         |entry| !is_displaced(&entry.path) && stage.make_writable(&entry.path).is_ok(),
         |entry| {
             if !is_displaced(&entry.path) {
-                entries.push((entry.path, entry.stat.kind.unwrap_or(Kind::File)));
+                entries.push((entry.path, entry.kind.unwrap_or(Kind::File)));
             }
             Ok(())
         },

@@ -11,10 +11,10 @@ use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 
-use crate::digest::{self, Changed, Pool};
+use crate::digest::{self, Changed, Found, Pool};
 use crate::error::{Error, Paths, Problem, Result};
-use crate::fs::tree::{Tree, Walked};
-use crate::fs::{Fs, Kind, RenameMode, Stat};
+use crate::fs::tree::{Named, Tree, Walked};
+use crate::fs::{Fs, Kind, RenameMode, Stat, Timestamp};
 use crate::manifest::inventory::{Cursor, Inventory};
 use crate::manifest::{Digest, Entry, Object};
 use crate::mutant::{Mutant, left_out};
@@ -64,12 +64,11 @@ pub(crate) fn scan<F: Fs>(
             pool: Pool::new(scope, stage, changed.clone()),
             changed,
             staged: Staged::default(),
-            linked: Vec::new(),
             unsupported: Paths::default(),
             reserved: Paths::default(),
         };
         let mut early_sync = None;
-        stage.walk(
+        stage.walk_names(
             &RelPath::root(),
             |_| true,
             |entry| {
@@ -98,54 +97,65 @@ struct Scan<'a, 'scope, 'env, F: Fs> {
     pool: Pool<'scope, 'env, F>,
     changed: Arc<Changed>,
     staged: Staged,
-    /// Files with several names: which, and their attributes.
-    linked: Vec<(usize, Stat)>,
     unsupported: Paths,
     reserved: Paths,
 }
 
 impl<'scope, F: Fs + 'scope> Scan<'_, 'scope, '_, F> {
-    fn note(&mut self, Walked { path, stat }: Walked) -> Result<()> {
+    /// Of files and links the attributes are read where they are digested.
+    fn note(&mut self, Named { path, kind }: Named) -> Result<()> {
         if path.as_bytes() == RESERVED {
             self.reserved.push(path.clone());
         }
-        let Some(kind) = stat.kind else {
+        let Some(kind) = kind else {
             self.unsupported.push(path);
             return Ok(());
         };
+        let object = match kind {
+            Kind::Directory => Some(self.directory(&path)?),
+            Kind::File | Kind::Symlink => self.known(&path)?,
+        };
         let index = self.staged.entries.len();
-        let mut entry = Entry { object: Object::new(kind, &stat, Digest::default()), path };
-        match self.known.get(&entry.path) {
-            _ if kind == Kind::Directory => {}
-            _ if kind == Kind::File && stat.nlink > 1 && !left_out(Mutant::HardLinkCopy) => {
-                self.linked.push((index, stat))
+        if kind != Kind::Directory {
+            let published = self.published.get(&path)?.map(|object| object.digest);
+            match &object {
+                Some(object) => self.changed.note(published, object.digest),
+                None => self.pool.push(index, kind, &path, published),
             }
-            // What nobody may read could not be read by recovery either.
-            Some(object) if object.is(&stat) && stat.mode & 0o400 != 0 => {
-                entry.object.digest = object.digest;
-                self.changed.note(self.published_digest(&entry.path)?, object.digest);
-            }
-            _ => self.pool.push(index, &entry, self.published_digest(&entry.path)?),
         }
-        self.staged.entries.push(entry);
+        self.staged.entries.push(Entry { path, object: object.unwrap_or(to_come(kind)) });
         Ok(())
     }
 
-    fn published_digest(&self, path: &RelPath) -> Result<Option<Digest>> {
-        Ok(self.published.get(path)?.map(|object| object.digest))
+    fn directory(&self, path: &RelPath) -> Result<Object> {
+        let dir = self.stage.dir(path).map_err(self.stage.io("open the directory", path))?;
+        let stat = self.stage.fs.stat_dir(&dir).map_err(self.stage.io("read the attributes of", path))?;
+        Ok(Object::new(Kind::Directory, &stat, Digest::default()))
+    }
+
+    /// The object at `path`, if txfs wrote it itself, and it is the very same.
+    fn known(&self, path: &RelPath) -> Result<Option<Object>> {
+        let Some(known) = self.known.get(path) else { return Ok(None) };
+        let stat = self.stage.stat(path)?;
+        // What nobody may read could not be read by recovery either.
+        let is_same = |stat: &Stat| {
+            known.is(stat) && stat.mode & 0o400 != 0 && (stat.nlink == 1 || left_out(Mutant::HardLinkCopy))
+        };
+        Ok(stat.filter(is_same).map(|stat| Object::new(Kind::File, &stat, known.digest)))
     }
 
     fn finish(self, scratch: Option<Scratch<'_, F>>) -> Result<Staged> {
-        let Self { stage, pool, mut staged, linked, unsupported, reserved, .. } = self;
-        for (index, digest) in pool.finish()? {
-            staged.entries[index].object.digest = digest;
-        }
-        for (index, mut stat) in linked {
+        let Self { stage, pool, mut staged, unsupported, reserved, .. } = self;
+        for (index, found) in pool.finish()? {
             let Entry { path, object } = &mut staged.entries[index];
-            if let Some(scratch) = &scratch {
-                stat = separate(stage, scratch, path, &stat)?;
-            }
-            *object = digest::object(stage, path, Kind::File, &stat)?;
+            *object = match (found, &scratch) {
+                (Found::Digested(object), _) => object,
+                (Found::Linked(stat), Some(scratch)) => {
+                    let stat = separate(stage, scratch, path, &stat)?;
+                    digest::object(stage, path, Kind::File, &stat)?
+                }
+                (Found::Linked(stat), None) => digest::object(stage, path, Kind::File, &stat)?,
+            };
         }
         let problems =
             [(unsupported, Problem::UnsupportedKind as fn(Paths) -> Problem), (reserved, Problem::ReservedName)];
@@ -153,6 +163,11 @@ impl<'scope, F: Fs + 'scope> Scan<'_, 'scope, '_, F> {
             problems.into_iter().filter(|(paths, _)| !paths.is_empty()).map(|(paths, of)| of(paths)).collect();
         Ok(staged)
     }
+}
+
+/// Stands for what is still being digested.
+fn to_come(kind: Kind) -> Object {
+    Object { kind, mode: 0, size: 0, digest: Digest::default(), ino: 0, mtime: Timestamp::default() }
 }
 
 impl Staged {
@@ -188,8 +203,8 @@ fn separate<F: Fs>(stage: &Tree<F>, scratch: &Scratch<'_, F>, path: &RelPath, st
 /// Copies a file with its mode, time and extended attributes; shares blocks where the file system can.
 pub(crate) fn copy_file<F: Fs>(from: &Tree<F>, path: &RelPath, stat: &Stat, to: &Tree<F>, new: &RelPath) -> Result<()> {
     let fs = &from.fs;
-    let mut source =
-        from.parent(path).and_then(|dir| fs.open_file(&dir, path.name())).map_err(from.io("read", path))?;
+    let opened = from.parent(path).and_then(|dir| fs.open_file(&dir, path.name()));
+    let (mut source, _) = opened.map_err(from.io("read", path))?;
     let copy = to.parent(new).and_then(|dir| {
         let mut copy = fs.create_file(&dir, new.name(), 0o600)?;
         fs.copy_content(&mut source, &mut copy)?;

@@ -22,7 +22,7 @@ use nix::unistd::{self, UnlinkatFlags};
 use rustix::fs::{FileType, RawDir};
 use xattr::FileExt as _;
 
-use super::{Fs, Kind, Listed, RenameMode, Stat, Timestamp};
+use super::{Fs, Kind, Listed, RenameMode, Stat, Timestamp, found};
 use crate::path::RelPath;
 
 /// Bytes of a directory that are read at once; some hundred entries.
@@ -131,7 +131,7 @@ impl Fs for LinuxFs {
         self.open_piece(dir.as_ref().unwrap_or(at), rest)
     }
 
-    fn open_file(&self, at: &OwnedFd, name: &[u8]) -> io::Result<File> {
+    fn open_file(&self, at: &OwnedFd, name: &[u8]) -> io::Result<(File, Stat)> {
         let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
         // Reading is no use of a file that is to be noted: the note would make every inode dirty that the next barrier has to
         // write. Only a file's owner may ask for that.
@@ -139,10 +139,11 @@ impl Fs for LinuxFs {
             Err(Errno::EPERM) => fcntl::openat(at, name, flags, Mode::empty())?,
             file => file?,
         };
-        if SFlag::from_bits_truncate(stat::fstat(&file)?.st_mode & SFlag::S_IFMT.bits()) != SFlag::S_IFREG {
+        let stat = convert(&stat::fstat(&file)?);
+        if stat.kind != Some(Kind::File) {
             return Err(Errno::EINVAL.into());
         }
-        Ok(file.into())
+        Ok((file.into(), stat))
     }
 
     fn open_write(&self, at: &OwnedFd, name: &[u8]) -> io::Result<File> {
@@ -186,6 +187,11 @@ impl Fs for LinuxFs {
                     FileType::RegularFile => Some(Kind::File),
                     FileType::Directory => Some(Kind::Directory),
                     FileType::Symlink => Some(Kind::Symlink),
+                    // Not every file system keeps it with the name.
+                    FileType::Unknown => match found(self.stat(dir, name))? {
+                        Some(stat) => stat.kind,
+                        None => continue,
+                    },
                     _ => None,
                 };
                 listed.push(Listed { name: name.into(), kind });

@@ -95,12 +95,12 @@ pub enum RenameMode {
     Exchange,
 }
 
-/// An entry of a directory, as `readdir` gives it.
+/// An entry of a directory, as `readdir` gives it; where that leaves out the kind, an `lstat` more.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listed {
     /// One component.
     pub name: Box<[u8]>,
-    /// `None` when the file system does not say, or the kind is none that txfs publishes.
+    /// `None` when the kind is none that txfs publishes.
     pub kind: Option<Kind>,
 }
 
@@ -123,8 +123,8 @@ pub trait Fs: Clone + Send + Sync {
 
     /// Opens the directory at `path` beneath `at`: no symbolic link is followed (ELOOP or ENOTDIR), no mount crossed (EXDEV).
     fn open_dir(&self, at: &Self::Dir, path: &RelPath) -> io::Result<Self::Dir>;
-    /// Opens a regular file for reading, without following a link and without blocking on a FIFO.
-    fn open_file(&self, at: &Self::Dir, name: &[u8]) -> io::Result<Self::File>;
+    /// Opens a regular file for reading, without following a link and without blocking on a FIFO, and says what was opened.
+    fn open_file(&self, at: &Self::Dir, name: &[u8]) -> io::Result<(Self::File, Stat)>;
     /// Opens an existing regular file for writing in place, without following a link.
     fn open_write(&self, at: &Self::Dir, name: &[u8]) -> io::Result<Self::File>;
     /// Creates a file that did not exist, for reading and writing; `mode` is subject to the umask.

@@ -38,6 +38,40 @@ pub(crate) struct Walked {
     pub(crate) stat: Stat,
 }
 
+/// An entry met on a walk that looks at nothing but names.
+#[derive(Debug, Clone)]
+pub(crate) struct Named {
+    pub(crate) path: RelPath,
+    /// `None` when the kind is none that txfs publishes.
+    pub(crate) kind: Option<Kind>,
+}
+
+/// What a walk has to know of an entry.
+trait Met {
+    fn path(&self) -> &RelPath;
+    fn is_dir(&self) -> bool;
+}
+
+impl Met for Walked {
+    fn path(&self) -> &RelPath {
+        &self.path
+    }
+
+    fn is_dir(&self) -> bool {
+        self.stat.is_dir()
+    }
+}
+
+impl Met for Named {
+    fn path(&self) -> &RelPath {
+        &self.path
+    }
+
+    fn is_dir(&self) -> bool {
+        self.kind == Some(Kind::Directory)
+    }
+}
+
 impl<F: Fs> Tree<F> {
     pub(crate) fn new(fs: &F, root: F::Dir, at: impl Into<PathBuf>) -> Self {
         Self { fs: fs.clone(), root: Arc::new(root), at: at.into(), last: RefCell::default() }
@@ -80,27 +114,38 @@ impl<F: Fs> Tree<F> {
     }
 
     pub(crate) fn io(&self, action: &'static str, path: &RelPath) -> impl FnOnce(io::Error) -> Error {
-        Error::io(action, path.under(&self.at))
+        move |source| Error::Io { action, path: path.under(&self.at), source }
     }
 
     /// The open directory at `path`.
     pub(crate) fn dir(&self, path: &RelPath) -> io::Result<Arc<F::Dir>> {
-        if path.is_root() {
-            return Ok(self.root.clone());
+        match self.last(path.as_bytes()) {
+            Some(dir) => Ok(dir),
+            None => self.open_anew(path.clone()),
         }
-        if let Some((last, dir)) = &*self.last.borrow()
-            && last == path
-        {
-            return Ok(dir.clone());
-        }
-        let dir = Arc::new(self.fs.open_dir(&self.root, path)?);
-        *self.last.borrow_mut() = Some((path.clone(), dir.clone()));
-        Ok(dir)
     }
 
     /// The open directory that holds the entry at `path`.
     pub(crate) fn parent(&self, path: &RelPath) -> io::Result<Arc<F::Dir>> {
-        self.dir(&path.parent())
+        match self.last(path.parent_bytes()) {
+            Some(dir) => Ok(dir),
+            None => self.open_anew(path.parent()),
+        }
+    }
+
+    /// The directory at `path`, if it is the root, or the one used last.
+    fn last(&self, path: &[u8]) -> Option<Arc<F::Dir>> {
+        if path.is_empty() {
+            return Some(self.root.clone());
+        }
+        let last = self.last.borrow();
+        last.as_ref().filter(|(last, _)| last.as_bytes() == path).map(|(_, dir)| dir.clone())
+    }
+
+    fn open_anew(&self, path: RelPath) -> io::Result<Arc<F::Dir>> {
+        let dir = Arc::new(self.fs.open_dir(&self.root, &path)?);
+        *self.last.borrow_mut() = Some((path, dir.clone()));
+        Ok(dir)
     }
 
     /// Forgets the directory used last, after it may have changed places.
@@ -114,7 +159,7 @@ impl<F: Fs> Tree<F> {
             return Ok(());
         }
         let file = self.parent(path).and_then(|dir| self.fs.open_file(&dir, path.name()));
-        file.and_then(|file| self.fs.drop_cached(&file)).map_err(self.io("read", path))
+        file.and_then(|(file, _)| self.fs.drop_cached(&file)).map_err(self.io("read", path))
     }
 
     /// What is at `path`; `None` when nothing is, also when a directory on the way is missing or is none.
@@ -134,15 +179,40 @@ impl<F: Fs> Tree<F> {
     pub(crate) fn walk(
         &self,
         start: &RelPath,
-        mut enter: impl FnMut(&Walked) -> bool,
-        mut visit: impl FnMut(Walked) -> Result<()>,
+        enter: impl FnMut(&Walked) -> bool,
+        visit: impl FnMut(Walked) -> Result<()>,
     ) -> Result<()> {
-        let mut pending = self.children(start)?;
+        let look = |dir: &F::Dir, Named { path, .. }: Named| {
+            let stat = found(self.fs.stat(dir, path.name())).map_err(self.io("read the attributes of", &path))?;
+            // An entry that went away between the two calls is as if it had gone before.
+            Ok(stat.map(|stat| Walked { path, stat }))
+        };
+        self.walk_with(look, start, enter, visit)
+    }
+
+    /// As [`Tree::walk`], for who needs no attributes or reads them elsewhere: of a file it is the dearer half of the walk.
+    pub(crate) fn walk_names(
+        &self,
+        start: &RelPath,
+        enter: impl FnMut(&Named) -> bool,
+        visit: impl FnMut(Named) -> Result<()>,
+    ) -> Result<()> {
+        self.walk_with(|_, named| Ok(Some(named)), start, enter, visit)
+    }
+
+    fn walk_with<T: Met>(
+        &self,
+        look: impl Fn(&F::Dir, Named) -> Result<Option<T>>,
+        start: &RelPath,
+        mut enter: impl FnMut(&T) -> bool,
+        mut visit: impl FnMut(T) -> Result<()>,
+    ) -> Result<()> {
+        let mut pending = self.children(start, &look)?;
         while let Some(entry) = pending.pop() {
-            if entry.stat.is_dir() && enter(&entry) {
-                let path = entry.path.clone();
+            if entry.is_dir() && enter(&entry) {
+                let path = entry.path().clone();
                 visit(entry)?;
-                pending.append(&mut self.children(&path)?);
+                pending.append(&mut self.children(&path, &look)?);
             } else {
                 visit(entry)?;
             }
@@ -151,19 +221,15 @@ impl<F: Fs> Tree<F> {
     }
 
     /// The entries of one directory, last first.
-    fn children(&self, path: &RelPath) -> Result<Vec<Walked>> {
+    fn children<T: Met>(&self, path: &RelPath, look: impl Fn(&F::Dir, Named) -> Result<Option<T>>) -> Result<Vec<T>> {
         let dir = self.dir(path).map_err(self.io("open the directory", path))?;
         let listed = self.fs.list(&dir).map_err(self.io("list the directory", path))?;
         let mut children = Vec::with_capacity(listed.len());
         for entry in listed {
             let path = path.join(&entry.name).map_err(|error| Error::corrupt(path.under(&self.at), error))?;
-            let stat = found(self.fs.stat(&dir, path.name())).map_err(self.io("read the attributes of", &path))?;
-            // An entry that went away between the two calls is as if it had gone before.
-            if let Some(stat) = stat {
-                children.push(Walked { path, stat });
-            }
+            children.extend(look(&dir, Named { path, kind: entry.kind })?);
         }
-        children.sort_unstable_by(|a, b| b.path.cmp(&a.path));
+        children.sort_unstable_by(|a, b| b.path().cmp(a.path()));
         Ok(children)
     }
 
@@ -184,18 +250,18 @@ impl<F: Fs> Tree<F> {
         self.make_writable(path)?;
         let mut entries = Vec::new();
         let mut failed = None;
-        let enter = |entry: &Walked| match self.make_writable(&entry.path) {
+        let enter = |entry: &Named| match self.make_writable(&entry.path) {
             Ok(()) => true,
             Err(error) => {
                 failed.get_or_insert(error);
                 false
             }
         };
-        let note = |entry: Walked| {
-            entries.push((entry.path, entry.stat.kind));
+        let note = |entry: Named| {
+            entries.push((entry.path, entry.kind));
             Ok(())
         };
-        self.walk(path, enter, note)?;
+        self.walk_names(path, enter, note)?;
         if let Some(error) = failed {
             return Err(error);
         }

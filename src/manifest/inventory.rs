@@ -39,6 +39,8 @@ pub(crate) struct Inventory<F: Fs> {
     inner: RefCell<HashMap<Digest, Arc<Node>>>,
     /// The leaves used last: scan, plan and writer look for the same paths, one after the other.
     leaves: RefCell<HashMap<Digest, Arc<Node>>>,
+    /// The leaf that had the last answer: paths are looked for in order, mostly.
+    last: RefCell<Option<Arc<Node>>>,
 }
 
 /// The file that holds the nodes.
@@ -65,7 +67,15 @@ impl<F: Fs> Inventory<F> {
 
     fn of(source: Option<Source<F>>, root: Arc<Node>, at: Option<Subtree>) -> Self {
         let totals = root.totals();
-        Self { source, root, at, totals, inner: RefCell::default(), leaves: RefCell::default() }
+        Self {
+            source,
+            root,
+            at,
+            totals,
+            inner: RefCell::default(),
+            leaves: RefCell::default(),
+            last: RefCell::default(),
+        }
     }
 
     /// Opens the manifest whose root is the node `at` of a file, which `path` calls for messages.
@@ -91,12 +101,24 @@ impl<F: Fs> Inventory<F> {
 
     /// What is published at `path`.
     pub(crate) fn get(&self, path: &RelPath) -> Result<Option<Object>> {
+        let find = |entries: &[Entry]| {
+            let found = entries.binary_search_by(|entry| entry.path.cmp(path));
+            found.ok().map(|i| entries[i].object)
+        };
+        if let Some(Node::Leaf(entries)) = self.last.borrow().as_deref()
+            && let [first, .., last] = &entries[..]
+            && first.path <= *path
+            && *path <= last.path
+        {
+            return Ok(find(entries));
+        }
         let mut node = self.root.clone();
         loop {
             let child = match &*node {
                 Node::Leaf(entries) => {
-                    let found = entries.binary_search_by(|entry| entry.path.cmp(path));
-                    return Ok(found.ok().map(|i| entries[i].object));
+                    let found = find(entries);
+                    *self.last.borrow_mut() = Some(node);
+                    return Ok(found);
                 }
                 Node::Inner { children, .. } => match children.partition_point(|child| child.first <= *path) {
                     0 => return Ok(None),
@@ -149,8 +171,24 @@ impl<F: Fs> Inventory<F> {
         Ok(children)
     }
 
-    /// The child of an inner node, checked against what its parent says of it.
+    /// The child of an inner node, checked against what its parent says of it, and remembered.
     pub(super) fn child(&self, parent: &Node, index: usize) -> Result<Arc<Node>> {
+        let child = self.passing_child(parent, index)?;
+        let mut leaves = self.leaves.borrow_mut();
+        if let Node::Inner { level: 1, children } = parent
+            && !leaves.contains_key(&children[index].node.digest)
+        {
+            if leaves.len() >= LEAVES {
+                leaves.clear();
+            }
+            leaves.insert(children[index].node.digest, child.clone());
+        }
+        drop(leaves);
+        Ok(child)
+    }
+
+    /// As [`Inventory::child`]; of leaves that are passed on the way through all none is remembered.
+    fn passing_child(&self, parent: &Node, index: usize) -> Result<Arc<Node>> {
         let (Node::Inner { level, children }, Some(source)) = (parent, &self.source) else {
             unreachable!("only an inner node has children, and only a file has inner nodes");
         };
@@ -195,13 +233,7 @@ impl<F: Fs> Inventory<F> {
         if node.totals() != at.totals {
             return Err(source.contradiction(at));
         }
-        if node.level() == 0 {
-            let mut leaves = self.leaves.borrow_mut();
-            if leaves.len() >= LEAVES {
-                leaves.clear();
-            }
-            leaves.insert(at.digest, node.clone());
-        } else {
+        if node.level() > 0 {
             self.inner.borrow_mut().insert(at.digest, node.clone());
         }
         Ok(node)
@@ -336,7 +368,7 @@ impl<F: Fs> Entries<'_, F> {
             match &*node {
                 Node::Leaf(entries) if index < entries.len() => return Ok(Some(entries[index].clone())),
                 Node::Inner { children, .. } if index < children.len() => {
-                    let child = self.inventory.child(&node, index)?;
+                    let child = self.inventory.passing_child(&node, index)?;
                     self.way.push((child, 0));
                 }
                 _ => drop(self.way.pop()),

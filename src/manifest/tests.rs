@@ -173,7 +173,7 @@ fn named(offset: usize, node: &Node) -> Subtree {
 fn open(path: &Path, root: Subtree) -> crate::Result<Vec<Entry>> {
     let fs = LinuxFs::new();
     let dir = fs.open_anchor(path.parent().unwrap()).unwrap();
-    let file = fs.open_file(&dir, b"1").unwrap();
+    let (file, _) = fs.open_file(&dir, b"1").unwrap();
     let inventory = Inventory::open(Stream { fs, file }, path.to_path_buf(), root)?;
     inventory.entries().collect()
 }

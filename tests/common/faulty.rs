@@ -106,7 +106,7 @@ impl Fs for Faulty {
         self.look("open_dir")?;
         self.kernel.open_dir(at, path)
     }
-    fn open_file(&self, at: &OwnedFd, name: &[u8]) -> io::Result<File> {
+    fn open_file(&self, at: &OwnedFd, name: &[u8]) -> io::Result<(File, Stat)> {
         self.kernel.open_file(at, name)
     }
     fn open_write(&self, at: &OwnedFd, name: &[u8]) -> io::Result<File> {

@@ -238,7 +238,7 @@ fn read_deep(out: &Path, path: &RelPath) -> Vec<u8> {
     let kernel = txfs::fs::LinuxFs::new();
     let root = kernel.open_anchor(out).unwrap();
     let directory = kernel.open_dir(&root, &path.parent()).unwrap();
-    let mut file = kernel.open_file(&directory, path.name()).unwrap();
+    let (mut file, _) = kernel.open_file(&directory, path.name()).unwrap();
     let mut buffer = [0; 100];
     let got = kernel.read(&mut file, &mut buffer).unwrap();
     buffer[..got].to_vec()

@@ -278,7 +278,7 @@ fn set_mode(fs: &SimFs, path: &Path, node: Node) -> std::io::Result<()> {
     match node {
         Node::Dir(0o755) | Node::File(_, 0o644) | Node::Link(_) => Ok(()),
         Node::Dir(mode) => fs.set_dir_mode(&fs.open_anchor(path)?, mode),
-        Node::File(0, mode) => fs.set_mode(&fs.open_file(&fs.open_anchor(dir)?, name)?, mode),
+        Node::File(0, mode) => fs.set_mode(&fs.open_file(&fs.open_anchor(dir)?, name)?.0, mode),
         Node::File(..) => Ok(()),
     }
 }

@@ -150,12 +150,12 @@ impl Fs for SimFs {
         Ok(self.dir(slot))
     }
 
-    fn open_file(&self, at: &SimDir, name: &[u8]) -> io::Result<SimFile> {
-        let opened = self.on_name(Call::OpenFile, at, name, |world, dir| {
+    fn open_file(&self, at: &SimDir, name: &[u8]) -> io::Result<(SimFile, Stat)> {
+        let (opened, stat) = self.on_name(Call::OpenFile, at, name, |world, dir| {
             let slot = world.open_file(self.uid, dir, name, false)?;
-            Ok(held(world, slot))
+            Ok((held(world, slot), world.stat(slot)))
         })?;
-        Ok(self.file(opened, false))
+        Ok((self.file(opened, false), stat))
     }
 
     fn open_write(&self, at: &SimDir, name: &[u8]) -> io::Result<SimFile> {

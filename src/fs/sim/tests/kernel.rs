@@ -71,10 +71,11 @@ pub(super) fn perform<F: Fs>(fs: &F, dirs: &mut Vec<F::Dir>, (kind, d1, n1, d2, 
         18 => format!("stat {at} {n1:?}: {}", show(fs.stat(dir, n1).map(shown_stat))),
         19 => format!("readlink {at} {n1:?}: {}", show(fs.read_link(dir, n1))),
         20 => {
-            let read = fs.open_file(dir, n1).and_then(|mut file| {
+            let read = fs.open_file(dir, n1).and_then(|(mut file, opened)| {
                 let mut buffer = [0; 300];
                 let n = fs.read(&mut file, &mut buffer)?;
-                Ok((buffer[..n].to_vec(), shown_stat(fs.stat_file(&file)?), show(fs.write(&mut file, b"x"))))
+                let stats = [opened, fs.stat_file(&file)?].map(shown_stat);
+                Ok((buffer[..n].to_vec(), stats, show(fs.write(&mut file, b"x"))))
             });
             format!("read {at} {n1:?}: {}", show(read))
         }
@@ -90,7 +91,7 @@ pub(super) fn perform<F: Fs>(fs: &F, dirs: &mut Vec<F::Dir>, (kind, d1, n1, d2, 
         22 => format!("chmod {at}: {}", show(fs.set_dir_mode(dir, DIR_MODES[x % 3]))),
         23 => format!("sync {at}: {} {}", show(fs.sync_dir(dir)), shown_stat(fs.stat_dir(dir).unwrap())),
         _ => {
-            let synced = fs.open_file(dir, n1).and_then(|file| fs.sync_file(&file));
+            let synced = fs.open_file(dir, n1).and_then(|(file, _)| fs.sync_file(&file));
             format!("fsync {at} {n1:?}: {}", show(synced))
         }
     }
