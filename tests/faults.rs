@@ -55,6 +55,33 @@ fn set_mode(path: &Path, mode: u32) {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
 }
 
+#[test]
+fn a_staged_file_that_grows_while_it_is_read_refuses_the_commit_until_the_build_has_finished() {
+    let (_dir, out) = scratch();
+    let grows: Arc<Mutex<Option<PathBuf>>> = Arc::default();
+    let growing = grows.clone();
+    let kernel = Faulty::new(move |call| {
+        if let (Call::Read("read"), Some(path)) = (call, &*growing.lock().unwrap()) {
+            let longer = [fs::read(path).unwrap(), b"more".to_vec()].concat();
+            fs::write(path, longer).unwrap();
+        }
+        None
+    });
+    let store = Store::open_with(&OpenOptions::with(kernel), &out).unwrap();
+    publish_old(&store);
+    let mut transaction = begin_new(&store, BeginOptions::default());
+    let growing = transaction.stage().join("by-a-tool");
+    fs::write(&growing, "the beginning").unwrap();
+    *grows.lock().unwrap() = Some(growing);
+    let error = transaction.commit(&lenient()).unwrap_err();
+    let said = format!("{error:?}");
+    assert!(said.contains("by-a-tool") && said.contains("is being written to"), "{said}");
+    assert_eq!(read(&out, "a"), "old");
+    *grows.lock().unwrap() = None;
+    transaction.commit(&lenient()).unwrap();
+    assert!(read(&out, "by-a-tool").starts_with("the beginningmore"));
+}
+
 /// The trees before and after, as they are without any failure.
 fn expected() -> [BTreeMap<Vec<u8>, Node>; 2] {
     let (_dir, out) = scratch();
