@@ -27,8 +27,8 @@ const FIRST: usize = 4096;
 /// Leaves that are kept in memory: what a change of as many files touches. A reading of all passes over more.
 const LEAVES: usize = 256;
 
-/// Read at once where one node follows the other.
-const AHEAD: usize = 256 << 10;
+/// Read at once where one node follows the other: about what one inner node names.
+const AHEAD: usize = 64 << 10;
 
 /// What a generation publishes, as its manifest says.
 pub(crate) struct Inventory<F: Fs> {
