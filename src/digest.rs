@@ -51,6 +51,7 @@ fn digest_link<F: Fs>(tree: &Tree<F>, path: &RelPath) -> Result<Digest> {
 
 /// Most files are small: where the size shows that everything was read, the end is not asked for by another read.
 fn digest_file<F: Fs>(fs: &F, file: &mut F::File, size: u64, buffer: &mut Vec<u8>) -> io::Result<(Digest, Stat)> {
+    // Filled with zeros once: what is read overwrites them.
     buffer.resize(CHUNK, 0);
     let mut hasher = blake3::Hasher::new();
     let (mut expected, mut ended) = (size, false);
@@ -164,6 +165,7 @@ pub(crate) struct Pool<'scope, 'env, F: Fs> {
     workers: Vec<ScopedJoinHandle<'scope, Result<Digests>>>,
     /// What the caller's own thread did, and the batches that it has had to take on.
     own: Digests,
+    buffer: Vec<u8>,
     failed: Option<Error>,
 }
 
@@ -184,6 +186,7 @@ impl<'scope, F: Fs + 'scope> Pool<'scope, '_, F> {
             changed,
             workers: Vec::new(),
             own: Vec::new(),
+            buffer: Vec::new(),
             failed: None,
         }
     }
@@ -205,7 +208,7 @@ impl<'scope, F: Fs + 'scope> Pool<'scope, '_, F> {
     fn hand_over(&mut self) {
         if let Err(TrySendError::Full(batch)) = self.queue.try_send(std::mem::take(&mut self.batch)) {
             // An error is told at the end, as a worker's is.
-            let digested = digest_batch(&self.tree, &batch, &self.changed, &mut Vec::new(), &mut self.own);
+            let digested = digest_batch(&self.tree, &batch, &self.changed, &mut self.buffer, &mut self.own);
             self.failed = self.failed.take().or(digested.err());
         }
     }
