@@ -76,6 +76,8 @@
 
 mod apply;
 mod barrier;
+mod carry_out;
+mod commit;
 mod digest;
 mod error;
 mod evidence;
@@ -104,6 +106,7 @@ mod txdir;
 
 #[doc(hidden)]
 pub use barrier::Barriers;
+pub use commit::{CommitOptions, Committed};
 pub use error::{Error, ErrorKind, Outcome, Paths, Problem, Result};
 pub use fs::Kind;
 pub use inspect::{Finding, FindingKind, JournalDump};
@@ -113,5 +116,5 @@ pub use path::{PathError, RelPath, Shown};
 pub use plan::{Change, ChangeKind, Plan, Summary};
 pub use recover::{Recovered, RecoveredCommit};
 pub use store::{Capabilities, OpenOptions, Place, Store};
-pub use transaction::{BeginOptions, CommitOptions, Committed, OpenTransaction, StagedFile, Transaction};
+pub use transaction::{BeginOptions, OpenTransaction, StagedFile, Transaction};
 pub use txdir::From;

@@ -1,5 +1,4 @@
-//! Recovery: what an interrupted commit left is rolled forward, rolled back, or refused; and carrying out a commit, which is
-//! the same from the commit point on.
+//! Recovery: what an interrupted commit left is rolled forward, rolled back, or refused.
 //!
 //! | journal | HEAD | action |
 //! |---|---|---|
@@ -24,17 +23,16 @@
 //! 1. It is deterministic and idempotent: every operation is told done from not done by identity, so a crash at any step of
 //!    recovery is recovered by the next (G7).
 //! 2. Before it changes anything it has recognized everything. Where identities do not fit, it refuses and touches nothing.
-//! 3. The HEAD is replaced after all operations; both are made durable by barrier 2 before the journal is retired. A commit
-//!    leaves that to whoever takes the store's lock next: until then its journal stands for it.
-//! 4. Undoing starts when `journal.undo` has its name durably, and ends when it is durably gone.
+//! 3. What a commit did is durable (barrier 2) before its journal is retired. A commit leaves that to whoever takes the store's
+//!    lock next: until then its journal stands for it.
 
 use std::collections::HashSet;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
 
 use crate::apply::{Applier, State, modes_of};
 use crate::barrier;
+use crate::carry_out::{Attempt, Relation, relation};
 use crate::error::{Error, Paths, Result};
 use crate::evidence;
 use crate::frame::Damage;
@@ -45,7 +43,7 @@ use crate::lock::Lock;
 use crate::manifest::Head;
 use crate::mutant::{Mutant, left_out};
 use crate::settle;
-use crate::store::{OpenOptions, Store, manifest_path, name, open_trusted, state_path};
+use crate::store::{OpenOptions, Store, name, open_trusted, state_path};
 use crate::txdir::Life;
 
 /// What recovery did.
@@ -117,15 +115,6 @@ enum Found {
     Undo,
 }
 
-/// HEAD, seen from the journal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Relation {
-    Base,
-    This,
-    Later,
-    Other,
-}
-
 /// What recovery may do that it does not do by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Manner {
@@ -134,15 +123,6 @@ pub(crate) enum Manner {
     SkipUnknown,
     /// Undo a commit that may have been reported.
     Undo,
-}
-
-/// Whether a commit is carried out for the first time, or was begun before a crash.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Attempt {
-    First,
-    Again,
-    /// Everything was found done, HEAD too: only whether it is durable is not known.
-    Finish,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -174,19 +154,6 @@ fn decide(found: Found, head: Relation) -> Action {
         (Found::Undo, Relation::Later) => Action::Drop,
         (Found::Undo, Relation::This) => Action::Refuse,
         (Found::Intent | Found::Forward | Found::Undo, Relation::Other) => Action::Refuse,
-    }
-}
-
-fn relation(journal: &Journal, head: Option<&Head>) -> Relation {
-    let current = head.map_or(0, |head| head.info.generation);
-    let digest = head.map(|head| head.manifest).unwrap_or_default();
-    let begin = &journal.begin;
-    let new = begin.head.info.generation;
-    match current {
-        _ if current > new => Relation::Later,
-        _ if current == new && digest == begin.head.manifest => Relation::This,
-        _ if current == begin.base && (digest == begin.base_manifest || left_out(Mutant::BaseDigest)) => Relation::Base,
-        _ => Relation::Other,
     }
 }
 
@@ -377,7 +344,7 @@ impl<F: Fs> Store<F> {
             (Action::Finish, Some(Ok(journal))) => self.roll_forward(&journal, Relation::This, manner),
             (Action::Settle, Some(Ok(journal))) => self.settle_late(&journal),
             (Action::FinishUndo, Some(Ok(journal))) => self.finish_undo(&journal, manner),
-            (Action::Drop, Some(_)) => self.drop_journal(name, RecoveredCommit::Discarded),
+            (Action::Drop, Some(_)) => self.discard_journal(name),
             (Action::Discard, Some(Err(partial))) => self.discard_torn(name, &partial),
             (_, Some(Err(partial))) => Err(self.journal_error(name, &partial.damage)),
             (_, Some(Ok(journal))) => Err(self.contradiction(name, &journal, head.as_ref())),
@@ -451,13 +418,12 @@ impl<F: Fs> Store<F> {
                 }
             }
         }
-        self.drop_journal(name, RecoveredCommit::Discarded)
+        self.discard_journal(name)
     }
 
-    fn drop_journal(&self, name: &str, commit: RecoveredCommit) -> Result<Recovered> {
-        self.state.remove_entry(&state_path(name), Kind::File)?;
-        self.sync_state()?;
-        Ok(Recovered { commit: Some(commit), ..Recovered::default() })
+    fn discard_journal(&self, name: &str) -> Result<Recovered> {
+        self.drop_journal(name)?;
+        Ok(Recovered { commit: Some(RecoveredCommit::Discarded), ..Recovered::default() })
     }
 
     fn applier(&self, journal: &Journal) -> Result<Applier<'_, F>> {
@@ -476,7 +442,7 @@ impl<F: Fs> Store<F> {
         }
         // The medium does not have what memory may have: a stage that is not to be committed again.
         self.end_transaction(journal.begin.transaction)?;
-        let discarded = self.drop_journal(name::JOURNAL_NEW, RecoveredCommit::Discarded)?;
+        let discarded = self.discard_journal(name::JOURNAL_NEW)?;
         self.remove_transaction(journal.begin.transaction)?;
         Ok(discarded)
     }
@@ -567,182 +533,6 @@ impl<F: Fs> Store<F> {
         Err(Error::Unrecognized { output: self.output.path.clone(), generation, paths })
     }
 
-    /// P4 and P5: performs every operation but those in `skip`, and replaces HEAD. At the first attempt the journal stands for
-    /// it; at another all of it is made durable.
-    ///
-    /// # Errors
-    /// At the first attempt [`Error::RolledBack`] when an operation failed and everything was undone, [`Error::OutcomeUnknown`]
-    /// when that failed too; at another [`Error::Unfinished`], or [`Error::OutcomeUnknown`] when the barrier failed.
-    pub(crate) fn carry_out(
-        &self,
-        journal: &Journal,
-        applier: &Applier<'_, F>,
-        skip: &HashSet<usize>,
-        attempt: Attempt,
-    ) -> Result<()> {
-        let failed = |begun: usize, cause: Error| match attempt {
-            // Whoever made the commit may have been told of success: it can only go forward.
-            Attempt::Again | Attempt::Finish if !left_out(Mutant::OnlyForward) => {
-                let (source, output) = (Box::new(cause), self.output.path.clone());
-                Error::Unfinished { source, output, generation: journal.begin.head.info.generation }
-            }
-            _ => match self.roll_back(journal, begun, applier, skip) {
-                Ok(()) => Error::RolledBack { source: Box::new(cause) },
-                Err(_) => self.unknown_outcome(cause),
-            },
-        };
-        if left_out(Mutant::HeadAfterOperations) {
-            self.install_head(&journal.begin.head, attempt)?;
-        }
-        if let Err(error) = applier.open_stage(&journal.operations) {
-            return Err(failed(0, error));
-        }
-        for (index, operation) in journal.operations.iter().enumerate() {
-            if skip.contains(&index) {
-                continue;
-            }
-            if let Err(error) = applier.forward(index, operation) {
-                // The commit was done, and somebody made the directory anew and filled it.
-                if is_filled(operation, &error) && self.head()?.as_ref() == Some(&journal.begin.head) {
-                    continue;
-                }
-                return Err(failed(index + 1, error));
-            }
-        }
-        if let Err(error) = self.install_head(&journal.begin.head, attempt) {
-            return Err(failed(journal.operations.len(), error));
-        }
-        if left_out(Mutant::SettleAfterBarrier2) {
-            settle::settle(self, &journal.begin)?;
-        }
-        if attempt == Attempt::First || left_out(Mutant::RecoveryBarrier) {
-            return Ok(());
-        }
-        // Barrier 2 buys that the journal can be retired: every rename and HEAD is durable that it could repeat. What an earlier
-        // attempt did is not known to be durable anywhere, so all of it is synced.
-        self.sync_all().map_err(|source| match attempt {
-            Attempt::Finish => source,
-            _ => self.unknown_outcome(source),
-        })
-    }
-
-    /// The undo intent is durable before anything is undone: a crash from here on finishes undoing. What was done so far is
-    /// durable before the intent: without RENAME_EXCHANGE the old entry's second name could be lost, and the new one's not.
-    fn roll_back(
-        &self,
-        journal: &Journal,
-        begun: usize,
-        applier: &Applier<'_, F>,
-        skip: &HashSet<usize>,
-    ) -> Result<()> {
-        self.head()
-            .and_then(|head| match relation(journal, head.as_ref()) {
-                Relation::Base => Ok(()),
-                _ => Err(Error::corrupt(state_path(name::HEAD).under(self.state.at()), "it has changed already")),
-            })
-            .and_then(|()| if left_out(Mutant::BarrierBeforeUndo) { Ok(()) } else { self.sync_all() })
-            .and_then(|()| self.check_undoable(journal, begun, applier, skip))
-            .and_then(|()| self.intend_undo())
-            .and_then(|()| self.undo(journal, begun, applier, skip))
-    }
-
-    /// An operation whose displaced entry a crash has lost can only go forward: then the journal keeps its name, and the next
-    /// recovery goes forward again.
-    fn check_undoable(
-        &self,
-        journal: &Journal,
-        begun: usize,
-        applier: &Applier<'_, F>,
-        skip: &HashSet<usize>,
-    ) -> Result<()> {
-        if left_out(Mutant::UndoableCheck) {
-            return Ok(());
-        }
-        for (index, operation) in journal.operations.iter().enumerate().take(begun) {
-            if !skip.contains(&index) && applier.state(index, operation)? == State::Final {
-                let path = operation.path().under(&self.output.path);
-                return Err(Error::corrupt(path, "what was here before is lost, so the commit can only go forward"));
-            }
-        }
-        Ok(())
-    }
-
-    fn intend_undo(&self) -> Result<()> {
-        if left_out(Mutant::UndoIntent) {
-            return Ok(());
-        }
-        self.rename(&state_path(name::JOURNAL), &state_path(name::JOURNAL_UNDO))?;
-        if left_out(Mutant::UndoIntentBarrier) { Ok(()) } else { self.sync_state() }
-    }
-
-    /// Undoes the first `begun` operations in reverse, durably, and then drops the undo intent.
-    fn undo(&self, journal: &Journal, begun: usize, applier: &Applier<'_, F>, skip: &HashSet<usize>) -> Result<()> {
-        for (index, operation) in journal.operations.iter().enumerate().take(begun).rev() {
-            if !skip.contains(&index) {
-                applier.back(index, operation)?;
-            }
-        }
-        // The transaction may be committed again, and its stage has to mean what it meant.
-        if let Ok(published) = self.inventory(Some(&journal.begin.head)) {
-            applier.close_stage(&journal.operations, &published)?;
-        }
-        // The undone renames are durable before the intent that could repeat them goes.
-        if !left_out(Mutant::UndoneBarrier) {
-            self.sync_all()?;
-        }
-        if left_out(Mutant::UndoIntent) {
-            self.drop_journal(name::JOURNAL, RecoveredCommit::Discarded)?;
-        }
-        self.drop_journal(name::JOURNAL_UNDO, RecoveredCommit::Discarded)?;
-        // Best effort: without the journal they mean nothing, and the next commit writes them anew.
-        for path in [state_path(name::HEAD_NEW), manifest_path(journal.begin.head.info.generation)] {
-            let _ = self.state.remove_entry(&path, Kind::File);
-        }
-        Ok(())
-    }
-
-    pub(crate) fn unknown_outcome(&self, source: Error) -> Error {
-        Error::OutcomeUnknown { source: Box::new(source), output: self.output.path.clone() }
-    }
-
-    /// Makes `head` the current one. At the first attempt barrier 1 made it durable just now; what an earlier one wrote may be
-    /// read now and be gone after a crash.
-    fn install_head(&self, head: &Head, attempt: Attempt) -> Result<()> {
-        let new = state_path(name::HEAD_NEW);
-        if attempt == Attempt::First {
-            return self.rename(&new, &state_path(name::HEAD));
-        }
-        if self.head()?.as_ref() == Some(head) {
-            return Ok(());
-        }
-        let prepared = open_trusted(&self.state, &new)?.and_then(|stream| Head::read(stream).ok());
-        let again = !left_out(Mutant::HeadWrittenAnew);
-        if prepared.as_ref() != Some(head) || again && !self.is_prepared_on_medium(head)? {
-            self.write_head(head, |stream| stream.fs.sync_file(&stream.file))?;
-        }
-        self.rename(&new, &state_path(name::HEAD))
-    }
-
-    /// Whether `HEAD.new` is durable as it is: on a full disk another could not be written.
-    fn is_prepared_on_medium(&self, head: &Head) -> Result<bool> {
-        let path = state_path(name::HEAD_NEW);
-        let Some(stream) = open_trusted(&self.state, &path)? else { return Ok(false) };
-        let asked = stream.fs.sync_file(&stream.file).and_then(|()| stream.fs.drop_cached(&stream.file));
-        Ok(asked.is_ok() && Head::read(stream).is_ok_and(|found| found == *head))
-    }
-
-    /// Writes `HEAD.new`.
-    pub(crate) fn write_head(
-        &self,
-        head: &Head,
-        then: impl FnOnce(&crate::fs::stream::Stream<F>) -> std::io::Result<()>,
-    ) -> Result<()> {
-        self.write_new(&state_path(name::HEAD_NEW), |mut stream| {
-            stream.write_all(&head.encode()?)?;
-            then(&stream)
-        })
-    }
-
     /// Discards every transaction that nobody needs any more.
     fn discard_dead(&self, _lock: &Lock<F>) -> Result<Vec<TransactionId>> {
         let mut discarded = Vec::new();
@@ -767,11 +557,6 @@ fn found_as(name: &str) -> Found {
 
 fn is_of_another_version(partial: &Partial) -> bool {
     matches!(partial.damage, Damage::Version { .. })
-}
-
-fn is_filled(operation: &Operation, error: &Error) -> bool {
-    let removes = matches!(operation, Operation::RemoveDirectory { .. });
-    removes && matches!(error, Error::Io { source, .. } if source.kind() == std::io::ErrorKind::DirectoryNotEmpty)
 }
 
 /// A commit that is durable stands, whatever becomes of settling it.

@@ -14,9 +14,10 @@ const LAYERS: &[&[&str]] = &[
     &["plan"],
     &["published", "apply"],
     &["settle"],
-    &["evidence"],
+    &["evidence", "carry_out"],
     &["recover"],
-    &["transaction", "inspect", "fuzzing"],
+    &["transaction", "inspect"],
+    &["commit", "fuzzing"],
 ];
 
 fn sources(below: &str) -> Vec<(PathBuf, String)> {

@@ -1,0 +1,253 @@
+//! Carrying out a commit, P4 and P5: from the commit point to the replaced HEAD, or back to where it began. The process that
+//! commits and recovery go the same way.
+//!
+//! ```text
+//! journal durable --operations--> all done --HEAD--> carried out      settled later (settle.rs)
+//!        |                            |
+//!        |     first attempt          v fails                         later attempts: stop, and go on another time
+//!        +---- journal.undo <-- barrier, every operation in reverse, barrier --> journal gone: rolled back
+//! ```
+//!
+//! Invariants (journal-spec.md, "Commit" and "Recovery"):
+//! 1. HEAD is replaced after all operations.
+//! 2. Only the first attempt rolls back by itself: once there was a crash, whoever made the commit may have been told of success.
+//! 3. Undoing starts when `journal.undo` has its name durably, and ends when it is durably gone; and no operation is undone
+//!    whose displaced entry is lost.
+//!
+//! A crash inside is recovered by the next recovery, in the direction that the journal's name says.
+
+use std::collections::HashSet;
+use std::io::Write;
+
+use crate::apply::{Applier, State};
+use crate::error::{Error, Result};
+use crate::fs::stream::Stream;
+use crate::fs::{Fs, Kind};
+use crate::journal::reader::Journal;
+use crate::journal::record::Operation;
+use crate::manifest::Head;
+use crate::mutant::{Mutant, left_out};
+use crate::settle;
+use crate::store::{Store, manifest_path, name, open_trusted, state_path};
+
+/// Whether a commit is carried out for the first time, or was begun before a crash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Attempt {
+    First,
+    Again,
+    /// Everything was found done, HEAD too: only whether it is durable is not known.
+    Finish,
+}
+
+/// HEAD, seen from the journal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Relation {
+    Base,
+    This,
+    Later,
+    Other,
+}
+
+pub(crate) fn relation(journal: &Journal, head: Option<&Head>) -> Relation {
+    let current = head.map_or(0, |head| head.info.generation);
+    let digest = head.map(|head| head.manifest).unwrap_or_default();
+    let begin = &journal.begin;
+    let new = begin.head.info.generation;
+    match current {
+        _ if current > new => Relation::Later,
+        _ if current == new && digest == begin.head.manifest => Relation::This,
+        _ if current == begin.base && (digest == begin.base_manifest || left_out(Mutant::BaseDigest)) => Relation::Base,
+        _ => Relation::Other,
+    }
+}
+
+impl<F: Fs> Store<F> {
+    /// P4 and P5: performs every operation but those in `skip`, and replaces HEAD. At the first attempt the journal stands for
+    /// it; at another all of it is made durable.
+    ///
+    /// # Errors
+    /// At the first attempt [`Error::RolledBack`] when an operation failed and everything was undone, [`Error::OutcomeUnknown`]
+    /// when that failed too; at another [`Error::Unfinished`], or [`Error::OutcomeUnknown`] when the barrier failed.
+    pub(crate) fn carry_out(
+        &self,
+        journal: &Journal,
+        applier: &Applier<'_, F>,
+        skip: &HashSet<usize>,
+        attempt: Attempt,
+    ) -> Result<()> {
+        let failed = |begun: usize, cause: Error| match attempt {
+            // Whoever made the commit may have been told of success: it can only go forward.
+            Attempt::Again | Attempt::Finish if !left_out(Mutant::OnlyForward) => {
+                let (source, output) = (Box::new(cause), self.output.path.clone());
+                Error::Unfinished { source, output, generation: journal.begin.head.info.generation }
+            }
+            _ => match self.roll_back(journal, begun, applier, skip) {
+                Ok(()) => Error::RolledBack { source: Box::new(cause) },
+                Err(_) => self.unknown_outcome(cause),
+            },
+        };
+        if left_out(Mutant::HeadAfterOperations) {
+            self.install_head(&journal.begin.head, attempt)?;
+        }
+        if let Err(error) = applier.open_stage(&journal.operations) {
+            return Err(failed(0, error));
+        }
+        for (index, operation) in journal.operations.iter().enumerate() {
+            if skip.contains(&index) {
+                continue;
+            }
+            if let Err(error) = applier.forward(index, operation) {
+                // The commit was done, and somebody made the directory anew and filled it.
+                if is_filled(operation, &error) && self.head()?.as_ref() == Some(&journal.begin.head) {
+                    continue;
+                }
+                return Err(failed(index + 1, error));
+            }
+        }
+        if let Err(error) = self.install_head(&journal.begin.head, attempt) {
+            return Err(failed(journal.operations.len(), error));
+        }
+        if left_out(Mutant::SettleAfterBarrier2) {
+            settle::settle(self, &journal.begin)?;
+        }
+        if attempt == Attempt::First || left_out(Mutant::RecoveryBarrier) {
+            return Ok(());
+        }
+        // Barrier 2 buys that the journal can be retired: every rename and HEAD is durable that it could repeat. What an earlier
+        // attempt did is not known to be durable anywhere, so all of it is synced.
+        self.sync_all().map_err(|source| match attempt {
+            Attempt::Finish => source,
+            _ => self.unknown_outcome(source),
+        })
+    }
+
+    /// The undo intent is durable before anything is undone: a crash from here on finishes undoing. What was done so far is
+    /// durable before the intent: without RENAME_EXCHANGE the old entry's second name could be lost, and the new one's not.
+    pub(crate) fn roll_back(
+        &self,
+        journal: &Journal,
+        begun: usize,
+        applier: &Applier<'_, F>,
+        skip: &HashSet<usize>,
+    ) -> Result<()> {
+        self.head()
+            .and_then(|head| match relation(journal, head.as_ref()) {
+                Relation::Base => Ok(()),
+                _ => Err(Error::corrupt(state_path(name::HEAD).under(self.state.at()), "it has changed already")),
+            })
+            .and_then(|()| if left_out(Mutant::BarrierBeforeUndo) { Ok(()) } else { self.sync_all() })
+            .and_then(|()| self.check_undoable(journal, begun, applier, skip))
+            .and_then(|()| self.intend_undo())
+            .and_then(|()| self.undo(journal, begun, applier, skip))
+    }
+
+    /// An operation whose displaced entry a crash has lost can only go forward: then the journal keeps its name, and the next
+    /// recovery goes forward again.
+    fn check_undoable(
+        &self,
+        journal: &Journal,
+        begun: usize,
+        applier: &Applier<'_, F>,
+        skip: &HashSet<usize>,
+    ) -> Result<()> {
+        if left_out(Mutant::UndoableCheck) {
+            return Ok(());
+        }
+        for (index, operation) in journal.operations.iter().enumerate().take(begun) {
+            if !skip.contains(&index) && applier.state(index, operation)? == State::Final {
+                let path = operation.path().under(&self.output.path);
+                return Err(Error::corrupt(path, "what was here before is lost, so the commit can only go forward"));
+            }
+        }
+        Ok(())
+    }
+
+    fn intend_undo(&self) -> Result<()> {
+        if left_out(Mutant::UndoIntent) {
+            return Ok(());
+        }
+        self.rename(&state_path(name::JOURNAL), &state_path(name::JOURNAL_UNDO))?;
+        if left_out(Mutant::UndoIntentBarrier) { Ok(()) } else { self.sync_state() }
+    }
+
+    /// Undoes the first `begun` operations in reverse, durably, and then drops the undo intent.
+    pub(crate) fn undo(
+        &self,
+        journal: &Journal,
+        begun: usize,
+        applier: &Applier<'_, F>,
+        skip: &HashSet<usize>,
+    ) -> Result<()> {
+        for (index, operation) in journal.operations.iter().enumerate().take(begun).rev() {
+            if !skip.contains(&index) {
+                applier.back(index, operation)?;
+            }
+        }
+        // The transaction may be committed again, and its stage has to mean what it meant.
+        if let Ok(published) = self.inventory(Some(&journal.begin.head)) {
+            applier.close_stage(&journal.operations, &published)?;
+        }
+        // The undone renames are durable before the intent that could repeat them goes.
+        if !left_out(Mutant::UndoneBarrier) {
+            self.sync_all()?;
+        }
+        if left_out(Mutant::UndoIntent) {
+            self.drop_journal(name::JOURNAL)?;
+        }
+        self.drop_journal(name::JOURNAL_UNDO)?;
+        // Best effort: without the journal they mean nothing, and the next commit writes them anew.
+        for path in [state_path(name::HEAD_NEW), manifest_path(journal.begin.head.info.generation)] {
+            let _ = self.state.remove_entry(&path, Kind::File);
+        }
+        Ok(())
+    }
+
+    /// Removes a journal that means nothing any more, durably.
+    pub(crate) fn drop_journal(&self, name: &str) -> Result<()> {
+        self.state.remove_entry(&state_path(name), Kind::File)?;
+        self.sync_state()
+    }
+
+    pub(crate) fn unknown_outcome(&self, source: Error) -> Error {
+        Error::OutcomeUnknown { source: Box::new(source), output: self.output.path.clone() }
+    }
+
+    /// Makes `head` the current one. At the first attempt barrier 1 made it durable just now; what an earlier one wrote may be
+    /// read now and be gone after a crash.
+    fn install_head(&self, head: &Head, attempt: Attempt) -> Result<()> {
+        let new = state_path(name::HEAD_NEW);
+        if attempt == Attempt::First {
+            return self.rename(&new, &state_path(name::HEAD));
+        }
+        if self.head()?.as_ref() == Some(head) {
+            return Ok(());
+        }
+        let prepared = open_trusted(&self.state, &new)?.and_then(|stream| Head::read(stream).ok());
+        let again = !left_out(Mutant::HeadWrittenAnew);
+        if prepared.as_ref() != Some(head) || again && !self.is_prepared_on_medium(head)? {
+            self.write_head(head, |stream| stream.fs.sync_file(&stream.file))?;
+        }
+        self.rename(&new, &state_path(name::HEAD))
+    }
+
+    /// Whether `HEAD.new` is durable as it is: on a full disk another could not be written.
+    fn is_prepared_on_medium(&self, head: &Head) -> Result<bool> {
+        let path = state_path(name::HEAD_NEW);
+        let Some(stream) = open_trusted(&self.state, &path)? else { return Ok(false) };
+        let asked = stream.fs.sync_file(&stream.file).and_then(|()| stream.fs.drop_cached(&stream.file));
+        Ok(asked.is_ok() && Head::read(stream).is_ok_and(|found| found == *head))
+    }
+
+    /// Writes `HEAD.new`.
+    pub(crate) fn write_head(&self, head: &Head, then: impl FnOnce(&Stream<F>) -> std::io::Result<()>) -> Result<()> {
+        self.write_new(&state_path(name::HEAD_NEW), |mut stream| {
+            stream.write_all(&head.encode()?)?;
+            then(&stream)
+        })
+    }
+}
+
+fn is_filled(operation: &Operation, error: &Error) -> bool {
+    let removes = matches!(operation, Operation::RemoveDirectory { .. });
+    removes && matches!(error, Error::Io { source, .. } if source.kind() == std::io::ErrorKind::DirectoryNotEmpty)
+}

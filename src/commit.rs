@@ -1,0 +1,441 @@
+//! Committing a transaction: checks, scan, plan and guards; the intents and the commit point; then what the intents say.
+//!
+//! ```text
+//! open --commit--> checks, scan, plan, guards      P2   refused: open, nothing changed
+//!                  barrier 1: stage, manifest, journal   P3   failed: discarded, nothing changed
+//!                                        <-- the commit point
+//!                  journal gets its name, apply, HEAD   P4 P5   failed: rolled back, or unknown
+//!                                        <-- success is reported
+//!         later    barrier 2, settle                P6   failed: the next recovery does it
+//! ```
+//!
+//! Invariants (journal-spec.md, "Commit"):
+//! 1. Nothing in the output changes before the commit point (G2).
+//! 2. First committer wins: a transaction whose base is no longer current is refused (G10).
+//! 3. The caller learns one of: unchanged, committed, unknown (G8).
+//! 4. An fsync is never retried: a stage that could not be made durable is discarded, for the kernel forgets the error.
+
+use std::collections::{BTreeSet, HashSet};
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::PoisonError;
+
+use crate::apply::Applier;
+use crate::barrier;
+use crate::carry_out::Attempt;
+use crate::error::{Error, Problem, Result};
+use crate::fs::tree::Tree;
+use crate::fs::{Fs, Kind};
+use crate::journal::reader::Journal;
+use crate::journal::record::{Begin, Operation};
+use crate::journal::writer;
+use crate::manifest::inventory::Inventory;
+use crate::manifest::writer::Edit;
+use crate::manifest::{Digest, Head, Info, Object, Totals};
+use crate::mutant::{Mutant, left_out};
+use crate::path::RelPath;
+use crate::plan::{self, Live, Plan, Rules, Scope};
+use crate::published::{Audit, Published};
+use crate::recover::{Manner, Recovered};
+use crate::settle;
+use crate::stage::{self, Known, Scratch};
+use crate::store::{Store, manifest_path, name, state_path};
+use crate::transaction::Transaction;
+use crate::txdir::{COPY, From, part};
+
+/// A check that runs on the stage before anything is published: its name, and what it found wrong.
+type Check<'a> = (String, Box<dyn Fn(&Path) -> Result<(), String> + 'a>);
+
+/// What a commit may do. The default refuses whatever looks like a mistake.
+#[non_exhaustive]
+pub struct CommitOptions<'a> {
+    /// Kept with the generation.
+    pub message: Option<String>,
+    /// Take over files and links that txfs did not publish, where new ones are to go. They are kept as the previous generation.
+    pub adopt: bool,
+    /// Publish over entries that somebody else changed.
+    pub allow_drift: bool,
+    /// Publish paths that differ only by case.
+    pub allow_case_collisions: bool,
+    /// Publish nothing: every file goes.
+    pub allow_empty: bool,
+    /// Refuse when the commit loses more than this many percent of the files; 50 unless said.
+    pub max_removed: u8,
+    checks: Vec<Check<'a>>,
+}
+
+impl Default for CommitOptions<'_> {
+    fn default() -> Self {
+        Self {
+            message: None,
+            adopt: false,
+            allow_drift: false,
+            allow_case_collisions: false,
+            allow_empty: false,
+            max_removed: 50,
+            checks: Vec::new(),
+        }
+    }
+}
+
+impl fmt::Debug for CommitOptions<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CommitOptions")
+            .field("message", &self.message)
+            .field("adopt", &self.adopt)
+            .field("allow_drift", &self.allow_drift)
+            .field("allow_case_collisions", &self.allow_case_collisions)
+            .field("allow_empty", &self.allow_empty)
+            .field("max_removed", &self.max_removed)
+            .field("checks", &self.checks.iter().map(|(name, _)| name).collect::<Vec<_>>())
+            .finish()
+    }
+}
+
+impl<'a> CommitOptions<'a> {
+    /// Adds a check that sees the stage before anything is published, and may refuse it by saying why.
+    #[must_use = "this returns the changed options"]
+    pub fn check(mut self, name: impl Into<String>, check: impl Fn(&Path) -> Result<(), String> + 'a) -> Self {
+        self.checks.push((name.into(), Box::new(check)));
+        self
+    }
+}
+
+/// What a commit did.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Committed {
+    /// The generation that is published now.
+    pub generation: u64,
+    /// Whether it is a new one; `false` when nothing differed and nothing was written to the output.
+    pub changed: bool,
+    /// What was published.
+    pub plan: Plan,
+    /// How much the generation publishes.
+    pub totals: Totals,
+    /// What failed after the commit was durable. The commit stands; the next txfs command tries again.
+    pub warnings: Vec<Error>,
+    /// Where entries were moved that txfs found among its own and could not prove to be so.
+    pub rescued: Vec<PathBuf>,
+}
+
+impl<F: Fs> Store<F> {
+    /// What a commit of the directory `source` would change, whether it is a stage of txfs or any other. Nothing is written.
+    ///
+    /// # Errors
+    /// The directory, or the output, cannot be read.
+    pub fn preview(&self, source: &Path, options: &CommitOptions<'_>) -> Result<Plan> {
+        let head = self.head()?;
+        let stage = Tree::open(&self.fs, source)?;
+        let published = Published::open(self, head.as_ref())?;
+        let staged = stage::scan(&stage, &Known::new(), &published.inventory, None)?;
+        self.make_plan(&stage, staged, &published, Scope::Whole, options, false)
+    }
+
+    fn make_plan(
+        &self,
+        stage: &Tree<F>,
+        staged: stage::Staged,
+        published: &Published<F>,
+        scope: Scope<'_>,
+        options: &CommitOptions<'_>,
+        piecewise: bool,
+    ) -> Result<Plan> {
+        let root = RelPath::root();
+        let stat = self.fs.stat_dir(stage.root()).map_err(stage.io("read the attributes of", &root))?;
+        let stage_root = Object::new(Kind::Directory, &stat, Digest::default());
+        if matches!(scope, Scope::Change { .. }) && !published.exists() && published.inventory.totals().entries > 0 {
+            return Err(Error::Usage {
+                path: self.output.path.clone(),
+                what: "it is gone, and this transaction has only a change to it: publish the whole".into(),
+            });
+        }
+        let rules = Rules {
+            adopt: options.adopt,
+            drift: options.allow_drift,
+            case_collisions: options.allow_case_collisions,
+            empty: options.allow_empty,
+            max_removed: options.max_removed,
+            exchange: self.capabilities.exchange,
+            piecewise,
+        };
+        let mut plan = plan::plan(&published.inventory, stage_root, staged.entries, scope, rules, published)?;
+        plan.problems.splice(0..0, staged.problems);
+        Ok(plan)
+    }
+}
+
+impl<F: Fs> Transaction<'_, F> {
+    /// What committing now would change, and what stands against it. Nothing is written.
+    ///
+    /// # Errors
+    /// The stage or the output cannot be read; [`Error::BaseMoved`].
+    pub fn plan(&self, options: &CommitOptions<'_>) -> Result<Plan> {
+        let head = self.check_base()?;
+        let mut published = Published::open(self.store, head.as_ref())?;
+        self.prepare(&mut published, head.as_ref(), options, false, false)
+    }
+
+    fn prepare(
+        &self,
+        published: &mut Published<F>,
+        head: Option<&Head>,
+        options: &CommitOptions<'_>,
+        own: bool,
+        piecewise: bool,
+    ) -> Result<Plan> {
+        let stage = self.stage_tree()?;
+        let scope = match self.meta.from {
+            From::Empty | From::Copy => Scope::Whole,
+            From::Current if published.inventory.totals().entries == 0 => Scope::Whole,
+            From::Current => Scope::Change { removals: &self.removals },
+        };
+        let audit = match (scope, &self.referenced) {
+            (Scope::Whole, None) => Audit::of(self.store, head)?,
+            // A change looks at what it names alone, and for what is referenced the output has been looked at.
+            _ => None,
+        };
+        let copy = part(COPY);
+        let scratch = own.then_some(Scratch { tree: &self.tree, path: &copy });
+        let (mut staged, drifted) =
+            Audit::beside(audit, || stage::scan(&stage, &self.known, &published.inventory, scratch))?;
+        if let Some(error) = staged.early_sync.take() {
+            let source = stage.io("make durable", &RelPath::root())(error);
+            return Err(Error::StageLost { source: Box::new(source) });
+        }
+        if let Some(referenced) = &self.referenced {
+            staged.add_referenced(&referenced.entries);
+        }
+        if let Some(drifted) = drifted.or(self.referenced.as_ref().and_then(|referenced| referenced.drifted.clone())) {
+            published.spare(drifted);
+        }
+        self.store.make_plan(&stage, staged, published, scope, options, piecewise)
+    }
+
+    /// Publishes the stage: all of it, durably, or nothing.
+    ///
+    /// On success the transaction is over and the new generation survives power loss: what the loss takes of it the next txfs
+    /// command on this output puts back. From [`Store::sweep`], or the next transaction, on nothing is left to put back, and the
+    /// output is durable as readers see it. When the commit is refused the transaction stays open, so that it can be committed
+    /// with other options.
+    ///
+    /// # Errors
+    /// [`Error::Refused`], [`Error::BaseMoved`]: nothing changed, the transaction is open. [`Error::RolledBack`],
+    /// [`Error::StageLost`], [`Error::Io`]: the output is unchanged. [`Error::OutcomeUnknown`]: the next txfs command on this
+    /// output finds out.
+    pub fn commit(&mut self, options: &CommitOptions<'_>) -> Result<Committed> {
+        if !self.open {
+            return Err(Error::Usage { path: self.stage(), what: "this transaction is over".into() });
+        }
+        if !options.checks.is_empty() {
+            // They may take long, and would be run in vain.
+            self.check_base()?;
+            self.run_checks(options)?;
+        }
+        let lock = self.store.lock()?;
+        let Recovered { rescued, mut warnings, .. } = self.store.recover_commits(&lock, Manner::Plain)?;
+        if self.store.has_any(&[name::JOURNAL, name::JOURNAL_UNDO])? {
+            // The commit before could not be settled: its journal would have to make room for this one's.
+            let journal = state_path(name::JOURNAL).under(self.store.state.at());
+            return Err(warnings.pop().unwrap_or_else(|| Error::corrupt(journal, "it could not be settled")));
+        }
+        let mut committed = match self.publish(options, false) {
+            Err(Error::RolledBack { source }) if is_cross_device(&source) => self.publish(options, true)?,
+            result => result?,
+        };
+        committed.rescued.extend(rescued.into_iter().chain(self.rescued.drain(..)));
+        committed.warnings.extend(warnings.into_iter().chain(self.warnings.drain(..)));
+        Ok(committed)
+    }
+
+    fn run_checks(&self, options: &CommitOptions<'_>) -> Result<()> {
+        let stage = self.stage();
+        let failed =
+            |(check, run): &Check<'_>| run(&stage).err().map(|result| Problem::Check { check: check.clone(), result });
+        let problems: Vec<_> = options.checks.iter().filter_map(failed).collect();
+        if problems.is_empty() {
+            return Ok(());
+        }
+        Err(Error::Refused { output: self.store.output.path.clone(), problems })
+    }
+
+    /// P2 to P5, under the store's lock.
+    fn publish(&mut self, options: &CommitOptions<'_>, piecewise: bool) -> Result<Committed> {
+        let head = self.check_base()?;
+        let mut published = Published::open(self.store, head.as_ref())?;
+        let mut plan = self.prepare_own(&mut published, head.as_ref(), options, piecewise)?;
+        if self.copy_missing(&plan)? {
+            plan = self.prepare_own(&mut published, head.as_ref(), options, piecewise)?;
+        }
+        if !plan.problems.is_empty() {
+            return Err(Error::Refused { output: self.store.output.path.clone(), problems: plan.problems });
+        }
+        if plan.is_empty() {
+            return self.nothing_to_do(head, plan);
+        }
+        let stage = self.stage_tree()?;
+        let modes = std::mem::take(&mut plan.stage_modes);
+        let result = self.carry_through(head.as_ref(), published, plan, options);
+        if self.open && result.is_err() {
+            // What is committed again means what it meant; a stage that cannot be put back does not.
+            stage.forget();
+            self.open = modes.iter().rev().all(|(path, mode)| stage.set_dir_mode(path, *mode).is_ok());
+        }
+        result
+    }
+
+    fn prepare_own(
+        &mut self,
+        published: &mut Published<F>,
+        head: Option<&Head>,
+        options: &CommitOptions<'_>,
+        piecewise: bool,
+    ) -> Result<Plan> {
+        match self.prepare(published, head, options, true, piecewise) {
+            Err(Error::StageLost { source }) => Err(self.lose_stage(*source)),
+            result => result,
+        }
+    }
+
+    /// P3 to P5: from the first thing that is written to the commit that is carried out.
+    fn carry_through(
+        &mut self,
+        head: Option<&Head>,
+        published: Published<F>,
+        mut plan: Plan,
+        options: &CommitOptions<'_>,
+    ) -> Result<Committed> {
+        let (edits, operations) = (std::mem::take(&mut plan.edits), std::mem::take(&mut plan.operations));
+        let new = self.write_head(head, &published.inventory, edits, &operations, options.message.clone());
+        let new = new.inspect_err(|_| self.drop_head())?;
+        drop(published);
+        let journal = self.write_journal(head, new, operations)?;
+        self.pass_commit_point(&journal)?;
+        let (output, capabilities) = (&self.store.output, self.store.capabilities);
+        let applier = Applier::new(output, Some(self.tree.clone()), capabilities, &journal.operations);
+        let applier = applier.map_err(|error| {
+            self.open = false;
+            self.store.unknown_outcome(error)
+        })?;
+        // While the outcome is unknown the stage belongs to recovery.
+        let carried_out = self.store.carry_out(&journal, &applier, &HashSet::new(), Attempt::First);
+        self.open = matches!(carried_out, Err(Error::RolledBack { .. }));
+        carried_out?;
+        *self.store.carried_out.lock().unwrap_or_else(PoisonError::into_inner) = Some(self.id);
+        let (mut warnings, mut rescued) = (Vec::new(), Vec::new());
+        match settle::shelve(self.store, &journal.begin) {
+            Ok(found) => rescued = found,
+            Err(error) => warnings.push(error),
+        }
+        plan.operations = journal.operations;
+        let head = journal.begin.head;
+        Ok(Committed { generation: head.info.generation, changed: true, plan, totals: head.totals, warnings, rescued })
+    }
+
+    /// Nothing differs: the output and HEAD are not touched, and the transaction is over.
+    fn nothing_to_do(&mut self, head: Option<Head>, plan: Plan) -> Result<Committed> {
+        self.open = false;
+        let ended = self.store.retire_transaction(self.id).or_else(|_| self.store.remove_transaction(self.id));
+        let warnings = ended.err().into_iter().collect();
+        let totals = head.map(|head| head.totals).unwrap_or_default();
+        Ok(Committed { generation: self.meta.base, changed: false, plan, totals, warnings, rescued: Vec::new() })
+    }
+
+    /// P3: the manifest and the HEAD that names it, under a name that means nothing yet.
+    fn write_head(
+        &self,
+        base: Option<&Head>,
+        manifest: &Inventory<F>,
+        edits: Vec<Edit>,
+        operations: &[Operation],
+        message: Option<String>,
+    ) -> Result<Head> {
+        let info = Info { generation: self.meta.base + 1, committed: self.store.fs.now(), message };
+        let count = plan::count_edits(&edits, operations);
+        let head = self.store.write_manifest(base, manifest, count, plan::edits(&edits, operations), info)?;
+        self.store.write_head(&head, |_| Ok(()))?;
+        Ok(head)
+    }
+
+    /// P3: the journal with every intent. Once it is written whole, recovery may find it and make a commit of it.
+    fn write_journal(&mut self, base: Option<&Head>, head: Head, operations: Vec<Operation>) -> Result<Journal> {
+        let base_manifest = base.map(|head| head.manifest).unwrap_or_default();
+        let base_extent = base.map(|head| head.extent).unwrap_or_default();
+        let begin = Begin { transaction: self.id, base: self.meta.base, base_manifest, base_extent, head };
+        let written = self.store.write_new(&state_path(name::JOURNAL_NEW), |stream| {
+            writer::write(stream, begin.clone(), &operations).map(drop)
+        });
+        written.map_err(|error| self.withdraw(error))?;
+        Ok(Journal { begin, operations })
+    }
+
+    /// Barrier 1 is the commit point: the journal, and all that it names, is on the medium. Then the journal gets the name that
+    /// says so; that the name is durable nobody needs, for the journal is found under either.
+    fn pass_commit_point(&mut self, journal: &Journal) -> Result<()> {
+        if !left_out(Mutant::Barrier1)
+            && let Err(error) = barrier::before_commit_point(self.store, journal)
+        {
+            // Whatever becomes of its journal, this stage is not to be committed again.
+            self.open = false;
+            let _ = self.store.end_transaction(self.id);
+            return Err(match self.withdraw(error) {
+                unknown @ Error::OutcomeUnknown { .. } => unknown,
+                error => self.lose_stage(error),
+            });
+        }
+        let named = self.store.rename(&state_path(name::JOURNAL_NEW), &state_path(name::JOURNAL));
+        named.map_err(|error| self.withdraw(error))
+    }
+
+    /// What was written of the journal may be whole, and durable: it has to be gone durably before "unchanged" is the truth.
+    fn withdraw(&mut self, error: Error) -> Error {
+        let names = [name::JOURNAL, name::JOURNAL_NEW].map(state_path);
+        let gone = names.iter().try_for_each(|name| self.store.state.remove_entry(name, Kind::File));
+        let durable =
+            gone.and_then(|()| if left_out(Mutant::WithdrawBarrier) { Ok(()) } else { self.store.sync_state() });
+        match durable {
+            Ok(()) => {
+                self.drop_head();
+                error
+            }
+            Err(_) => {
+                self.open = false;
+                self.store.unknown_outcome(error)
+            }
+        }
+    }
+
+    /// Best effort: without a journal they mean nothing, and the next commit writes them anew.
+    fn drop_head(&self) {
+        for path in [state_path(name::HEAD_NEW), manifest_path(self.meta.base + 1)] {
+            let _ = self.store.state.remove_entry(&path, Kind::File);
+        }
+    }
+
+    /// A second attempt to make the stage durable would be told of success, and find old data on the medium.
+    fn lose_stage(&mut self, source: Error) -> Error {
+        self.open = false;
+        let _ = self.store.remove_transaction(self.id);
+        Error::StageLost { source: Box::new(source) }
+    }
+
+    /// Copies what was to be taken from the current generation and turns out not to be there, or not as it was published.
+    fn copy_missing(&mut self, plan: &Plan) -> Result<bool> {
+        let stage = self.stage_tree()?;
+        let Some(referenced) = &mut self.referenced else { return Ok(false) };
+        let moves = plan.operations.iter().filter(|operation| !matches!(operation, Operation::SetMode { .. }));
+        let moved: BTreeSet<&RelPath> = moves.map(Operation::path).collect();
+        let is_moved = |path: &RelPath| moved.contains(path) || path.ancestors().any(|above| moved.contains(&above));
+        let whole = moved.contains(&RelPath::root());
+        let (missing, entries): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut referenced.entries).into_iter().partition(|entry| whole || is_moved(&entry.path));
+        referenced.entries = entries;
+        stage::copy_paths(&referenced.from, &stage, missing.iter().map(|entry| Ok(entry.path.clone())))?;
+        Ok(!missing.is_empty())
+    }
+}
+
+/// Whether a directory could not be renamed because it is on another layer of an overlayfs.
+fn is_cross_device(error: &Error) -> bool {
+    matches!(error, Error::Io { source, .. } if source.kind() == std::io::ErrorKind::CrossesDevices)
+}

@@ -1,0 +1,83 @@
+//! What looks like a mistake of the build: nothing staged, much less than before, names that a file system could not hold apart.
+
+use std::collections::HashMap;
+
+use super::{Base, Change, ChangeKind, Live, Planner, Scope};
+use crate::error::{Paths, Problem, Result};
+use crate::fs::Kind;
+use crate::manifest::Entry;
+use crate::path::RelPath;
+impl<B: Base, L: Live> Planner<'_, B, L> {
+    pub(super) fn guard_stage(&mut self, staged: &[Entry]) {
+        let no_file = staged.iter().all(|entry| entry.object.kind == Kind::Directory);
+        if no_file && !self.rules.empty && matches!(self.scope, Scope::Whole) {
+            self.plan.problems.push(Problem::EmptyStage);
+        }
+    }
+
+    /// A build that wrote next to nothing and said it succeeded would take the site down.
+    pub(super) fn guard_size(&mut self) {
+        let files = self.base.totals().files;
+        let lost = self.files_removed.saturating_sub(self.files_added);
+        let limit = self.rules.max_removed;
+        let empty = self.plan.problems.contains(&Problem::EmptyStage) || self.rules.empty;
+        if !empty && lost * 100 > files * u64::from(limit) && matches!(self.scope, Scope::Whole) {
+            let (removed, added) = (self.files_removed, self.files_added);
+            self.plan.problems.push(Problem::Shrunken { removed, added, files, limit });
+        }
+    }
+
+    /// Two names in a directory, a new one among them, that are one where case is not distinguished: a checkout or a deployment
+    /// there would lose one of them.
+    pub(super) fn guard_case(&mut self) -> Result<()> {
+        if self.rules.case_collisions {
+            return Ok(());
+        }
+        let mut added: HashMap<&[u8], Vec<&RelPath>> = HashMap::new();
+        for change in self.plan.changes.iter().filter(|change| change.kind == ChangeKind::Added) {
+            added.entry(change.path.parent_bytes()).or_default().push(&change.path);
+        }
+        let mut collisions = Vec::new();
+        for new in added.into_values() {
+            collisions.append(&mut self.collisions(&new)?);
+        }
+        collisions.sort();
+        if !collisions.is_empty() {
+            let mut paths = Paths::default();
+            collisions.into_iter().for_each(|path| paths.push(path));
+            self.plan.problems.push(Problem::CaseCollision(paths));
+        }
+        Ok(())
+    }
+
+    /// What collides with the new entries of one directory, and those that do.
+    fn collisions(&self, new: &[&RelPath]) -> Result<Vec<RelPath>> {
+        let directory = new[0].parent();
+        let is_new = |change: &Change| change.kind == ChangeKind::Added;
+        let change = |path: &RelPath| {
+            self.plan.changes.binary_search_by(|change| change.path.cmp(path)).ok().map(|i| &self.plan.changes[i])
+        };
+        let kept = match change(&directory) {
+            Some(directory) if is_new(directory) => Vec::new(),
+            _ => self.base.children(&directory)?,
+        };
+        let stays = |entry: &Entry| change(&entry.path).is_none_or(|change| change.kind != ChangeKind::Removed);
+        let mut folded: HashMap<String, RelPath> = HashMap::with_capacity(new.len());
+        for entry in kept.into_iter().filter(stays) {
+            folded.extend(fold(&entry.path).map(|name| (name, entry.path)));
+        }
+        let mut collisions = Vec::new();
+        for path in new {
+            let Some(name) = fold(path) else { continue };
+            if let Some(other) = folded.insert(name, (*path).clone()) {
+                collisions.extend([other, (*path).clone()]);
+            }
+        }
+        Ok(collisions)
+    }
+}
+
+/// A name as file systems see it that do not distinguish case; `None` for what is no text.
+fn fold(path: &RelPath) -> Option<String> {
+    std::str::from_utf8(path.name()).ok().map(str::to_lowercase)
+}

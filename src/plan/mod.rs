@@ -1,0 +1,292 @@
+//! The plan: the pure difference between what is published and what is staged, as a list of operations.
+//!
+//! The planner changes nothing and knows no file system: it sees the output through [`Live`]. Stages filled in memory, by a
+//! tool, or as a change to the current generation all go through it.
+//!
+//! Invariants:
+//! 1. An operation names only paths that are owned, new, or that the user allowed to be taken over (G6).
+//! 2. What is published already is not touched (G5): identity first, the digest where identity disagrees.
+//! 3. Order (G4): modes that have to be opened, additions, replacements with entry documents last, removals from the bottom
+//!    up, final modes.
+//! 4. No operation works below an entry that another one moves: a new or stale directory moves as one.
+//! 5. Everything that stands against the commit is collected, so that the user sees it all at once.
+
+mod guards;
+mod merge;
+mod order;
+
+use std::collections::{BTreeMap, HashSet};
+
+use crate::error::{Paths, Problem, Result};
+use crate::fs::tree::Walked;
+use crate::fs::{Fs, Kind, Stat};
+use crate::journal::record::Operation;
+use crate::manifest::inventory::Inventory;
+use crate::manifest::writer::Edit;
+use crate::manifest::{Entry, Object, Totals};
+use crate::path::RelPath;
+
+/// What the planner asks about the generation that is published.
+pub(crate) trait Base {
+    fn totals(&self) -> Totals;
+    /// What is published at `path`.
+    fn get(&self, path: &RelPath) -> Result<Option<Object>>;
+    /// Everything, ascending.
+    fn entries(&self) -> impl Iterator<Item = Result<Entry>>;
+    /// The entry at `path` and everything below it, ascending.
+    fn range(&self, path: &RelPath) -> impl Iterator<Item = Result<Entry>>;
+    /// What is directly in a directory.
+    fn children(&self, path: &RelPath) -> Result<Vec<Entry>>;
+}
+
+impl<F: Fs> Base for Inventory<F> {
+    fn totals(&self) -> Totals {
+        self.totals()
+    }
+
+    fn get(&self, path: &RelPath) -> Result<Option<Object>> {
+        self.get(path)
+    }
+
+    fn entries(&self) -> impl Iterator<Item = Result<Entry>> {
+        self.entries()
+    }
+
+    fn range(&self, path: &RelPath) -> impl Iterator<Item = Result<Entry>> {
+        self.range(path)
+    }
+
+    fn children(&self, path: &RelPath) -> Result<Vec<Entry>> {
+        self.children(path)
+    }
+}
+
+/// What the planner asks about the output as it is now.
+pub(crate) trait Live {
+    /// What is at `path`; `None` when nothing is.
+    fn stat(&self, path: &RelPath) -> Result<Option<Stat>>;
+    /// Whether an owned entry is known to be as it was published, so that there is no need to look.
+    fn is_as_published(&self, path: &RelPath) -> bool;
+    /// The same with its digest.
+    fn object(&self, path: &RelPath, kind: Kind, stat: &Stat) -> Result<Object>;
+    /// Everything below the directory `path`.
+    fn below(&self, path: &RelPath) -> Result<Vec<Walked>>;
+    /// Whether the output is there at all.
+    fn exists(&self) -> bool;
+}
+
+/// What the stage stands for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Scope<'a> {
+    /// The whole new generation: what is not staged is stale.
+    Whole,
+    /// A change to the current generation: only the named paths, and what is below them, go.
+    Change { removals: &'a [RelPath] },
+}
+
+/// What the user allows, and what the file system can do.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rules {
+    /// Take over foreign files and links that are in the way.
+    pub(crate) adopt: bool,
+    /// Publish over drift.
+    pub(crate) drift: bool,
+    /// Publish paths that differ only by case.
+    pub(crate) case_collisions: bool,
+    /// Publish nothing.
+    pub(crate) empty: bool,
+    /// Percentage of files that may go without others coming.
+    pub(crate) max_removed: u8,
+    /// Whether directories can change places with other kinds (`RENAME_EXCHANGE`).
+    pub(crate) exchange: bool,
+    /// Take stale directories apart instead of moving them: an overlayfs cannot rename those of its lower layers.
+    pub(crate) piecewise: bool,
+}
+
+/// How a path changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum ChangeKind {
+    /// It was not published before.
+    Added,
+    /// Its content changes.
+    Modified,
+    /// Only its mode changes.
+    Mode,
+    /// It becomes another kind of entry.
+    Kind,
+    /// It is not published any more.
+    Removed,
+}
+
+impl ChangeKind {
+    /// One letter, as version control systems write it.
+    pub fn letter(self) -> char {
+        match self {
+            ChangeKind::Added => 'A',
+            ChangeKind::Modified => 'M',
+            ChangeKind::Mode => 'm',
+            ChangeKind::Kind => 'T',
+            ChangeKind::Removed => 'D',
+        }
+    }
+}
+
+/// A path that the commit changes for those who read the output.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// How.
+    pub kind: ChangeKind,
+    /// Which.
+    pub path: RelPath,
+    /// What it is afterwards, or was when it is removed.
+    pub entry: Kind,
+}
+
+/// How many paths change, and how many do not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Summary {
+    /// Paths that appear.
+    pub added: u64,
+    /// Paths whose content, kind or mode changes.
+    pub changed: u64,
+    /// Paths that go.
+    pub removed: u64,
+    /// Paths that are published already as they are staged, and are not touched.
+    pub unchanged: u64,
+}
+
+/// The plan of a commit. Nothing has been changed yet.
+#[derive(Debug, Clone, Default)]
+#[must_use = "a plan changes nothing until it is committed"]
+pub struct Plan {
+    /// Every path that changes, in order of the tree.
+    pub changes: Vec<Change>,
+    /// Everything that stands against the commit; empty when it can go ahead.
+    pub problems: Vec<Problem>,
+    /// How many paths change.
+    pub summary: Summary,
+    /// Published paths that somebody else removed, and that the commit puts back.
+    pub restored: Paths,
+    pub(crate) operations: Vec<Operation>,
+    /// What the new manifest has otherwise than the current one, ascending, without what is added or replaced: the operations
+    /// say that ([`edits`]).
+    pub(crate) edits: Vec<Edit>,
+    /// Staged directories that are opened to be moved or emptied, with the modes that they were staged with.
+    pub(crate) stage_modes: Vec<(RelPath, u32)>,
+}
+
+impl Plan {
+    /// Whether committing it would change nothing: neither the output nor what is owned in it.
+    pub fn is_empty(&self) -> bool {
+        self.operations.is_empty() && self.changes.is_empty()
+    }
+
+    /// How many journaled operations it takes.
+    pub fn operations(&self) -> u64 {
+        self.operations.len() as u64
+    }
+}
+
+/// How many edits [`edits`] has.
+pub(crate) fn count_edits(others: &[Edit], operations: &[Operation]) -> usize {
+    others.len() + operations.iter().filter(|operation| moved_in(operation).is_some()).count()
+}
+
+/// What a plan changes in the manifest, ascending: `others`, and what its operations move into the output. Most of a large plan is
+/// in its operations, and is not held in memory twice.
+pub(crate) fn edits<'p>(others: &'p [Edit], operations: &'p [Operation]) -> impl Iterator<Item = Edit> + 'p {
+    let mut moved: Vec<(&RelPath, &Object)> = operations.iter().filter_map(moved_in).collect();
+    moved.sort_unstable_by(|a, b| a.0.cmp(b.0));
+    let mut moved = moved.into_iter().peekable();
+    let mut others = others.iter().peekable();
+    std::iter::from_fn(move || match (moved.peek(), others.peek()) {
+        (Some((path, _)), Some(other)) if other.path < **path => others.next().cloned(),
+        (None, _) => others.next().cloned(),
+        (Some(_), _) => moved.next().map(|(path, object)| Edit { path: path.clone(), object: Some(*object) }),
+    })
+}
+
+/// What an operation moves into the output; the output itself is no entry.
+fn moved_in(operation: &Operation) -> Option<(&RelPath, &Object)> {
+    match operation {
+        Operation::Add { path, new } | Operation::Replace { path, new, .. } if !path.is_root() => Some((path, new)),
+        _ => None,
+    }
+}
+
+/// Computes the plan. `stage` is the root of the stage, which becomes the output where there is none yet.
+pub(crate) fn plan(
+    base: &impl Base,
+    stage: Object,
+    staged: Vec<Entry>,
+    scope: Scope<'_>,
+    rules: Rules,
+    live: &impl Live,
+) -> Result<Plan> {
+    let mut planner = Planner::new(base, scope, rules, live);
+    planner.guard_stage(&staged);
+    planner.merge(stage, staged)?;
+    planner.guard_size();
+    planner.guard_case()?;
+    planner.finish()
+}
+
+struct Planner<'a, B: Base, L: Live> {
+    base: &'a B,
+    scope: Scope<'a>,
+    rules: Rules,
+    live: &'a L,
+    plan: Plan,
+    adds: Vec<Operation>,
+    replaces: Vec<Operation>,
+    removes: Vec<Operation>,
+    /// Directories of the output whose mode is to change: from, to.
+    modes: BTreeMap<RelPath, (u32, u32)>,
+    /// Directories of the output that are moved away and need write permission for it, with their modes.
+    unlock: Vec<(RelPath, u32)>,
+    /// Of a change: directories of the output that were looked at, and that their owner may write to.
+    writable: HashSet<RelPath>,
+    /// The staged directory that moves as one: what is staged below it goes along.
+    moved: Option<RelPath>,
+    /// The entry of the output that moves away as one: what is owned below it goes along.
+    gone: Option<RelPath>,
+    /// Of a change: the path that is no directory any more, below which everything has been noted as stale.
+    emptied: Option<RelPath>,
+    foreign: Paths,
+    immovable: Paths,
+    drift: Paths,
+    needs_exchange: Paths,
+    files_added: u64,
+    files_removed: u64,
+}
+
+impl<'a, B: Base, L: Live> Planner<'a, B, L> {
+    fn new(base: &'a B, scope: Scope<'a>, rules: Rules, live: &'a L) -> Self {
+        Self {
+            base,
+            scope,
+            rules,
+            live,
+            plan: Plan::default(),
+            adds: Vec::new(),
+            replaces: Vec::new(),
+            removes: Vec::new(),
+            modes: BTreeMap::new(),
+            unlock: Vec::new(),
+            writable: HashSet::new(),
+            moved: None,
+            gone: None,
+            emptied: None,
+            foreign: Paths::default(),
+            immovable: Paths::default(),
+            drift: Paths::default(),
+            needs_exchange: Paths::default(),
+            files_added: 0,
+            files_removed: 0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,105 @@
+//! The order of the operations (invariant 3), and the modes that have to be opened for them and set when they are done.
+
+use super::{Base, Live, Plan, Planner, Summary};
+use crate::error::{Paths, Problem, Result};
+use crate::journal::record::Operation;
+use crate::mutant::{Mutant, left_out};
+use crate::path::RelPath;
+impl<B: Base, L: Live> Planner<'_, B, L> {
+    pub(super) fn finish(mut self) -> Result<Plan> {
+        let lists = [
+            (std::mem::take(&mut self.foreign), Problem::Foreign as fn(Paths) -> Problem),
+            (std::mem::take(&mut self.immovable), Problem::ForeignDirectory),
+            (std::mem::take(&mut self.drift), Problem::Drift),
+            (std::mem::take(&mut self.needs_exchange), Problem::NeedsExchange),
+        ];
+        self.plan
+            .problems
+            .extend(lists.into_iter().filter(|(paths, _)| !paths.is_empty()).map(|(paths, of)| of(paths)));
+        let Summary { changed, removed, .. } = self.plan.summary;
+        self.plan.summary.unchanged = self.base.totals().entries.saturating_sub(changed + removed);
+        let (open, close) = self.mode_operations()?;
+        // Made again by undoing, a directory has to take what was removed from it.
+        for operation in &mut self.removes {
+            if let Operation::RemoveDirectory { path, mode } = operation
+                && open.iter().any(|open| open.path() == path)
+            {
+                *mode |= 0o700;
+            }
+        }
+        self.replaces.sort_unstable_by(|a, b| rank(a.path()).cmp(&rank(b.path())).then_with(|| a.path().cmp(b.path())));
+        self.removes.sort_unstable_by(|a, b| b.path().cmp(a.path()));
+        let (adds, replaces, removes) = (self.adds, self.replaces, self.removes);
+        self.plan.operations = in_sequence(if left_out(Mutant::RemovalsLast) {
+            [open, removes, adds, replaces, close]
+        } else if left_out(Mutant::AdditionsFirst) {
+            [open, replaces, adds, removes, close]
+        } else {
+            [open, adds, replaces, removes, close]
+        });
+        Ok(self.plan)
+    }
+
+    /// Modes to open before anything moves, and modes to set when everything is in place.
+    fn mode_operations(&mut self) -> Result<(Vec<Operation>, Vec<Operation>)> {
+        let mut open = Vec::new();
+        let mut close = std::mem::take(&mut self.modes);
+        let moves = || self.adds.iter().chain(&self.replaces).chain(&self.removes);
+        let inside = |operation: &&Operation| !operation.path().is_root();
+        let mut parents: Vec<RelPath> = Vec::new();
+        for operation in moves().filter(inside) {
+            if parents.last().is_none_or(|last| last.as_bytes() != operation.path().parent_bytes()) {
+                parents.push(operation.path().parent());
+            }
+        }
+        parents.sort();
+        parents.dedup();
+        parents.retain(|path| !self.writable.contains(path));
+        for path in parents {
+            let Some(stat) = self.live.stat(&path)? else { continue };
+            if stat.mode & 0o700 != 0o700 {
+                let wanted = close.get(&path).map_or(stat.mode, |&(_, to)| to);
+                open.push(Operation::SetMode { path: path.clone(), from: stat.mode, to: stat.mode | 0o700 });
+                close.insert(path, (stat.mode | 0o700, wanted));
+            }
+        }
+        for (path, mode) in &self.unlock {
+            open.push(Operation::SetMode { path: path.clone(), from: *mode, to: mode | 0o700 });
+        }
+        let gone: Vec<&RelPath> = self.removes.iter().map(Operation::path).collect();
+        let close = close
+            .into_iter()
+            .rev()
+            .filter(|(path, (from, to))| from != to && !gone.contains(&path))
+            .map(|(path, (from, to))| Operation::SetMode { path, from, to })
+            .collect();
+        Ok((open, close))
+    }
+}
+
+/// One list of several; where only one has anything in it, as in most large plans, nothing is copied.
+fn in_sequence(lists: [Vec<Operation>; 5]) -> Vec<Operation> {
+    let mut all = Vec::new();
+    for mut list in lists {
+        if all.is_empty() {
+            all = list;
+        } else {
+            all.append(&mut list);
+        }
+    }
+    all
+}
+
+/// Replacements run in ascending rank: what entry documents refer to is in place before they are (G4).
+fn rank(path: &RelPath) -> u8 {
+    let name = path.name();
+    let stem_end = name.iter().rposition(|&b| b == b'.').unwrap_or(name.len());
+    let (stem, extension) = name.split_at(stem_end);
+    let document = [&b".html"[..], b".htm", b".xhtml", b".php"].iter().any(|e| extension.eq_ignore_ascii_case(e));
+    match (document, stem.eq_ignore_ascii_case(b"index"), path.parent().is_root()) {
+        (true, true, true) => 3,
+        (true, true, false) => 2,
+        (true, false, _) => 1,
+        (false, ..) => 0,
+    }
+}

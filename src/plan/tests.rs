@@ -1,0 +1,262 @@
+//! The planner on an output and a manifest in memory.
+
+use super::*;
+use crate::fs::Timestamp;
+use crate::manifest::Digest;
+
+const RULES: Rules = Rules {
+    adopt: false,
+    drift: false,
+    case_collisions: false,
+    empty: false,
+    max_removed: 100,
+    exchange: true,
+    piecewise: false,
+};
+
+/// An output in memory: what a path holds is its content's text.
+#[derive(Default)]
+struct Memory(BTreeMap<RelPath, Object>);
+
+impl Live for Memory {
+    fn stat(&self, path: &RelPath) -> Result<Option<Stat>> {
+        let root = object("/", 1);
+        let object = if path.is_root() { Some(&root) } else { self.0.get(path) };
+        Ok(object.map(|object| Stat {
+            kind: Some(object.kind),
+            mode: object.mode,
+            uid: 0,
+            nlink: 1,
+            dev: 1,
+            ino: object.ino,
+            size: object.size,
+            mtime: object.mtime,
+        }))
+    }
+
+    fn is_as_published(&self, _: &RelPath) -> bool {
+        false
+    }
+
+    fn object(&self, path: &RelPath, _: Kind, _: &Stat) -> Result<Object> {
+        Ok(self.0[path])
+    }
+
+    fn below(&self, path: &RelPath) -> Result<Vec<Walked>> {
+        let below = self.0.keys().filter(|other| other.is_below(path));
+        below.map(|path| Ok(Walked { path: path.clone(), stat: self.stat(path)?.expect("listed") })).collect()
+    }
+
+    fn exists(&self) -> bool {
+        true
+    }
+}
+
+/// A manifest in memory.
+struct Published(Vec<Entry>);
+
+impl Base for Published {
+    fn totals(&self) -> Totals {
+        Totals::of(&self.0)
+    }
+
+    fn get(&self, path: &RelPath) -> Result<Option<Object>> {
+        Ok(self.0.iter().find(|entry| entry.path == *path).map(|entry| entry.object))
+    }
+
+    fn entries(&self) -> impl Iterator<Item = Result<Entry>> {
+        self.0.iter().cloned().map(Ok)
+    }
+
+    fn range(&self, path: &RelPath) -> impl Iterator<Item = Result<Entry>> {
+        let inside = move |entry: &&Entry| entry.path == *path || entry.path.is_below(path);
+        self.0.iter().filter(inside).cloned().map(Ok).collect::<Vec<_>>().into_iter()
+    }
+
+    fn children(&self, path: &RelPath) -> Result<Vec<Entry>> {
+        Ok(self.0.iter().filter(|entry| entry.path.parent() == *path).cloned().collect())
+    }
+}
+
+/// `/` is a directory, `>x` a link to x, anything else a file of that content.
+fn object(content: &str, ino: u64) -> Object {
+    let (kind, mode, size) = match content {
+        "/" => (Kind::Directory, 0o755, 0),
+        link if link.starts_with('>') => (Kind::Symlink, 0o777, link.len() as u64),
+        file => (Kind::File, 0o644, file.len() as u64),
+    };
+    let digest = if kind == Kind::Directory { Digest::default() } else { Digest::of(content.as_bytes()) };
+    Object { kind, mode, size, digest, ino, mtime: Timestamp::default() }
+}
+
+fn entries(tree: &[(&str, &str)], ino: u64) -> Vec<Entry> {
+    let mut entries: Vec<Entry> = tree
+        .iter()
+        .zip(ino..)
+        .map(|((path, content), ino)| Entry { path: RelPath::new(path).unwrap(), object: object(content, ino) })
+        .collect();
+    entries.sort_by(|a, b| a.path.cmp(&b.path));
+    entries
+}
+
+fn live(entries: &[Entry]) -> Memory {
+    Memory(entries.iter().map(|entry| (entry.path.clone(), entry.object)).collect())
+}
+
+fn plan_of(old: &[(&str, &str)], new: &[(&str, &str)], rules: Rules) -> Plan {
+    let base = entries(old, 100);
+    let live = live(&base);
+    plan(&Published(base), object("/", 2), entries(new, 200), Scope::Whole, rules, &live).unwrap()
+}
+
+fn all_edits(plan: &Plan) -> impl Iterator<Item = Edit> {
+    let all: Vec<Edit> = edits(&plan.edits, &plan.operations).collect();
+    assert!(all.windows(2).all(|pair| pair[0].path < pair[1].path));
+    all.into_iter()
+}
+
+fn words(plan: &Plan) -> Vec<String> {
+    plan.operations.iter().map(|operation| format!("{} {}", operation.word(), operation.path())).collect()
+}
+
+#[test]
+fn additions_come_first_then_replacements_with_entry_documents_last_then_removals_from_the_bottom() {
+    let old = [
+        ("a.html", "1"),
+        ("app.js", "1"),
+        ("index.html", "1"),
+        ("d", "/"),
+        ("d/index.html", "1"),
+        ("x", "1"),
+        ("y", "1"),
+    ];
+    let new = [("a.html", "2"), ("app.js", "2"), ("index.html", "2"), ("d", "/"), ("d/index.html", "2"), ("new", "1")];
+    let plan = plan_of(&old, &new, RULES);
+    let expected = [
+        "add new",
+        "replace app.js",
+        "replace a.html",
+        "replace d/index.html",
+        "replace index.html",
+        "remove y",
+        "remove x",
+    ];
+    assert_eq!(words(&plan), expected);
+}
+
+#[test]
+fn new_and_stale_directories_move_as_one() {
+    let old = [("old", "/"), ("old/a", "1"), ("old/b", "/"), ("old/b/c", "1")];
+    let new = [("new", "/"), ("new/a", "1"), ("new/b", "/"), ("new/b/c", "1")];
+    let plan = plan_of(&old, &new, RULES);
+    assert_eq!(words(&plan), ["add new", "remove old"]);
+    assert_eq!((plan.summary.added, plan.summary.removed), (4, 4));
+    let piecewise = plan_of(&old, &new, Rules { piecewise: true, ..RULES });
+    let expected = ["add new", "remove old/b/c", "remove-directory old/b", "remove old/a", "remove-directory old"];
+    assert_eq!(words(&piecewise), expected);
+}
+
+#[test]
+fn what_is_published_already_is_no_operation() {
+    let tree = [("a", "1"), ("d", "/"), ("d/l", ">a")];
+    let plan = plan_of(&tree, &tree, RULES);
+    assert!(plan.is_empty() && plan.problems.is_empty());
+    assert_eq!(plan.summary, Summary { unchanged: 3, ..Summary::default() });
+}
+
+#[test]
+fn a_mode_that_keeps_its_owner_out_is_opened_first_and_set_last() {
+    let mut base = entries(&[("d", "/"), ("d/a", "1"), ("d/b", "1")], 100);
+    base[0].object.mode = 0o555;
+    let mut staged = entries(&[("d", "/"), ("d/a", "2"), ("d/b", "1")], 200);
+    staged[0].object.mode = 0o555;
+    let live = live(&base);
+    let plan = plan(&Published(base), object("/", 2), staged, Scope::Whole, RULES, &live).unwrap();
+    assert_eq!(words(&plan), ["set-mode d", "replace d/a", "set-mode d"]);
+    assert!(matches!(plan.operations[2], Operation::SetMode { from: 0o755, to: 0o555, .. }));
+    assert_eq!(plan.stage_modes.len(), 1);
+}
+
+#[test]
+fn every_problem_is_collected_at_once() {
+    let base = entries(&[("drifted", "1"), ("kept", "1")], 100);
+    let mut output = live(&base);
+    output.0.insert(RelPath::new("drifted").unwrap(), object("2", 7));
+    output.0.insert(RelPath::new("foreign").unwrap(), object("f", 8));
+    output.0.insert(RelPath::new("directory").unwrap(), object("/", 9));
+    let new = entries(&[("drifted", "3"), ("foreign", "n"), ("directory", "n"), ("Case", "1"), ("case", "1")], 200);
+    let plan = plan(&Published(base), object("/", 2), new, Scope::Whole, RULES, &output).unwrap();
+    let codes: Vec<_> = plan.problems.iter().map(Problem::code).collect();
+    assert_eq!(codes, ["case-collision", "foreign", "foreign-directory", "drift"]);
+}
+
+#[test]
+fn without_exchange_only_directories_that_change_kind_are_a_problem() {
+    let old = [("f", "1"), ("d", "/"), ("d/x", "1"), ("l", ">f")];
+    let new = [("f", "2"), ("d", "now a file"), ("l", "now a file")];
+    let plan = plan_of(&old, &new, Rules { exchange: false, ..RULES });
+    assert_eq!(plan.problems.len(), 1);
+    assert!(matches!(&plan.problems[0], Problem::NeedsExchange(paths) if paths.total == 1));
+}
+
+#[test]
+fn a_shrinking_build_is_refused_and_a_renaming_one_is_not() {
+    let old = [("index.html", "1"), ("app-1.js", "1"), ("app-1.css", "1")];
+    let rules = Rules { max_removed: 50, ..RULES };
+    assert!(plan_of(&old, &[("index.html", "2"), ("app-2.js", "1"), ("app-2.css", "1")], rules).problems.is_empty());
+    let problems = plan_of(&old, &[("index.html", "2")], rules).problems;
+    assert!(matches!(problems[..], [Problem::Shrunken { removed: 2, added: 0, files: 3, limit: 50 }]));
+}
+
+#[test]
+fn edits_make_of_the_manifest_what_the_output_holds_afterwards() {
+    let old = [("a", "1"), ("b", "1"), ("d", "/"), ("d/x", "1"), ("gone", "1")];
+    let new = [("a", "1"), ("b", "2"), ("d", "/"), ("d/x", "1"), ("d/y", "1")];
+    let plan = plan_of(&old, &new, RULES);
+    let edits: Vec<_> =
+        all_edits(&plan).map(|edit| (edit.path.to_string(), edit.object.map(|object| object.ino))).collect();
+    let expected = [("b", Some(201)), ("d/y", Some(204)), ("gone", None)];
+    assert_eq!(edits, expected.map(|(path, ino)| (path.to_string(), ino)));
+}
+
+fn change_of(old: &[(&str, &str)], staged: &[(&str, &str)], removals: &[&str], output: &Memory) -> Plan {
+    let removals: Vec<_> = removals.iter().map(|path| RelPath::new(path).unwrap()).collect();
+    let scope = Scope::Change { removals: &removals };
+    let rules = Rules { drift: true, ..RULES };
+    plan(&Published(entries(old, 100)), object("/", 2), entries(staged, 200), scope, rules, output).unwrap()
+}
+
+#[test]
+fn a_change_leaves_alone_what_it_does_not_name() {
+    let old = [("a", "1"), ("d", "/"), ("d/x", "1"), ("d/y", "1"), ("e", "/"), ("e/z", "1")];
+    let plan =
+        change_of(&old, &[("a", "2"), ("d", "/"), ("d/n", "1")], &["d/x", "e", "e/z"], &live(&entries(&old, 100)));
+    assert_eq!(words(&plan), ["add d/n", "replace a", "remove e", "remove d/x"]);
+    assert_eq!(plan.summary, Summary { added: 1, changed: 1, removed: 3, unchanged: 2 });
+    assert_eq!((all_edits(&plan).count(), count_edits(&plan.edits, &plan.operations)), (5, 5));
+}
+
+#[test]
+fn nothing_stays_published_below_what_a_change_makes_a_file() {
+    let old = [("d", "/"), ("d/x", "1"), ("e", "1")];
+    for output in [live(&entries(&old, 100)), live(&entries(&[("d", "drift"), ("e", "1")], 300))] {
+        let plan = change_of(&old, &[("d", "now a file")], &["d/x"], &output);
+        let gone = all_edits(&plan).filter(|edit| edit.object.is_none()).count();
+        assert_eq!((gone, plan.summary.removed, plan.summary.unchanged), (1, 1, 1));
+    }
+}
+
+#[test]
+fn names_that_differ_by_case_collide_with_what_stays_in_their_directory_alone() {
+    let old = [("d", "/"), ("d/Readme", "1"), ("d/gone", "1"), ("readme", "1")];
+    let output = live(&entries(&old, 100));
+    let case = |staged: &[(&str, &str)], removals: &[&str]| {
+        let plan = change_of(&old, staged, removals, &output);
+        plan.problems.iter().map(|problem| problem.to_string()).collect::<Vec<_>>().join("; ")
+    };
+    let collision = case(&[("d", "/"), ("d/README", "1")], &[]);
+    assert!(collision.contains("d/README") && collision.contains("d/Readme"), "{collision}");
+    assert_eq!(case(&[("d", "/"), ("d/GONE", "1")], &["d/gone"]), "");
+    assert_eq!(case(&[("other", "/"), ("other/readme", "1")], &[]), "");
+    assert!(case(&[("D", "/"), ("D/x", "1")], &[]).contains("D"));
+}
