@@ -17,9 +17,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use nix::errno::Errno;
 use nix::fcntl::{self, AtFlags, OFlag, OpenHow, RenameFlags, ResolveFlag};
 use nix::sys::stat::{self, FileStat, Mode, SFlag};
+use nix::sys::statfs::{BTRFS_SUPER_MAGIC, fstatfs};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{self, UnlinkatFlags};
-use rustix::fs::{FileType, RawDir};
+use rustix::fs::{FileType, RawDir, StatxFlags};
 use xattr::FileExt as _;
 
 use super::{Fs, Kind, Listed, RenameMode, Stat, Timestamp, found};
@@ -359,6 +360,12 @@ impl Fs for LinuxFs {
         *PARALLELISM.get_or_init(|| std::thread::available_parallelism().map_or(1, |n| n.get().min(8)))
     }
 
+    fn syncs_in_turn(&self, dir: &OwnedFd) -> bool {
+        // Unless it takes its disk for one without seeks, btrfs waits a tick of the clock for more whenever several sync together.
+        let is_btrfs = fstatfs(dir).is_ok_and(|stat| stat.filesystem_type() == BTRFS_SUPER_MAGIC);
+        is_btrfs && mount_options(dir).is_ok_and(|options| !options.split(',').any(|option| option.starts_with("ssd")))
+    }
+
     fn pause(&self, duration: Duration) {
         std::thread::sleep(duration);
     }
@@ -370,6 +377,19 @@ fn open_readable_or_not(at: impl AsFd, path: &(impl nix::NixPath + ?Sized), flag
         Err(Errno::EACCES) => Ok(fcntl::openat(&at, path, flags | OFlag::O_PATH, Mode::empty())?),
         result => Ok(result?),
     }
+}
+
+/// The options of the file system that a directory lies on.
+fn mount_options(dir: &OwnedFd) -> io::Result<String> {
+    let mount = rustix::fs::statx(dir, "", rustix::fs::AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)?.stx_mnt_id;
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo")?;
+    mount_options_in(&mounts, mount).map(str::to_owned).ok_or_else(|| io::ErrorKind::NotFound.into())
+}
+
+/// As /proc/self/mountinfo has them: the mount's number first in its line, the file system's options last.
+fn mount_options_in(mounts: &str, mount: u64) -> Option<&str> {
+    let line = mounts.lines().find(|line| line.split(' ').next().and_then(|id| id.parse().ok()) == Some(mount))?;
+    line.split_once(" - ")?.1.split(' ').next_back()
 }
 
 /// A directory that could only be opened to be searched cannot be synced either. It is told from an error that the file system
@@ -404,5 +424,21 @@ fn convert(stat: &FileStat) -> Stat {
         ino: stat.st_ino as u64,
         size: stat.st_size as u64,
         mtime: Timestamp { seconds: stat.st_mtime, nanos: stat.st_mtime_nsec as u32 },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_options_of_a_mount_are_the_last_in_its_line() {
+        let mounts = "25 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw,errors=remount-ro\n\
+                      125 25 0:45 /vol /srv rw - btrfs /dev/sdb rw,ssd,space_cache=v2\n";
+        assert_eq!(mount_options_in(mounts, 125), Some("rw,ssd,space_cache=v2"));
+        assert_eq!(mount_options_in(mounts, 25), Some("rw,errors=remount-ro"));
+        assert_eq!(mount_options_in(mounts, 5), None);
+        let root = LinuxFs::new().open_anchor(Path::new("/")).unwrap();
+        assert!(!mount_options(&root).unwrap().is_empty());
     }
 }

@@ -191,6 +191,8 @@ pub trait Fs: Clone + Send + Sync {
     fn unique(&self) -> io::Result<u64>;
     /// How many threads may digest at a time.
     fn parallelism(&self) -> usize;
+    /// Whether several files are synced sooner one after the other than at the same time, on the file system of `dir`.
+    fn syncs_in_turn(&self, dir: &Self::Dir) -> bool;
     /// Waits before a lock is tried again.
     fn pause(&self, duration: std::time::Duration);
 }

@@ -205,6 +205,9 @@ impl Fs for Noisy {
     fn parallelism(&self) -> usize {
         self.kernel.parallelism()
     }
+    fn syncs_in_turn(&self, dir: &OwnedFd) -> bool {
+        self.kernel.syncs_in_turn(dir)
+    }
     fn pause(&self, duration: std::time::Duration) {
         self.kernel.pause(duration);
     }

@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use super::persist::Barrier;
 use super::view::View;
 use super::world::{Body, FileBody, Res, Slot, World};
-use super::{Call, Calling, Shared, SimFs, absolute};
+use super::{Call, Calling, Shared, SimFs, Weakness, absolute};
 use crate::fs::{Fs, Listed, RenameMode, Stat, Timestamp};
 use crate::path::RelPath;
 
@@ -372,6 +372,10 @@ impl Fs for SimFs {
 
     fn parallelism(&self) -> usize {
         1
+    }
+
+    fn syncs_in_turn(&self, _: &SimDir) -> bool {
+        self.shared.lock().world.config.weakness == Weakness::Btrfs
     }
 
     fn pause(&self, duration: Duration) {
