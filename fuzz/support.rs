@@ -161,7 +161,7 @@ fn set_mode<F: Fs>(fs: &F, path: &Path, item: &Item) -> io::Result<()> {
     match (item, path.parent(), path.file_name()) {
         (Item::Directory(mode), ..) => fs.set_dir_mode(&fs.open_anchor(path)?, *mode),
         (Item::File(mode, _), Some(dir), Some(name)) => {
-            let file = fs.open_file(&fs.open_anchor(dir)?, name.as_bytes())?;
+            let (file, _) = fs.open_file(&fs.open_anchor(dir)?, name.as_bytes())?;
             fs.set_mode(&file, *mode)
         }
         _ => Ok(()),

@@ -2,10 +2,10 @@
 //! commits and recovery go the same way.
 //!
 //! ```text
-//! journal durable --operations--> all done --HEAD--> carried out      settled later (settle.rs)
-//!        |                            |
-//!        |     first attempt          v fails                         later attempts: stop, and go on another time
-//!        +---- journal.undo <-- barrier, every operation in reverse, barrier --> journal gone: rolled back
+//! commit point --operations--> HEAD --> carried out, and settled later (settle.rs)
+//!      |
+//!      +-- one fails, first attempt: barrier, journal.undo, operations in reverse, barrier, journal gone --> rolled back
+//!      +-- one fails, another attempt: stop --> the next recovery goes on
 //! ```
 //!
 //! Invariants (journal-spec.md, "Commit" and "Recovery"):
