@@ -22,7 +22,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::ScopedJoinHandle;
 
 use crate::error::{Error, Result};
-use crate::fs::tree::Tree;
 use crate::fs::{Fs, Kind, is_unsyncable};
 use crate::journal::reader::Journal;
 use crate::journal::record::Operation;
@@ -318,7 +317,7 @@ impl<F: Fs> Opened<F> {
         };
         let mut opened = Self { files: Vec::new(), directories: Vec::new() };
         for path in &needs.files {
-            opened.files.push(open_file(&store.state, path)?);
+            opened.files.push(store.state.open_file(path)?.0);
         }
         for (place, path) in &needs.directories {
             let tree = tree(*place)?;
@@ -373,11 +372,6 @@ fn sync_files<F: Fs>(fs: &F, files: Vec<F::File>, at_a_time: usize) -> io::Resul
 
 fn not_durable<F: Fs>(store: &Store<F>) -> impl FnOnce(io::Error) -> Error {
     Error::io("make durable", store.state.at())
-}
-
-fn open_file<F: Fs>(tree: &Tree<F>, path: &RelPath) -> Result<F::File> {
-    let opened = tree.parent(path).and_then(|dir| tree.fs.open_file(&dir, path.name()));
-    opened.map(|(file, _)| file).map_err(tree.io("read", path))
 }
 
 /// Nobody is told: the barrier is the whole one then.

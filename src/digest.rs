@@ -1,7 +1,7 @@
 //! Digests of entries: one, or many on several threads while a walk still finds them.
 //!
-//! Invariant: a staged file is digested between two looks at its size and time (P2): one that is being written meanwhile is an error,
-//! not a digest.
+//! Invariant: a staged file is digested between two looks at its size and time (P2): one that is being written meanwhile is an
+//! error, not a digest.
 
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -31,17 +31,12 @@ fn digest<F: Fs>(tree: &Tree<F>, path: &RelPath, kind: Kind) -> Result<(Digest, 
         Kind::Directory => Ok((Digest::default(), None)),
         Kind::Symlink => Ok((digest_link(tree, path)?, None)),
         Kind::File => {
-            let (mut file, stat) = open_file(tree, path)?;
+            let (mut file, stat) = tree.open_file(path)?;
             let read = digest_file(&tree.fs, &mut file, stat.size, &mut Vec::new());
             let (digest, stat) = read.map_err(tree.io("read", path))?;
             Ok((digest, Some(stat)))
         }
     }
-}
-
-fn open_file<F: Fs>(tree: &Tree<F>, path: &RelPath) -> Result<(F::File, Stat)> {
-    let dir = tree.parent(path).map_err(tree.io("open the directory of", path))?;
-    tree.fs.open_file(&dir, path.name()).map_err(tree.io("read", path))
 }
 
 fn digest_link<F: Fs>(tree: &Tree<F>, path: &RelPath) -> Result<Digest> {
@@ -138,7 +133,7 @@ impl Task {
     }
 
     fn read<F: Fs>(&self, tree: &Tree<F>, buffer: &mut Vec<u8>) -> Result<Found> {
-        let (mut file, before) = open_file(tree, &self.path)?;
+        let (mut file, before) = tree.open_file(&self.path)?;
         if before.nlink > 1 && !left_out(Mutant::HardLinkCopy) {
             return Ok(Found::Linked(before));
         }

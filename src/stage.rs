@@ -151,8 +151,7 @@ impl<'scope, F: Fs + 'scope> Scan<'_, 'scope, '_, F> {
             *object = match (found, &scratch) {
                 (Found::Digested(object), _) => object,
                 (Found::Linked(stat), Some(scratch)) => {
-                    let stat = separate(stage, scratch, path, &stat)?;
-                    digest::object(stage, path, Kind::File, &stat)?
+                    digest::object(stage, path, Kind::File, &separate(stage, scratch, path, &stat)?)?
                 }
                 (Found::Linked(stat), None) => digest::object(stage, path, Kind::File, &stat)?,
             };
@@ -203,8 +202,7 @@ fn separate<F: Fs>(stage: &Tree<F>, scratch: &Scratch<'_, F>, path: &RelPath, st
 /// Copies a file with its mode, time and extended attributes; shares blocks where the file system can.
 pub(crate) fn copy_file<F: Fs>(from: &Tree<F>, path: &RelPath, stat: &Stat, to: &Tree<F>, new: &RelPath) -> Result<()> {
     let fs = &from.fs;
-    let opened = from.parent(path).and_then(|dir| fs.open_file(&dir, path.name()));
-    let (mut source, _) = opened.map_err(from.io("read", path))?;
+    let (mut source, _) = from.open_file(path)?;
     let copy = to.parent(new).and_then(|dir| {
         let mut copy = fs.create_file(&dir, new.name(), 0o600)?;
         fs.copy_content(&mut source, &mut copy)?;

@@ -153,13 +153,19 @@ impl<F: Fs> Tree<F> {
         *self.last.borrow_mut() = None;
     }
 
+    /// Opens the file at `path` for reading, and says what was opened.
+    pub(crate) fn open_file(&self, path: &RelPath) -> Result<(F::File, Stat)> {
+        let opened = self.parent(path).and_then(|dir| self.fs.open_file(&dir, path.name()));
+        opened.map_err(self.io("read", path))
+    }
+
     /// Forgets what memory holds of the file at `path` and need not write: what is read next is read from the medium.
     pub(crate) fn drop_cached(&self, path: &RelPath) -> Result<()> {
         if left_out(Mutant::ReadFromMedium) {
             return Ok(());
         }
-        let file = self.parent(path).and_then(|dir| self.fs.open_file(&dir, path.name()));
-        file.and_then(|(file, _)| self.fs.drop_cached(&file)).map_err(self.io("read", path))
+        let (file, _) = self.open_file(path)?;
+        self.fs.drop_cached(&file).map_err(self.io("read", path))
     }
 
     /// What is at `path`; `None` when nothing is, also when a directory on the way is missing or is none.
