@@ -449,6 +449,10 @@ impl Worlds {
             world.config.dirty = CROWDED;
             world
         };
+        let in_turn = |mut world: World| {
+            world.config.in_turn = true;
+            world
+        };
         let (open, closed) = (Node::Dir(0o755), Node::Dir(0o555));
         let closing = || {
             let old = [("a", x), ("d", open), ("d/x", x)];
@@ -483,6 +487,7 @@ impl Worlds {
             // A manifest that is appended to.
             few_of_many(Weakness::Posix),
             crowded(few_of_many(Weakness::Btrfs)),
+            in_turn(crowded(few_of_many(Weakness::Btrfs))),
             // A directory below the one that moves, whose mode was lost.
             world(Weakness::Btrfs, None, &[("d", closed), ("d/x", x)]),
         ];
@@ -512,6 +517,7 @@ impl Worlds {
         config.without = Without { exchange, no_replace, ..Without::default() };
         let published = old.is_some();
         config.dirty = [0, CROWDED][(number / 3 % 2) as usize];
+        config.in_turn = number / 6 % 2 == 1;
         // Only files and links are taken over, and what nothing takes the place of stays.
         let can_adopt = |old: &Spec| {
             let blocks = old.values().chain(new.values()).all(|node| !matches!(node, Node::Dir(_)));

@@ -99,9 +99,9 @@ fn put(fs: &SimFs, root: &Path, tree: &Tree) {
     }
 }
 
-/// The hashes of all states that a crash of the commit of generation 2 can leave, and whether they are all there are.
-fn simulate(world: &World, variant: &Variant, limit: usize) -> txfs::Result<(HashSet<u128>, bool)> {
-    let fs = SimFs::new(Config::new(variant.weakness));
+/// All states that a crash of the commit of generation 2 can leave, by their hashes, and whether they are all there are.
+fn simulate(world: &World, variant: &Variant, limit: usize) -> txfs::Result<(HashMap<u128, Shape>, bool)> {
+    let fs = SimFs::new(Config { in_turn: variant.in_turn, ..Config::new(variant.weakness) });
     let output = Path::new("/w").join(OUTPUT);
     put(&fs, &output, &world.whole(0));
     let store = Store::open_with(&OpenOptions::with(fs.clone()).barriers(world.barriers), &output)?;
@@ -116,10 +116,13 @@ fn simulate(world: &World, variant: &Variant, limit: usize) -> txfs::Result<(Has
         }
         transaction.commit(&options)?;
     }
-    let (mut states, mut exhaustive) = (HashSet::new(), true);
+    let (mut states, mut exhaustive) = (HashMap::new(), true);
     for point in fs.crash_points() {
         let mut worlds = point.states(limit);
-        states.extend(worlds.by_ref().map(|world| hash(&shape(&simulated_tree(&world)))));
+        for world in worlds.by_ref() {
+            let shape = shape(&simulated_tree(&world));
+            states.entry(hash(&shape)).or_insert(shape);
+        }
         exhaustive &= worlds.exhaustive();
     }
     Ok((states, exhaustive))
@@ -155,21 +158,22 @@ pub(crate) fn compare(
     if let Some(error) = broken {
         return Err(error);
     }
-    let base = shape(&with_prefix(&world.whole(1)));
-    let unknown = real.iter().filter(|(hash, _)| !simulated.contains(hash));
-    let unknown = unknown.map(|(_, (name, shape))| format!("{name}: {}", changed(&base, shape))).collect();
+    let unknown = real.iter().filter(|(hash, _)| !simulated.contains_key(hash));
+    let unknown = unknown.map(|(_, (name, shape))| format!("{name}: {}", beside_nearest(&simulated, shape))).collect();
     let (images, real, simulated) = (counts.total(), real.len(), simulated.len());
     Ok(Compared { images, real, simulated, exhaustive, violations, unknown })
 }
 
-fn with_prefix(tree: &Tree) -> Tree {
-    tree.iter().map(|(path, node)| (Path::new(OUTPUT).join(path), node.clone())).collect()
+/// How a state differs from the one of `known` that is most like it, for messages.
+fn beside_nearest(known: &HashMap<u128, Shape>, shape: &Shape) -> String {
+    let differences = known.values().map(|known| differences(known, shape));
+    let nearest = differences.min_by_key(Vec::len).unwrap_or_default();
+    format!("beside the nearest state: {}", nearest.join(" "))
 }
 
-/// How a state differs from generation 1, for messages.
-fn changed(base: &Shape, shape: &Shape) -> String {
-    let gone = base.keys().filter(|path| !shape.contains_key(*path)).map(|path| format!("-{}", path.display()));
-    let other = shape.iter().filter(|(path, what)| base.get(*path) != Some(what));
+fn differences(from: &Shape, to: &Shape) -> Vec<String> {
+    let gone = from.keys().filter(|path| !to.contains_key(*path)).map(|path| format!("-{}", path.display()));
+    let other = to.iter().filter(|(path, what)| from.get(*path) != Some(what));
     let other = other.map(|(path, what)| format!("{}={}", path.display(), &what[..what.len().min(14)]));
-    gone.chain(other).collect::<Vec<_>>().join(" ")
+    gone.chain(other).collect()
 }

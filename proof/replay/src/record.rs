@@ -4,6 +4,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use txfs::fs::{Fs, LinuxFs};
 use txfs::{OpenOptions, Store};
 
 use crate::device::{Device, Mounted};
@@ -36,6 +37,7 @@ impl<'v> Bench<'v> {
         self.device.forget()?;
         self.variant.make(&self.device)?;
         let mounted = self.mount()?;
+        self.check_order()?;
         world.prepare(&self.at).map_err(|error| format!("preparing: {error}"))?;
         let failed = |error| format!("generation 1: {error}");
         let store = Store::open(self.output()).map_err(failed)?;
@@ -43,6 +45,16 @@ impl<'v> Bench<'v> {
         drop(store);
         mounted.unmount()?;
         Ok(self.disk.lock().image.clone())
+    }
+
+    /// The simulator syncs in the order that is named here: it has to be the one in which the kernel is asked.
+    fn check_order(&self) -> Result<(), String> {
+        let kernel = LinuxFs::new();
+        let root = kernel.open_anchor(&self.at).map_err(|error| error.to_string())?;
+        if kernel.syncs_in_turn(&root) == self.variant.in_turn {
+            return Ok(());
+        }
+        Err(format!("{}: files are not synced in the order that variant.rs names", self.variant.name))
     }
 
     /// Puts `image` on the disk and mounts it.

@@ -21,6 +21,8 @@ pub(crate) struct Variant {
     pub(crate) superblock: Range<u64>,
     /// How the simulator is told to behave to cover it.
     pub(crate) weakness: Weakness,
+    /// Whether files are synced one after the other on it.
+    pub(crate) in_turn: bool,
     /// Distinct images of a bounded run.
     pub(crate) budget: usize,
 }
@@ -30,10 +32,18 @@ const EXT4: &[&str] =
 
 const fn ext4(name: &'static str, options: &'static str, budget: usize) -> Variant {
     let (make, weakness) = (EXT4, Weakness::Ordered);
-    Variant { name, kind: "ext4", size: 16 << 20, make, options, superblock: 1024..2048, weakness, budget }
+    let (size, superblock, in_turn) = (16 << 20, 1024..2048, false);
+    Variant { name, kind: "ext4", size, make, options, superblock, weakness, in_turn, budget }
 }
 
-pub(crate) const VARIANTS: [Variant; 5] = [
+/// A loop device on FUSE counts as a disk without seeks unless said.
+const fn btrfs(name: &'static str, options: &'static str, in_turn: bool, budget: usize) -> Variant {
+    let make = &["mkfs.btrfs", "-q", "-f", "-K"];
+    let (size, superblock, weakness) = (128 << 20, 65536..69632, Weakness::Btrfs);
+    Variant { name, kind: "btrfs", size, make, options, superblock, weakness, in_turn, budget }
+}
+
+pub(crate) const VARIANTS: [Variant; 6] = [
     ext4("ext4", "", 5_500),
     ext4("ext4-writeback", "data=writeback", 1_500),
     ext4("ext4-noauto", "noauto_da_alloc", 1_500),
@@ -45,18 +55,11 @@ pub(crate) const VARIANTS: [Variant; 5] = [
         options: "nouuid",
         superblock: 0..512,
         weakness: Weakness::Ordered,
+        in_turn: false,
         budget: 2_000,
     },
-    Variant {
-        name: "btrfs",
-        kind: "btrfs",
-        size: 128 << 20,
-        make: &["mkfs.btrfs", "-q", "-f", "-K"],
-        options: "nodiscard",
-        superblock: 65536..69632,
-        weakness: Weakness::Btrfs,
-        budget: 5_500,
-    },
+    btrfs("btrfs", "nodiscard,ssd", false, 4_000),
+    btrfs("btrfs-nossd", "nodiscard,nossd", true, 1_500),
 ];
 
 impl Variant {

@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use super::persist::Barrier;
 use super::view::View;
 use super::world::{Body, FileBody, Res, Slot, World};
-use super::{Call, Calling, Shared, SimFs, Weakness, absolute};
+use super::{Call, Calling, Shared, SimFs, absolute};
 use crate::fs::{Fs, Listed, RenameMode, Stat, Timestamp};
 use crate::path::RelPath;
 
@@ -375,7 +375,7 @@ impl Fs for SimFs {
     }
 
     fn syncs_in_turn(&self, _: &SimDir) -> bool {
-        self.shared.lock().world.config.weakness == Weakness::Btrfs
+        self.shared.lock().world.config.in_turn
     }
 
     fn pause(&self, duration: Duration) {

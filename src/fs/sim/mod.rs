@@ -119,6 +119,8 @@ pub struct Config {
     pub mtime_granularity: u64,
     /// Bytes that other processes have still to be written, for good.
     pub dirty: u64,
+    /// Whether files sync sooner one after the other than at the same time, as on btrfs without `ssd`.
+    pub in_turn: bool,
     /// For samples of crash states.
     pub seed: u64,
     /// Calls after which the world panics, because its caller goes round in circles.
@@ -140,6 +142,7 @@ impl Config {
             tick: 1_000_000,
             mtime_granularity: 1,
             dirty: 0,
+            in_turn: false,
             seed: 0,
             max_calls: 10_000_000,
         }
