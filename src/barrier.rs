@@ -18,8 +18,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::ScopedJoinHandle;
+use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::fs::{Fs, Kind, is_unsyncable};
@@ -29,6 +28,7 @@ use crate::manifest::Object;
 use crate::mutant::{Mutant, left_out};
 use crate::path::RelPath;
 use crate::store::{self, Store, manifest_path, name, numbered, state_path};
+use crate::threads;
 use crate::txdir::{self, REMOVED, STAGE};
 
 /// How the barriers of a commit are passed.
@@ -333,12 +333,14 @@ impl<F: Fs> Opened<F> {
     /// something was moved out of, and commits all that there is.
     fn sync(self, store: &Store<F>) -> Result<()> {
         let Self { files, directories } = self;
-        if store.fs.syncs_in_turn(store.state.root()) {
+        let fs = &store.fs;
+        let sync_files = |at_a_time| threads::for_each(files.into_iter(), at_a_time, |file| fs.sync_file(&file));
+        if fs.syncs_in_turn(store.state.root()) {
             sync_directories(store, &directories)?;
-            return sync_files(&store.fs, files, 1).map_err(not_durable(store));
+            return sync_files(1).map_err(not_durable(store));
         }
-        let at_a_time = if store.fs.parallelism() > 1 { WAITING } else { 1 };
-        sync_files(&store.fs, files, at_a_time).map_err(not_durable(store))?;
+        // The disk is given the content of many files at once, and one commit of the file system's own journal serves them all.
+        sync_files(if fs.parallelism() > 1 { WAITING } else { 1 }).map_err(not_durable(store))?;
         sync_directories(store, &directories)
     }
 }
@@ -352,22 +354,6 @@ fn sync_directories<F: Fs>(store: &Store<F>, directories: &[Arc<F::Dir>]) -> Res
         }
     }
     Ok(())
-}
-
-/// Syncs files, many at a time: the disk is given all of their content at once, and one commit of a file system's own journal
-/// serves many. One after the other each waits for its own.
-fn sync_files<F: Fs>(fs: &F, files: Vec<F::File>, at_a_time: usize) -> io::Result<()> {
-    let threads = files.len().min(at_a_time);
-    let files = Mutex::new(files.into_iter());
-    let next = || files.lock().unwrap_or_else(PoisonError::into_inner).next();
-    let work = || std::iter::from_fn(next).try_for_each(|file| fs.sync_file(&file));
-    std::thread::scope(|scope| {
-        let spawn = |_| std::thread::Builder::new().spawn_scoped(scope, work).ok();
-        let others: Vec<_> = (1..threads).filter_map(spawn).collect();
-        let own = work();
-        let join = |thread: ScopedJoinHandle<'_, _>| thread.join().expect("a system call does not panic");
-        others.into_iter().map(join).fold(own, Result::and)
-    })
 }
 
 fn not_durable<F: Fs>(store: &Store<F>) -> impl FnOnce(io::Error) -> Error {

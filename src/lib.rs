@@ -101,6 +101,7 @@ mod recover;
 mod settle;
 mod stage;
 mod store;
+mod threads;
 mod transaction;
 mod txdir;
 

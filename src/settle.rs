@@ -139,17 +139,6 @@ fn prune<F: Fs>(previous: &Tree<F>, operations: &[Operation]) -> Result<()> {
 
 fn prune_stage<F: Fs>(stage: &Tree<F>, displaced: &BTreeSet<&RelPath>) -> Result<()> {
     let is_displaced = |path: &RelPath| displaced.contains(path);
-    let mut entries = Vec::new();
-    stage.walk_names(
-        &RelPath::root(),
-        |entry| !is_displaced(&entry.path) && stage.make_writable(&entry.path).is_ok(),
-        |entry| {
-            if !is_displaced(&entry.path) {
-                entries.push((entry.path, entry.kind.unwrap_or(Kind::File)));
-            }
-            Ok(())
-        },
-    )?;
     // In order of the tree everything below a path follows it directly.
     let holds_displaced = |path: &RelPath| {
         displaced
@@ -157,11 +146,18 @@ fn prune_stage<F: Fs>(stage: &Tree<F>, displaced: &BTreeSet<&RelPath>) -> Result
             .next()
             .is_some_and(|d| d.is_below(path))
     };
-    entries
-        .iter()
-        .rev()
-        .filter(|(path, _)| !holds_displaced(path))
-        .try_for_each(|(path, kind)| stage.remove_entry(path, *kind))
+    let mut entries = Vec::new();
+    stage.walk_names(
+        &RelPath::root(),
+        |entry| !is_displaced(&entry.path) && stage.make_writable(&entry.path).is_ok(),
+        |entry| {
+            if !is_displaced(&entry.path) && !holds_displaced(&entry.path) {
+                entries.push(entry);
+            }
+            Ok(())
+        },
+    )?;
+    stage.remove_entries(entries)
 }
 
 /// Removes what generations displaced that are no longer kept, and their manifests.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// The modules of the library from the bottom up; a module imports only from its own line and those above it.
 const LAYERS: &[&[&str]] = &[
-    &["error", "path", "mutant"],
+    &["error", "path", "mutant", "threads"],
     &["frame", "fs"],
     &["manifest", "journal"],
     &["lock", "store", "digest", "stage", "txdir", "barrier"],

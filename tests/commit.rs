@@ -2,10 +2,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod common;
+
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 
+use common::tree::{Node, snapshot};
 use tempfile::TempDir;
 use txfs::{BeginOptions, CommitOptions, Committed, Error, ErrorKind, From, Problem, RecoveredCommit, Store};
 
@@ -250,6 +253,48 @@ fn read_only_files_and_directories_are_published_and_replaced() {
     publish(&store, &[("a", "a"), ("b", "b")]).unwrap();
     assert!(!out.join("ro").exists());
     publish(&store, &[("a", "a2"), ("b", "b")]).unwrap();
+}
+
+#[test]
+fn of_many_staged_files_those_are_kept_that_hold_what_was_displaced() {
+    const FILES: usize = 1500;
+    let (_dir, out) = scratch();
+    let store = Store::open(&out).unwrap();
+    let build = |differ: usize, version: &str| {
+        let mut transaction = store.begin(BeginOptions::default()).unwrap();
+        for n in 0..FILES {
+            let content = if n % (FILES / differ) == 0 { version } else { "same" };
+            transaction.write(format!("{}/{}/{n}", n % 7, n % 11), content).unwrap();
+        }
+        let ro = transaction.stage().join("3/5");
+        fs::set_permissions(ro, fs::Permissions::from_mode(0o555)).unwrap();
+        let committed = transaction.commit(&CommitOptions::default()).unwrap();
+        assert!(store.sweep().unwrap().is_empty());
+        committed.generation
+    };
+    let left = |generation: u64| {
+        let nodes = snapshot(&store.state().join(format!("previous/{generation}")));
+        let contents: Vec<_> = nodes
+            .into_values()
+            .filter_map(|node| match node {
+                Node::File { content, .. } if !content.starts_with(b"txfs") => Some(content),
+                _ => None,
+            })
+            .collect();
+        contents
+    };
+    assert_eq!(build(1, "one"), 1);
+    assert!(left(1).is_empty(), "nothing was displaced");
+    assert_eq!(build(3, "two"), 2);
+    let displaced = left(2);
+    assert_eq!(displaced.len(), 3);
+    assert_eq!(displaced.iter().filter(|content| *content == b"one").count(), 1);
+    assert_eq!(build(FILES, "three"), 3);
+    assert_eq!((left(2).len(), left(3).len()), (0, FILES));
+    assert_eq!(build(FILES, "three"), 3, "nothing differs");
+    assert_eq!((left(3).len(), fs::read_dir(store.state().join("tx")).unwrap().count()), (FILES, 0));
+    assert!(!store.state().join("trash").exists());
+    assert!(store.verify().unwrap().is_empty());
 }
 
 #[test]

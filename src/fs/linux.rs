@@ -362,13 +362,22 @@ impl Fs for LinuxFs {
 
     fn syncs_in_turn(&self, dir: &OwnedFd) -> bool {
         // Unless it takes its disk for one without seeks, btrfs waits a tick of the clock for more whenever several sync together.
-        let is_btrfs = fstatfs(dir).is_ok_and(|stat| stat.filesystem_type() == BTRFS_SUPER_MAGIC);
-        is_btrfs && mount_options(dir).is_ok_and(|options| !options.split(',').any(|option| option.starts_with("ssd")))
+        is_btrfs(dir)
+            && mount_options(dir).is_ok_and(|options| !options.split(',').any(|option| option.starts_with("ssd")))
+    }
+
+    fn removes_in_turn(&self, dir: &OwnedFd) -> bool {
+        // There two threads wait for each other, at the locks of one tree.
+        is_btrfs(dir)
     }
 
     fn pause(&self, duration: Duration) {
         std::thread::sleep(duration);
     }
+}
+
+fn is_btrfs(dir: &OwnedFd) -> bool {
+    fstatfs(dir).is_ok_and(|stat| stat.filesystem_type() == BTRFS_SUPER_MAGIC)
 }
 
 /// Opens a directory; where it may not be read, one that can only be searched, or have its mode changed by its owner.

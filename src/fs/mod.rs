@@ -193,6 +193,8 @@ pub trait Fs: Clone + Send + Sync {
     fn parallelism(&self) -> usize;
     /// Whether several files are synced sooner one after the other than at the same time, on the file system of `dir`.
     fn syncs_in_turn(&self, dir: &Self::Dir) -> bool;
+    /// Whether files are removed sooner by one thread than by two, on the file system of `dir`.
+    fn removes_in_turn(&self, dir: &Self::Dir) -> bool;
     /// Waits before a lock is tried again.
     fn pause(&self, duration: std::time::Duration);
 }

@@ -15,6 +15,10 @@ use super::{Fs, Kind, Stat, found, is_not_directory};
 use crate::error::{Error, Result};
 use crate::mutant::{Mutant, left_out};
 use crate::path::RelPath;
+use crate::threads;
+
+/// Two threads are not started to remove fewer files than this.
+const MANY: usize = 512;
 
 /// An open root directory and where the user knows it.
 pub(crate) struct Tree<F: Fs> {
@@ -264,14 +268,31 @@ impl<F: Fs> Tree<F> {
             }
         };
         let note = |entry: Named| {
-            entries.push((entry.path, entry.kind));
+            entries.push(entry);
             Ok(())
         };
         self.walk_names(path, enter, note)?;
         if let Some(error) = failed {
             return Err(error);
         }
-        entries.iter().rev().try_for_each(|(path, kind)| self.remove_entry(path, kind.unwrap_or(Kind::File)))
+        self.remove_entries(entries)
+    }
+
+    /// Removes entries that come in order of the tree; of directories only those in which nothing else is can be among them.
+    pub(crate) fn remove_entries(&self, entries: Vec<Named>) -> Result<()> {
+        let (directories, files): (Vec<_>, Vec<_>) = entries.into_iter().partition(Met::is_dir);
+        let in_turn = files.len() < MANY || self.fs.parallelism() < 2 || self.fs.removes_in_turn(&self.root);
+        // Two also where there are more processors: more wait for each other.
+        let threads = if in_turn { 1 } else { 2 };
+        let (fs, root, at) = (&self.fs, &self.root, &self.at);
+        let remove = |files: &[Named]| {
+            let tree = Self { fs: fs.clone(), root: root.clone(), at: at.clone(), last: RefCell::default() };
+            files.iter().try_for_each(|file| tree.remove_entry(&file.path, Kind::File))
+        };
+        // By directories: two threads in one would wait for each other.
+        let held_together = files.chunk_by(|a, b| a.path.parent_bytes() == b.path.parent_bytes());
+        threads::for_each(held_together.collect::<Vec<_>>().into_iter(), threads, remove)?;
+        directories.iter().rev().try_for_each(|entry| self.remove_entry(&entry.path, Kind::Directory))
     }
 
     /// Removes one entry, an empty directory where `kind` says so; nothing there is no error.

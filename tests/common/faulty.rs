@@ -230,6 +230,9 @@ impl Fs for Faulty {
     fn syncs_in_turn(&self, dir: &OwnedFd) -> bool {
         self.kernel.syncs_in_turn(dir)
     }
+    fn removes_in_turn(&self, dir: &OwnedFd) -> bool {
+        self.kernel.removes_in_turn(dir)
+    }
     fn pause(&self, duration: std::time::Duration) {
         self.kernel.pause(duration);
     }

@@ -208,6 +208,9 @@ impl Fs for Noisy {
     fn syncs_in_turn(&self, dir: &OwnedFd) -> bool {
         self.kernel.syncs_in_turn(dir)
     }
+    fn removes_in_turn(&self, dir: &OwnedFd) -> bool {
+        self.kernel.removes_in_turn(dir)
+    }
     fn pause(&self, duration: std::time::Duration) {
         self.kernel.pause(duration);
     }

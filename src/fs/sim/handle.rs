@@ -378,6 +378,10 @@ impl Fs for SimFs {
         self.shared.lock().world.config.in_turn
     }
 
+    fn removes_in_turn(&self, _: &SimDir) -> bool {
+        true
+    }
+
     fn pause(&self, duration: Duration) {
         self.shared.lock().world.clock += duration.as_nanos() as u64;
     }

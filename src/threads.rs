@@ -1,0 +1,56 @@
+//! The same work on many things, by several threads.
+
+use std::sync::{Mutex, PoisonError};
+use std::thread::ScopedJoinHandle;
+
+/// Works on every item, on at most so many threads, of which the caller's is one. The next item is taken by whoever is free; a
+/// thread whose item fails takes no more.
+///
+/// # Errors
+/// One of the errors; the caller's own if there is one. Items may then be left.
+pub(crate) fn for_each<T: Send, E: Send>(
+    items: impl ExactSizeIterator<Item = T> + Send,
+    at_most: usize,
+    work: impl Fn(T) -> Result<(), E> + Sync,
+) -> Result<(), E> {
+    let threads = items.len().min(at_most);
+    let items = Mutex::new(items);
+    let next = || items.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let work = || std::iter::from_fn(next).try_for_each(&work);
+    std::thread::scope(|scope| {
+        // Where the system has no more threads to give, those that there are do the work.
+        let spawn = |_| std::thread::Builder::new().spawn_scoped(scope, work).ok();
+        let others: Vec<_> = (1..threads).filter_map(spawn).collect();
+        let own = work();
+        let join =
+            |thread: ScopedJoinHandle<'_, _>| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        others.into_iter().map(join).fold(own, Result::and)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    #[test]
+    fn every_item_is_worked_on_once_whatever_the_number_of_threads() {
+        for threads in [0, 1, 2, 16] {
+            let sum = AtomicUsize::new(0);
+            let add = |n| {
+                sum.fetch_add(n, Ordering::Relaxed);
+                Ok::<_, ()>(())
+            };
+            for_each((1..=100_usize).collect::<Vec<_>>().into_iter(), threads, add).unwrap();
+            assert_eq!(sum.into_inner(), 5050, "{threads}");
+        }
+    }
+
+    #[test]
+    fn an_error_of_any_thread_is_told() {
+        for bad in [0, 50, 99] {
+            let work = |n| if n == bad { Err(n) } else { Ok(()) };
+            assert_eq!(for_each((0..100_usize).collect::<Vec<_>>().into_iter(), 4, work), Err(bad));
+        }
+    }
+}
