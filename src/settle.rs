@@ -225,18 +225,11 @@ fn purge<F: Fs>(store: &Store<F>, generation: u64) -> Result<Vec<PathBuf>> {
         before => before?,
     };
     let mut rescued = Vec::new();
-    for (index, operation) in journal.operations.iter().enumerate() {
-        for place in displaced_places(index, operation) {
-            let (Operation::Replace { path: original, old, .. } | Operation::Remove { path: original, old }) =
-                operation
-            else {
-                continue;
-            };
-            if !is_ours(&previous, &place, original, old, &before)? {
-                let from = path.as_bytes().iter().chain(b"/").chain(place.as_bytes()).copied().collect::<Vec<u8>>();
-                let from = RelPath::new(from).map_err(|error| Error::corrupt(previous.at(), error))?;
-                rescued.push(rescue(store, &from, &format!("{generation}.{index}"))?);
-            }
+    for (place, index, original, old) in displaced(&journal.operations) {
+        if !is_ours(&previous, &place, original, old, &before)? {
+            let from = path.as_bytes().iter().chain(b"/").chain(place.as_bytes()).copied().collect::<Vec<u8>>();
+            let from = RelPath::new(from).map_err(|error| Error::corrupt(previous.at(), error))?;
+            rescued.push(rescue(store, &from, &format!("{generation}.{index}"))?);
         }
     }
     for entry in listed.iter().filter(|entry| &*entry.name != SETTLED.as_bytes()) {
@@ -257,6 +250,19 @@ pub(crate) fn read_journal<F: Fs>(store: &Store<F>, path: &RelPath) -> Result<Op
         Err(partial) if matches!(partial.damage, Damage::Io(_)) => Err(store.damaged(path, partial.damage)),
         read => Ok(Some(read)),
     }
+}
+
+/// Where in `previous/N` the operations may have left what they displaced, in order of the tree; with the operation's number, where
+/// it was in the output, and what.
+fn displaced(operations: &[Operation]) -> Vec<(RelPath, usize, &RelPath, &Object)> {
+    let mut all = Vec::new();
+    for (index, operation) in operations.iter().enumerate() {
+        if let Operation::Replace { path, old, .. } | Operation::Remove { path, old } = operation {
+            all.extend(displaced_places(index, operation).into_iter().map(|place| (place, index, path, old)));
+        }
+    }
+    all.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+    all
 }
 
 /// Where in `previous/N` an operation may have left what it displaced.

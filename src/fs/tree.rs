@@ -157,6 +157,11 @@ impl<F: Fs> Tree<F> {
         *self.last.borrow_mut() = None;
     }
 
+    /// Forgets the directory used last if it is the one at `path`, or below: another one made there is not the one that is open.
+    fn forget_at(&self, path: &RelPath) {
+        self.last.borrow_mut().take_if(|(last, _)| last == path || last.is_below(path));
+    }
+
     /// Opens the file at `path` for reading, and says what was opened.
     pub(crate) fn open_file(&self, path: &RelPath) -> Result<(F::File, Stat)> {
         let opened = self.parent(path).and_then(|dir| self.fs.open_file(&dir, path.name()));
@@ -299,8 +304,7 @@ impl<F: Fs> Tree<F> {
     pub(crate) fn remove_entry(&self, path: &RelPath, kind: Kind) -> Result<()> {
         let result = self.parent(path).and_then(|dir| match kind {
             Kind::Directory => {
-                // Another directory made at the same path is not the one that is open.
-                self.forget();
+                self.forget_at(path);
                 self.fs.remove_dir(&dir, path.name())
             }
             Kind::File | Kind::Symlink => self.fs.remove_file(&dir, path.name()),
@@ -313,7 +317,12 @@ impl<F: Fs> Tree<F> {
 
     /// Gives the owner full access to a directory, without which nothing in it can be removed.
     pub(crate) fn make_writable(&self, path: &RelPath) -> Result<()> {
-        let Some(stat) = self.stat(path)? else { return Ok(()) };
+        // By what is opened to be listed anyway: a look at it from above would take another directory.
+        let stat = match self.dir(path).and_then(|dir| self.fs.stat_dir(&dir)) {
+            Ok(stat) => stat,
+            Err(error) if is_absent(&error) => return Ok(()),
+            Err(error) => return Err(self.io("read the attributes of", path)(error)),
+        };
         if stat.mode & 0o700 == 0o700 {
             return Ok(());
         }
