@@ -425,6 +425,9 @@ impl<F: Fs> Transaction<'_, F> {
         let Some(referenced) = &mut self.referenced else { return Ok(false) };
         let moves = plan.operations.iter().filter(|operation| !matches!(operation, Operation::SetMode { .. }));
         let moved: BTreeSet<&RelPath> = moves.map(Operation::path).collect();
+        if moved.is_empty() {
+            return Ok(false);
+        }
         let is_moved = |path: &RelPath| moved.contains(path) || path.ancestors().any(|above| moved.contains(&above));
         let whole = moved.contains(&RelPath::root());
         let (missing, entries): (Vec<_>, Vec<_>) =
