@@ -204,6 +204,10 @@ impl<F: Fs> Transaction<'_, F> {
             return Err(Error::StageLost { source: Box::new(source) });
         }
         if let Some(referenced) = &self.referenced {
+            let totals = published.inventory.totals();
+            if staged.is_nothing() && published.exists() && referenced.is_all_of(totals) {
+                return Ok(Plan::of_unchanged(totals));
+            }
             staged.add_referenced(&referenced.entries);
         }
         if let Some(drifted) = drifted.or(self.referenced.as_ref().and_then(|referenced| referenced.drifted.clone())) {

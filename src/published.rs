@@ -123,6 +123,10 @@ fn is_untouched(object: &Object, stat: &Stat) -> bool {
 pub(crate) struct Drifted(Vec<RelPath>);
 
 impl Drifted {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Whether the owned entry at `path` was as it was published.
     fn spares(&self, path: &RelPath) -> bool {
         self.0.is_empty() || self.0.binary_search(path).is_err()

@@ -170,6 +170,11 @@ fn to_come(kind: Kind) -> Object {
 }
 
 impl Staged {
+    /// Whether nothing was found, not even what stands against a commit.
+    pub(crate) fn is_nothing(&self) -> bool {
+        self.entries.is_empty() && self.problems.is_empty()
+    }
+
     /// Adds entries that are taken from the current generation; what is staged itself comes before them.
     pub(crate) fn add_referenced(&mut self, referenced: &[Entry]) {
         let staged = std::mem::take(&mut self.entries);

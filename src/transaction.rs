@@ -23,7 +23,7 @@ use crate::fs::tree::{Tree, is_absent};
 use crate::fs::{Fs, Kind, LinuxFs, found};
 use crate::journal::record::TransactionId;
 use crate::lock::{self, Lock};
-use crate::manifest::{Digest, Entry, Head, Object};
+use crate::manifest::{Digest, Entry, Head, Object, Totals};
 use crate::mutant::{Mutant, left_out};
 use crate::path::{RESERVED, RelPath};
 use crate::published::{Audit, Drifted};
@@ -90,6 +90,16 @@ pub(crate) struct Referenced<F: Fs> {
     pub(crate) entries: Vec<Entry>,
     /// What an audit of the output found meanwhile.
     pub(crate) drifted: Option<Drifted>,
+}
+
+impl<F: Fs> Referenced<F> {
+    /// Whether it is every file that is published, all as they were: then nothing has to be planned. Without a file it would have
+    /// to be asked whether that is meant.
+    pub(crate) fn is_all_of(&self, published: Totals) -> bool {
+        // What is referenced is published: as many are the same.
+        let all = published.files > 0 && self.entries.len() as u64 == published.entries;
+        all && self.drifted.as_ref().is_some_and(Drifted::is_empty)
+    }
 }
 
 /// An open transaction, as [`Store::transactions`] lists it.

@@ -381,6 +381,51 @@ fn an_error_while_applying_rolls_back() {
 }
 
 #[test]
+fn a_large_source_that_is_published_as_it_is_is_told_from_one_that_is_not() {
+    const FILES: usize = 600;
+    let (dir, out) = scratch();
+    let source = dir.path().join("source");
+    for n in 0..FILES {
+        let file = source.join(format!("{}/{n}", n % 7));
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(file, "content").unwrap();
+    }
+    let store = Store::open(&out).unwrap();
+    let publish_source = |whole: bool| {
+        let mut transaction = store.begin(BeginOptions::default()).unwrap();
+        let copied = if whole { transaction.copy_from(&source) } else { transaction.copy_differing_from(&source) };
+        copied.unwrap();
+        let planned = transaction.plan(&CommitOptions::default()).unwrap();
+        let committed = transaction.commit(&CommitOptions::default());
+        committed.map(|committed| {
+            assert_eq!(planned.summary, committed.plan.summary);
+            (committed.changed, committed.plan.summary, committed.totals)
+        })
+    };
+    assert!(publish_source(false).unwrap().0);
+    let unchanged = publish_source(false).unwrap();
+    assert_eq!((unchanged.0, unchanged.1.unchanged), (false, FILES as u64 + 7));
+    assert_eq!(publish_source(true).unwrap(), unchanged, "as when every file is read");
+
+    fs::remove_file(out.join("3/3")).unwrap();
+    let put_back = publish_source(false).unwrap();
+    assert_eq!(put_back, (true, unchanged.1, unchanged.2));
+    assert_eq!(read(&out, "3/3"), "content");
+    fs::write(out.join("3/3"), "drifted").unwrap();
+    assert_eq!(publish_source(false).unwrap_err().kind(), ErrorKind::Conflict);
+    fs::remove_file(out.join("3/3")).unwrap();
+    assert!(publish_source(false).unwrap().0);
+
+    fs::remove_file(source.join("4/4")).unwrap();
+    assert_eq!(publish_source(false).unwrap().1.removed, 1);
+    fs::write(source.join("4/new"), "new").unwrap();
+    assert_eq!(publish_source(false).unwrap().1.added, 1);
+    fs::rename(&out, dir.path().join("elsewhere")).unwrap();
+    assert_eq!(publish_source(false).unwrap().1.added, 0, "what is put back is not new");
+    assert_eq!(read(&out, "4/new"), "new");
+}
+
+#[test]
 fn what_a_source_has_as_published_is_not_copied_and_all_else_is() {
     let (dir, out) = scratch();
     let source = dir.path().join("source");

@@ -177,6 +177,11 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// The plan where everything that is published is staged as it is.
+    pub(crate) fn of_unchanged(published: Totals) -> Self {
+        Self { summary: Summary { unchanged: published.entries, ..Summary::default() }, ..Self::default() }
+    }
+
     /// Whether committing it would change nothing: neither the output nor what is owned in it.
     pub fn is_empty(&self) -> bool {
         self.operations.is_empty() && self.changes.is_empty()
