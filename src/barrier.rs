@@ -334,7 +334,7 @@ impl<F: Fs> Opened<F> {
     fn sync(self, store: &Store<F>) -> Result<()> {
         let Self { files, directories } = self;
         let fs = &store.fs;
-        let sync_files = |at_a_time| threads::for_each(files.into_iter(), at_a_time, |file| fs.sync_file(&file));
+        let sync_files = |at_a_time| threads::for_each(files, at_a_time, |file| fs.sync_file(&file));
         if fs.syncs_in_turn(store.state.root()) {
             sync_directories(store, &directories)?;
             return sync_files(1).map_err(not_durable(store));

@@ -9,12 +9,12 @@ use std::thread::ScopedJoinHandle;
 /// # Errors
 /// One of the errors; the caller's own if there is one. Items may then be left.
 pub(crate) fn for_each<T: Send, E: Send>(
-    items: impl ExactSizeIterator<Item = T> + Send,
+    items: Vec<T>,
     at_most: usize,
     work: impl Fn(T) -> Result<(), E> + Sync,
 ) -> Result<(), E> {
     let threads = items.len().min(at_most);
-    let items = Mutex::new(items);
+    let items = Mutex::new(items.into_iter());
     let next = || items.lock().unwrap_or_else(PoisonError::into_inner).next();
     let work = || std::iter::from_fn(next).try_for_each(&work);
     std::thread::scope(|scope| {
@@ -41,7 +41,7 @@ mod tests {
                 sum.fetch_add(n, Ordering::Relaxed);
                 Ok::<_, ()>(())
             };
-            for_each((1..=100_usize).collect::<Vec<_>>().into_iter(), threads, add).unwrap();
+            for_each((1..=100).collect(), threads, add).unwrap();
             assert_eq!(sum.into_inner(), 5050, "{threads}");
         }
     }
@@ -50,7 +50,7 @@ mod tests {
     fn an_error_of_any_thread_is_told() {
         for bad in [0, 50, 99] {
             let work = |n| if n == bad { Err(n) } else { Ok(()) };
-            assert_eq!(for_each((0..100_usize).collect::<Vec<_>>().into_iter(), 4, work), Err(bad));
+            assert_eq!(for_each((0..100).collect(), 4, work), Err(bad));
         }
     }
 }

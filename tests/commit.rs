@@ -274,14 +274,11 @@ fn of_many_staged_files_those_are_kept_that_hold_what_was_displaced() {
     };
     let left = |generation: u64| {
         let nodes = snapshot(&store.state().join(format!("previous/{generation}")));
-        let contents: Vec<_> = nodes
-            .into_values()
-            .filter_map(|node| match node {
-                Node::File { content, .. } if !content.starts_with(b"txfs") => Some(content),
-                _ => None,
-            })
-            .collect();
-        contents
+        let displaced = nodes.into_values().filter_map(|node| match node {
+            Node::File { content, .. } if !content.starts_with(b"txfs") => Some(content),
+            _ => None,
+        });
+        displaced.collect::<Vec<_>>()
     };
     assert_eq!(build(1, "one"), 1);
     assert!(left(1).is_empty(), "nothing was displaced");

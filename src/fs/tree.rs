@@ -289,6 +289,7 @@ impl<F: Fs> Tree<F> {
         let in_turn = files.len() < MANY || self.fs.parallelism() < 2 || self.fs.removes_in_turn(&self.root);
         // Two also where there are more processors: more wait for each other.
         let threads = if in_turn { 1 } else { 2 };
+        // The directory used last is of one thread alone.
         let (fs, root, at) = (&self.fs, &self.root, &self.at);
         let remove = |files: &[Named]| {
             let tree = Self { fs: fs.clone(), root: root.clone(), at: at.clone(), last: RefCell::default() };
@@ -296,7 +297,7 @@ impl<F: Fs> Tree<F> {
         };
         // By directories: two threads in one would wait for each other.
         let held_together = files.chunk_by(|a, b| a.path.parent_bytes() == b.path.parent_bytes());
-        threads::for_each(held_together.collect::<Vec<_>>().into_iter(), threads, remove)?;
+        threads::for_each(held_together.collect(), threads, remove)?;
         directories.iter().rev().try_for_each(|entry| self.remove_entry(&entry.path, Kind::Directory))
     }
 
@@ -317,12 +318,7 @@ impl<F: Fs> Tree<F> {
 
     /// Gives the owner full access to a directory, without which nothing in it can be removed.
     pub(crate) fn make_writable(&self, path: &RelPath) -> Result<()> {
-        // By what is opened to be listed anyway: a look at it from above would take another directory.
-        let stat = match self.dir(path).and_then(|dir| self.fs.stat_dir(&dir)) {
-            Ok(stat) => stat,
-            Err(error) if is_absent(&error) => return Ok(()),
-            Err(error) => return Err(self.io("read the attributes of", path)(error)),
-        };
+        let Some(stat) = self.stat(path)? else { return Ok(()) };
         if stat.mode & 0o700 == 0o700 {
             return Ok(());
         }
