@@ -24,10 +24,12 @@ use crate::error::{Error, Result};
 use crate::fs::{Fs, Kind, is_unsyncable};
 use crate::journal::reader::Journal;
 use crate::journal::record::Operation;
+use crate::layout::{manifest_path, name, numbered, state_path};
 use crate::manifest::Object;
 use crate::mutant::{Mutant, left_out};
+use crate::output::Place;
 use crate::path::RelPath;
-use crate::store::{self, Store, manifest_path, name, numbered, state_path};
+use crate::store::Store;
 use crate::threads;
 use crate::txdir::{self, REMOVED, STAGE};
 
@@ -114,7 +116,7 @@ fn limit<F: Fs>(store: &Store<F>) -> Option<Limit> {
 
 /// What a path of [`Needs`] is relative to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Place {
+enum Root {
     State,
     Output,
     /// The directory that holds the output.
@@ -125,7 +127,7 @@ enum Place {
 #[derive(Debug, Default)]
 struct Needs {
     files: BTreeSet<RelPath>,
-    directories: BTreeSet<(Place, RelPath)>,
+    directories: BTreeSet<(Root, RelPath)>,
     /// Bytes in the files: so much of what is dirty may be their own.
     bytes: u64,
     limit: Limit,
@@ -196,15 +198,15 @@ impl Needs {
     fn proof_is_all<F: Fs>(&mut self, store: &Store<F>, base: u64) -> Result<()> {
         let emptied = numbered(name::PREVIOUS, base.saturating_sub(1));
         if store.state.stat(&emptied)?.is_some() && !left_out(Mutant::SyncedProof) {
-            self.directories.insert((Place::State, emptied));
+            self.directories.insert((Root::State, emptied));
         }
         Ok(())
     }
 
     /// Both ends of every operation, and HEAD.
-    fn applied(&mut self, journal: &Journal, transaction: &RelPath, exchange: bool, at: store::Place) {
+    fn applied(&mut self, journal: &Journal, transaction: &RelPath, exchange: bool, at: Place) {
         if !left_out(Mutant::SyncedHead) {
-            self.directories.insert((Place::State, RelPath::root()));
+            self.directories.insert((Root::State, RelPath::root()));
         }
         let mut gone = BTreeSet::new();
         for operation in &journal.operations {
@@ -228,10 +230,10 @@ impl Needs {
                 gone.insert(operation.path());
             }
         }
-        self.directories.retain(|(place, path)| *place != Place::Output || !gone.contains(path));
-        if at == store::Place::Inside {
+        self.directories.retain(|(root, path)| *root != Root::Output || !gone.contains(path));
+        if at == Place::Inside {
             // Where the output is mounted nothing of it is held by the directory around it.
-            self.directories.retain(|(place, _)| *place != Place::Holder);
+            self.directories.retain(|(root, _)| *root != Root::Holder);
         }
     }
 
@@ -254,14 +256,14 @@ impl Needs {
             None => Mutant::SyncedTransaction,
         };
         if !left_out(mutant) {
-            self.directories.insert((Place::State, path));
+            self.directories.insert((Root::State, path));
         }
     }
 
     /// The end of an operation that is not in the output.
     fn side(&mut self, path: RelPath, mutant: Mutant) {
         if !left_out(mutant) {
-            self.directories.insert((Place::State, path));
+            self.directories.insert((Root::State, path));
         }
     }
 
@@ -270,10 +272,10 @@ impl Needs {
         if left_out(Mutant::SyncedOutput) {
             return;
         }
-        self.directories.insert((Place::Holder, RelPath::root()));
+        self.directories.insert((Root::Holder, RelPath::root()));
         if !path.is_root() {
             let above = path.ancestors().chain([RelPath::root()]);
-            self.directories.extend(above.map(|directory| (Place::Output, directory)));
+            self.directories.extend(above.map(|directory| (Root::Output, directory)));
         }
     }
 
@@ -281,7 +283,7 @@ impl Needs {
     fn changed_mode(&mut self, path: &RelPath) {
         self.parent_in_output(path);
         if !left_out(Mutant::SyncedModes) {
-            self.directories.insert((Place::Output, path.clone()));
+            self.directories.insert((Root::Output, path.clone()));
         }
     }
 }
@@ -310,17 +312,17 @@ struct Opened<F: Fs> {
 impl<F: Fs> Opened<F> {
     fn open(store: &Store<F>, needs: &Needs) -> Result<Self> {
         let output = store.output.open()?;
-        let tree = |place: Place| match place {
-            Place::State => Ok(&store.state),
-            Place::Holder => Ok(&store.output.holder),
-            Place::Output => output.as_ref().ok_or_else(|| gone(store)),
+        let tree = |root: Root| match root {
+            Root::State => Ok(&store.state),
+            Root::Holder => Ok(&store.output.holder),
+            Root::Output => output.as_ref().ok_or_else(|| gone(store)),
         };
         let mut opened = Self { files: Vec::new(), directories: Vec::new() };
         for path in &needs.files {
             opened.files.push(store.state.open_file(path)?.0);
         }
-        for (place, path) in &needs.directories {
-            let tree = tree(*place)?;
+        for (root, path) in &needs.directories {
+            let tree = tree(*root)?;
             // Not the one that a directory of this name had before it changed places.
             tree.forget();
             opened.directories.push(tree.dir(path).map_err(tree.io("open the directory", path))?);
@@ -401,7 +403,7 @@ mod tests {
         if path.is_empty() { RelPath::root() } else { RelPath::new(path).unwrap() }
     }
 
-    fn applied(operations: Vec<Operation>, exchange: bool, at: store::Place) -> Vec<String> {
+    fn applied(operations: Vec<Operation>, exchange: bool, at: Place) -> Vec<String> {
         let info = Info { generation: 2, committed: Timestamp::default(), message: None };
         let (base_manifest, base_extent) = (Digest::default(), Extent::default());
         let head = Head { info, manifest: base_manifest, totals: Totals::default(), extent: base_extent };
@@ -410,7 +412,7 @@ mod tests {
         let transaction = txdir::path(TransactionId(1));
         needs.applied(&Journal { begin, operations }, &transaction, exchange, at);
         let transaction = transaction.to_string();
-        let shown = |(place, path): &(Place, RelPath)| format!("{place:?} {path}").replace(&transaction, "tx");
+        let shown = |(root, path): &(Root, RelPath)| format!("{root:?} {path}").replace(&transaction, "tx");
         needs.directories.iter().map(shown).collect()
     }
 
@@ -436,14 +438,14 @@ mod tests {
             "Output f",
             "Holder .",
         ];
-        assert_eq!(applied(operations.clone(), true, store::Place::Beside), expected);
-        assert_eq!(applied(operations, true, store::Place::Inside), expected[..expected.len() - 1]);
+        assert_eq!(applied(operations.clone(), true, Place::Beside), expected);
+        assert_eq!(applied(operations, true, Place::Inside), expected[..expected.len() - 1]);
     }
 
     #[test]
     fn a_stage_that_becomes_the_output_leaves_its_transaction_and_enters_the_directory_around_it() {
         let root = vec![Operation::Add { path: RelPath::root(), new: object(Kind::Directory) }];
-        assert_eq!(applied(root, true, store::Place::Beside), ["State .", "State tx", "Holder ."]);
+        assert_eq!(applied(root, true, Place::Beside), ["State .", "State tx", "Holder ."]);
     }
 
     #[test]
@@ -451,8 +453,8 @@ mod tests {
         let file = object(Kind::File);
         let replace = vec![Operation::Replace { path: path("a"), old: file, new: file }];
         let removed = "State tx/removed".to_owned();
-        assert!(!applied(replace.clone(), true, store::Place::Beside).contains(&removed));
-        assert!(applied(replace, false, store::Place::Beside).contains(&removed));
+        assert!(!applied(replace.clone(), true, Place::Beside).contains(&removed));
+        assert!(applied(replace, false, Place::Beside).contains(&removed));
     }
 
     #[test]
@@ -468,7 +470,7 @@ mod tests {
             Operation::Remove { path: path("apart/x"), old: new },
             Operation::RemoveDirectory { path: path("apart"), mode: 0o755 },
         ];
-        let outputs = applied(operations, true, store::Place::Beside);
+        let outputs = applied(operations, true, Place::Beside);
         let outputs: Vec<_> = outputs.iter().filter(|shown| shown.starts_with("Output")).collect();
         assert_eq!(outputs, ["Output ."]);
     }

@@ -25,10 +25,11 @@ use crate::fs::stream::Stream;
 use crate::fs::{Fs, Kind};
 use crate::journal::reader::Journal;
 use crate::journal::record::Operation;
+use crate::layout::{manifest_path, name, open_trusted, state_path};
 use crate::manifest::Head;
 use crate::mutant::{Mutant, left_out};
 use crate::settle;
-use crate::store::{Store, manifest_path, name, open_trusted, state_path};
+use crate::store::Store;
 
 /// Whether a commit is carried out for the first time, or was begun before a crash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +38,30 @@ pub(crate) enum Attempt {
     Again,
     /// Everything was found done, HEAD too: only whether it is durable is not known.
     Finish,
+}
+
+/// What a journal that was made durable intends, and how it is done or undone.
+pub(crate) struct Intents<'a, F: Fs> {
+    pub(crate) journal: &'a Journal,
+    pub(crate) applier: &'a Applier<'a, F>,
+    /// The operations that are left as they are, by index.
+    pub(crate) skip: &'a HashSet<usize>,
+}
+
+impl<F: Fs> Clone for Intents<'_, F> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<F: Fs> Copy for Intents<'_, F> {}
+
+impl<'a, F: Fs> Intents<'a, F> {
+    /// The first `count` operations, without those that are skipped.
+    fn first(&self, count: usize) -> impl DoubleEndedIterator<Item = (usize, &'a Operation)> {
+        let Self { journal, skip, .. } = *self;
+        journal.operations[..count].iter().enumerate().filter(|(index, _)| !skip.contains(index))
+    }
 }
 
 /// HEAD, seen from the journal.
@@ -62,26 +87,22 @@ pub(crate) fn relation(journal: &Journal, head: Option<&Head>) -> Relation {
 }
 
 impl<F: Fs> Store<F> {
-    /// P4 and P5: performs every operation but those in `skip`, and replaces HEAD. At the first attempt the journal stands for
-    /// it; at another all of it is made durable.
+    /// P4 and P5: performs every operation but those that are skipped, and replaces HEAD. At the first attempt the journal stands
+    /// for it; at another all of it is made durable.
     ///
     /// # Errors
     /// At the first attempt [`Error::RolledBack`] when an operation failed and everything was undone, [`Error::OutcomeUnknown`]
     /// when that failed too; at another [`Error::Unfinished`], or [`Error::OutcomeUnknown`] when the barrier failed.
-    pub(crate) fn carry_out(
-        &self,
-        journal: &Journal,
-        applier: &Applier<'_, F>,
-        skip: &HashSet<usize>,
-        attempt: Attempt,
-    ) -> Result<()> {
+    pub(crate) fn carry_out(&self, intents: Intents<'_, F>, attempt: Attempt) -> Result<()> {
+        let Intents { journal, applier, .. } = intents;
+        let all = journal.operations.len();
         let failed = |begun: usize, cause: Error| match attempt {
             // Whoever made the commit may have been told of success: it can only go forward.
             Attempt::Again | Attempt::Finish if !left_out(Mutant::OnlyForward) => {
                 let (source, output) = (Box::new(cause), self.output.path.clone());
                 Error::Unfinished { source, output, generation: journal.begin.head.info.generation }
             }
-            _ => match self.roll_back(journal, begun, applier, skip) {
+            _ => match self.roll_back(intents, begun) {
                 Ok(()) => Error::RolledBack { source: Box::new(cause) },
                 Err(_) => self.unknown_outcome(cause),
             },
@@ -92,10 +113,7 @@ impl<F: Fs> Store<F> {
         if let Err(error) = applier.open_stage(&journal.operations) {
             return Err(failed(0, error));
         }
-        for (index, operation) in journal.operations.iter().enumerate() {
-            if skip.contains(&index) {
-                continue;
-            }
+        for (index, operation) in intents.first(all) {
             if let Err(error) = applier.forward(index, operation) {
                 // The commit was done, and somebody made the directory anew and filled it.
                 if is_filled(operation, &error) && self.head()?.as_ref() == Some(&journal.begin.head) {
@@ -105,7 +123,7 @@ impl<F: Fs> Store<F> {
             }
         }
         if let Err(error) = self.install_head(&journal.begin.head, attempt) {
-            return Err(failed(journal.operations.len(), error));
+            return Err(failed(all, error));
         }
         if left_out(Mutant::SettleAfterBarrier2) {
             settle::settle(self, &journal.begin)?;
@@ -123,38 +141,26 @@ impl<F: Fs> Store<F> {
 
     /// The undo intent is durable before anything is undone: a crash from here on finishes undoing. What was done so far is
     /// durable before the intent: without RENAME_EXCHANGE the old entry's second name could be lost, and the new one's not.
-    pub(crate) fn roll_back(
-        &self,
-        journal: &Journal,
-        begun: usize,
-        applier: &Applier<'_, F>,
-        skip: &HashSet<usize>,
-    ) -> Result<()> {
+    pub(crate) fn roll_back(&self, intents: Intents<'_, F>, begun: usize) -> Result<()> {
         self.head()
-            .and_then(|head| match relation(journal, head.as_ref()) {
+            .and_then(|head| match relation(intents.journal, head.as_ref()) {
                 Relation::Base => Ok(()),
                 _ => Err(Error::corrupt(state_path(name::HEAD).under(self.state.at()), "it has changed already")),
             })
             .and_then(|()| if left_out(Mutant::BarrierBeforeUndo) { Ok(()) } else { self.sync_all() })
-            .and_then(|()| self.check_undoable(journal, begun, applier, skip))
+            .and_then(|()| self.check_undoable(intents, begun))
             .and_then(|()| self.intend_undo())
-            .and_then(|()| self.undo(journal, begun, applier, skip))
+            .and_then(|()| self.undo(intents, begun))
     }
 
     /// An operation whose displaced entry a crash has lost can only go forward: then the journal keeps its name, and the next
     /// recovery goes forward again.
-    fn check_undoable(
-        &self,
-        journal: &Journal,
-        begun: usize,
-        applier: &Applier<'_, F>,
-        skip: &HashSet<usize>,
-    ) -> Result<()> {
+    fn check_undoable(&self, intents: Intents<'_, F>, begun: usize) -> Result<()> {
         if left_out(Mutant::UndoableCheck) {
             return Ok(());
         }
-        for (index, operation) in journal.operations.iter().enumerate().take(begun) {
-            if !skip.contains(&index) && applier.state(index, operation)? == State::Final {
+        for (index, operation) in intents.first(begun) {
+            if intents.applier.state(index, operation)? == State::Final {
                 let path = operation.path().under(&self.output.path);
                 return Err(Error::corrupt(path, "what was here before is lost, so the commit can only go forward"));
             }
@@ -171,17 +177,10 @@ impl<F: Fs> Store<F> {
     }
 
     /// Undoes the first `begun` operations in reverse, durably, and then drops the undo intent.
-    pub(crate) fn undo(
-        &self,
-        journal: &Journal,
-        begun: usize,
-        applier: &Applier<'_, F>,
-        skip: &HashSet<usize>,
-    ) -> Result<()> {
-        for (index, operation) in journal.operations.iter().enumerate().take(begun).rev() {
-            if !skip.contains(&index) {
-                applier.back(index, operation)?;
-            }
+    pub(crate) fn undo(&self, intents: Intents<'_, F>, begun: usize) -> Result<()> {
+        let Intents { journal, applier, .. } = intents;
+        for (index, operation) in intents.first(begun).rev() {
+            applier.back(index, operation)?;
         }
         // The transaction may be committed again, and its stage has to mean what it meant.
         if let Ok(published) = self.inventory(Some(&journal.begin.head)) {

@@ -22,13 +22,14 @@ use std::sync::PoisonError;
 
 use crate::apply::Applier;
 use crate::barrier;
-use crate::carry_out::Attempt;
+use crate::carry_out::{Attempt, Intents};
 use crate::error::{Error, Problem, Result};
 use crate::fs::tree::Tree;
 use crate::fs::{Fs, Kind};
 use crate::journal::reader::Journal;
 use crate::journal::record::{Begin, Operation};
 use crate::journal::writer;
+use crate::layout::{manifest_path, name, state_path};
 use crate::manifest::inventory::Inventory;
 use crate::manifest::writer::Edit;
 use crate::manifest::{Digest, Head, Info, Object, Totals};
@@ -39,7 +40,7 @@ use crate::published::{Audit, Published};
 use crate::recover::{Manner, Recovered};
 use crate::settle;
 use crate::stage::{self, Known, Scratch};
-use crate::store::{Store, manifest_path, name, state_path};
+use crate::store::Store;
 use crate::transaction::Transaction;
 use crate::txdir::{COPY, From, part};
 
@@ -322,7 +323,8 @@ impl<F: Fs> Transaction<'_, F> {
             self.store.unknown_outcome(error)
         })?;
         // While the outcome is unknown the stage belongs to recovery.
-        let carried_out = self.store.carry_out(&journal, &applier, &HashSet::new(), Attempt::First);
+        let intents = Intents { journal: &journal, applier: &applier, skip: &HashSet::new() };
+        let carried_out = self.store.carry_out(intents, Attempt::First);
         self.open = matches!(carried_out, Err(Error::RolledBack { .. }));
         carried_out?;
         *self.store.carried_out.lock().unwrap_or_else(PoisonError::into_inner) = Some(self.id);

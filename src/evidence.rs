@@ -22,12 +22,13 @@ use crate::fs::tree::{Tree, Walked};
 use crate::fs::{Fs, Kind, Stat};
 use crate::journal::reader::Journal;
 use crate::journal::record::{Begin, Operation};
+use crate::layout::{name, state_path};
 use crate::manifest::Object;
 use crate::manifest::inventory::{Cursor, Inventory};
 use crate::mutant::{Mutant, left_out};
 use crate::path::RelPath;
 use crate::settle;
-use crate::store::{Store, name, state_path};
+use crate::store::Store;
 use crate::txdir::{REMOVED, STAGE, part};
 
 /// Whether the commit was made: barrier 1 was passed, or it makes no difference.

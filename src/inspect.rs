@@ -9,9 +9,10 @@ use crate::frame::Damage;
 use crate::fs::{Fs, Kind};
 use crate::journal::reader;
 use crate::journal::record::Record;
+use crate::layout::{name, open_trusted, state_path};
 use crate::path::RelPath;
 use crate::settle;
-use crate::store::{Store, name, open_trusted, state_path};
+use crate::store::Store;
 
 /// What could be read of a journal.
 #[derive(Debug)]

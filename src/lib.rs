@@ -85,8 +85,10 @@ mod frame;
 pub mod fs;
 #[doc(hidden)]
 pub mod fuzzing;
+mod initialize;
 mod inspect;
 mod journal;
+mod layout;
 mod lock;
 mod manifest;
 #[cfg(feature = "mutants")]
@@ -94,6 +96,7 @@ pub mod mutant;
 #[cfg(not(feature = "mutants"))]
 #[allow(dead_code, unreachable_pub, reason = "its tables are for tests with the feature")]
 mod mutant;
+mod output;
 mod path;
 mod plan;
 mod published;
@@ -110,12 +113,14 @@ pub use barrier::Barriers;
 pub use commit::{CommitOptions, Committed};
 pub use error::{Error, ErrorKind, Outcome, Paths, Problem, Result};
 pub use fs::Kind;
+pub use initialize::Capabilities;
 pub use inspect::{Finding, FindingKind, JournalDump};
 pub use journal::record::{Begin, Operation, Record, TransactionId};
 pub use manifest::{Digest, Entry, Extent, Head, Info, Object, Totals};
+pub use output::Place;
 pub use path::{PathError, RelPath, Shown};
 pub use plan::{Change, ChangeKind, Plan, Summary};
 pub use recover::{Recovered, RecoveredCommit};
-pub use store::{Capabilities, OpenOptions, Place, Store};
+pub use store::{OpenOptions, Store};
 pub use transaction::{BeginOptions, OpenTransaction, StagedFile, Transaction};
 pub use txdir::From;

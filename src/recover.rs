@@ -32,18 +32,19 @@ use std::sync::PoisonError;
 
 use crate::apply::{Applier, State, modes_of};
 use crate::barrier;
-use crate::carry_out::{Attempt, Relation, relation};
+use crate::carry_out::{Attempt, Intents, Relation, relation};
 use crate::error::{Error, Paths, Result};
 use crate::evidence;
 use crate::frame::Damage;
 use crate::fs::{Fs, Kind};
 use crate::journal::reader::{self, Journal, Partial, Read};
 use crate::journal::record::{Operation, TransactionId};
+use crate::layout::{name, open_trusted, state_path};
 use crate::lock::Lock;
 use crate::manifest::Head;
 use crate::mutant::{Mutant, left_out};
 use crate::settle;
-use crate::store::{OpenOptions, Store, name, open_trusted, state_path};
+use crate::store::{OpenOptions, Store};
 use crate::txdir::Life;
 
 /// What recovery did.
@@ -471,6 +472,7 @@ impl<F: Fs> Store<F> {
         }
         self.refuse_unknown(generation, unknown, manner)?;
         skip.extend(modes_of(&journal.operations, &skip));
+        let intents = Intents { journal, applier: &applier, skip: &skip };
         if self.state.stat(&state_path(name::JOURNAL))?.is_none() {
             let named = self.rename(&state_path(name::JOURNAL_NEW), &state_path(name::JOURNAL));
             named.map_err(|source| self.unknown_outcome(source))?;
@@ -478,13 +480,13 @@ impl<F: Fs> Store<F> {
         if manner == Manner::Undo && head == Relation::Base {
             settle::unshelve(self, &journal.begin)
                 .and_then(|()| applier.open_stage(&journal.operations))
-                .and_then(|()| self.roll_back(journal, journal.operations.len(), &applier, &skip))
+                .and_then(|()| self.roll_back(intents, journal.operations.len()))
                 .map_err(|source| self.unknown_outcome(source))?;
             let commit = Some(RecoveredCommit::RolledBack { generation });
             return Ok(Recovered { commit, ..Recovered::default() });
         }
         let attempt = if head == Relation::This && pending == 0 { Attempt::Finish } else { Attempt::Again };
-        self.carry_out(journal, &applier, &skip, attempt)?;
+        self.carry_out(intents, attempt)?;
         let commit = match (head, pending) {
             (Relation::This, 0) => RecoveredCommit::Settled { generation },
             (_, operations) => RecoveredCommit::RolledForward { generation, operations },
@@ -518,9 +520,9 @@ impl<F: Fs> Store<F> {
         if !left_out(Mutant::ConfirmUndo) {
             self.sync_state().map_err(|source| self.unknown_outcome(source))?;
         }
-        let undone = applier
-            .open_stage(&journal.operations)
-            .and_then(|()| self.undo(journal, journal.operations.len(), &applier, &skip));
+        let intents = Intents { journal, applier: &applier, skip: &skip };
+        let opened = applier.open_stage(&journal.operations);
+        let undone = opened.and_then(|()| self.undo(intents, journal.operations.len()));
         undone.map_err(|source| self.unknown_outcome(source))?;
         let commit = Some(RecoveredCommit::RolledBack { generation });
         Ok(Recovered { commit, ..Recovered::default() })

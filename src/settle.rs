@@ -22,11 +22,12 @@ use crate::fs::tree::{Tree, Walked};
 use crate::fs::{Fs, Kind, RenameMode};
 use crate::journal::reader::{self, Journal, Read};
 use crate::journal::record::{Begin, Operation};
+use crate::layout::{make_dir, manifest_path, name, numbered, open_trusted, state_path};
 use crate::manifest::Object;
 use crate::manifest::inventory::Inventory;
 use crate::mutant::{Mutant, left_out};
 use crate::path::RelPath;
-use crate::store::{Store, make_dir, manifest_path, name, numbered, open_trusted, state_path};
+use crate::store::Store;
 use crate::txdir::{self, REMOVED, STAGE, part};
 
 /// How many generations back what was displaced is kept.

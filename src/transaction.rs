@@ -22,6 +22,7 @@ use crate::fs::stream::Stream;
 use crate::fs::tree::{Tree, is_absent};
 use crate::fs::{Fs, Kind, LinuxFs, found};
 use crate::journal::record::TransactionId;
+use crate::layout::{name, state_path};
 use crate::lock::{self, Lock};
 use crate::manifest::{Digest, Entry, Head, Object, Totals};
 use crate::mutant::{Mutant, left_out};
@@ -30,7 +31,7 @@ use crate::published::{Audit, Drifted};
 use crate::recover::Manner;
 use crate::settle;
 use crate::stage::{self, Known};
-use crate::store::{Store, name, state_path};
+use crate::store::Store;
 use crate::txdir::{self, From, Life, Meta, STAGE, part};
 
 /// How a transaction begins.

@@ -24,11 +24,12 @@ use crate::frame::{Damage, Format, FrameReader, FrameWriter};
 use crate::fs::tree::Tree;
 use crate::fs::{Fs, Kind, Timestamp};
 use crate::journal::record::TransactionId;
+use crate::layout::{make_dir, name, numbered, open_trusted, state_path};
 use crate::lock::{self, Attempt, Lock};
 use crate::manifest::{decode, encode};
 use crate::mutant::{Mutant, left_out};
 use crate::path::RelPath;
-use crate::store::{Store, make_dir, name, numbered, open_trusted, state_path};
+use crate::store::Store;
 
 const META_FORMAT: Format = Format { magic: *b"txfstran", version: 1 };
 

@@ -158,7 +158,7 @@ impl<F: Fs> Tree<F> {
     }
 
     /// Forgets the directory used last if it is the one at `path`, or below: another one made there is not the one that is open.
-    fn forget_at(&self, path: &RelPath) {
+    pub(crate) fn forget_at(&self, path: &RelPath) {
         self.last.borrow_mut().take_if(|(last, _)| last == path || last.is_below(path));
     }
 

@@ -19,38 +19,28 @@
 //!
 //! A crash inside leaves one operation done, not done or half done; [`crate::recover`] goes on from there.
 
+mod end;
+mod state;
+
 use std::cell::OnceCell;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 
-use crate::digest;
 use crate::error::{Error, Result};
 use crate::fs::tree::Tree;
-use crate::fs::{Fs, Kind, RenameMode, Stat};
+use crate::fs::{Fs, Kind, RenameMode};
+use crate::initialize::Capabilities;
 use crate::journal::record::Operation;
 use crate::manifest::Object;
 use crate::manifest::inventory::Inventory;
 use crate::mutant::{Mutant, left_out};
+use crate::output::Output;
 use crate::path::RelPath;
-use crate::store::{Capabilities, Output};
 use crate::txdir::{REMOVED, STAGE, part};
 
-/// How far an operation has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum State {
-    /// Everything is as before it.
-    NotDone,
-    /// Everything is as after it.
-    Done,
-    /// Both names lead to the entry that moves.
-    Half,
-    /// Done, and what it displaced is gone: it cannot be undone any more.
-    Final,
-    /// The entry that was to leave its place has left it, and is not where it was to go: done, and changed since.
-    Left,
-    /// Something else is there.
-    Unrecognized,
-}
+use end::{Doubt, End, drop_name, drop_other_name, link, make_durable, open_for_move, rename, stat};
+use state::{Modes, modes};
+pub(crate) use state::{State, modes_of};
 
 /// Applies the operations of one journal.
 pub(crate) struct Applier<'a, F: Fs> {
@@ -64,82 +54,11 @@ pub(crate) struct Applier<'a, F: Fs> {
     modes: HashMap<RelPath, Modes>,
 }
 
-/// What a journal does to a path whose mode it changes: a directory that is opened may be closed with another mode, move away,
-/// or have come from the stage, so that one operation alone cannot tell how far it has come.
-#[derive(Debug, Default)]
-struct Modes {
-    /// Every change of it, from and to, in order.
-    changes: Vec<(u32, u32)>,
-    /// The operation that makes the directory come or go.
-    moved_by: Option<usize>,
-}
-
-impl Modes {
-    /// Whether the directory has this mode at some time.
-    fn know(&self, mode: u32) -> bool {
-        self.changes.iter().any(|&(from, to)| from == mode || to == mode)
-    }
-}
-
-fn modes(operations: &[Operation]) -> HashMap<RelPath, Modes> {
-    let mut modes: HashMap<RelPath, Modes> = HashMap::new();
-    for operation in operations {
-        if let Operation::SetMode { path, from, to } = operation {
-            modes.entry(path.clone()).or_default().changes.push((*from, *to));
-        }
-    }
-    for (index, operation) in operations.iter().enumerate() {
-        if let Some(modes) = modes.get_mut(operation.path())
-            && !matches!(operation, Operation::SetMode { .. })
-        {
-            modes.moved_by = Some(index);
-        }
-    }
-    modes
-}
-
 /// Which way an operation is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Way {
     Forward,
     Back,
-}
-
-/// Whether an inode that disagrees is given a second chance by its content: a file system may give inodes other numbers, and a
-/// store may have been restored from a copy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Doubt {
-    No,
-    Yes,
-}
-
-/// One end of a rename.
-struct End<'a, F: Fs> {
-    tree: &'a Tree<F>,
-    path: RelPath,
-}
-
-impl<F: Fs> End<'_, F> {
-    fn stat(&self) -> Result<Option<Stat>> {
-        self.tree.stat(&self.path)
-    }
-
-    fn io(&self, action: &'static str) -> impl FnOnce(io::Error) -> Error {
-        self.tree.io(action, &self.path)
-    }
-
-    /// Whether the object is here: by identity, and in doubt by content too.
-    fn is(&self, object: &Object, stat: Option<&Stat>, doubt: Doubt) -> Result<bool> {
-        let Some(stat) = stat else { return Ok(false) };
-        if object.is(stat) || doubt == Doubt::No {
-            return Ok(object.is(stat));
-        }
-        if object.kind == Kind::Directory || Some(object.kind) != stat.kind || object.size != stat.size {
-            return Ok(false);
-        }
-        let found = digest::object(self.tree, &self.path, object.kind, stat)?;
-        Ok(found.publishes_same(object))
-    }
 }
 
 impl<'a, F: Fs> Applier<'a, F> {
@@ -201,86 +120,6 @@ impl<'a, F: Fs> Applier<'a, F> {
             }
         }
         Ok(())
-    }
-
-    /// How far operation `index` has come.
-    pub(crate) fn state(&self, index: usize, operation: &Operation) -> Result<State> {
-        match self.state_by(index, operation, Doubt::No)? {
-            State::Final | State::Left | State::Unrecognized => self.state_by(index, operation, Doubt::Yes),
-            state => Ok(state),
-        }
-    }
-
-    /// The same by identity alone: what happens to have the same content proves nothing.
-    pub(crate) fn state_by_identity(&self, index: usize, operation: &Operation) -> Result<State> {
-        self.state_by(index, operation, Doubt::No)
-    }
-
-    fn state_by(&self, index: usize, operation: &Operation, doubt: Doubt) -> Result<State> {
-        match operation {
-            Operation::SetMode { path, from, to } => self.mode_state(index, path, *from, *to),
-            Operation::RemoveDirectory { path, .. } => self.directory_state(path),
-            Operation::Add { path, new } => move_state(new, self.staged(path)?, self.published(path)?, doubt),
-            Operation::Remove { path, old } => move_state(old, self.published(path)?, self.removed(index), doubt),
-            Operation::Replace { path, old, new } => self.replace_state(index, path, [old, new], doubt),
-        }
-    }
-
-    fn mode_state(&self, index: usize, path: &RelPath, from: u32, to: u32) -> Result<State> {
-        let modes = self.modes.get(path);
-        let stat = match self.published(path)? {
-            Some(end) => end.stat()?,
-            None => None,
-        };
-        Ok(match (stat, modes.and_then(|modes| modes.moved_by)) {
-            (Some(stat), _) if stat.is_dir() && stat.mode == to => State::Done,
-            (Some(stat), _) if stat.is_dir() && stat.mode == from => State::NotDone,
-            (Some(stat), _) if stat.is_dir() && modes.is_some_and(|modes| modes.know(stat.mode)) => State::NotDone,
-            // The directory has left its place, or has not come yet.
-            (stat, Some(moved_by)) if !left_out(Mutant::MovedModes) && !stat.is_some_and(|stat| stat.is_dir()) => {
-                if index < moved_by {
-                    State::Done
-                } else {
-                    State::NotDone
-                }
-            }
-            _ => State::Unrecognized,
-        })
-    }
-
-    fn directory_state(&self, path: &RelPath) -> Result<State> {
-        let Some(end) = self.published(path)? else { return Ok(State::Done) };
-        Ok(match end.stat()? {
-            None => State::Done,
-            Some(stat) if stat.is_dir() => State::NotDone,
-            Some(_) => State::Left,
-        })
-    }
-
-    fn replace_state(&self, index: usize, path: &RelPath, [old, new]: [&Object; 2], doubt: Doubt) -> Result<State> {
-        let ends = [self.published(path)?, self.staged(path)?, self.removed(index)];
-        let [target, source, kept] = ends.each_ref().map(Option::as_ref);
-        let [at_target, at_source] = [stat(target)?, stat(source)?];
-        let is = |end: Option<&End<'_, F>>, object: &Object, stat: Option<&Stat>| match end {
-            Some(end) => end.is(object, stat, doubt),
-            None => Ok(false),
-        };
-        let new_at_source = is(source, new, at_source.as_ref())?;
-        if new_at_source && is(target, old, at_target.as_ref())? {
-            return Ok(State::NotDone);
-        }
-        if is(target, new, at_target.as_ref())? {
-            let old_is_kept = is(kept, old, stat(kept)?.as_ref())?;
-            let both_names = at_source.zip(at_target).is_some_and(|(a, b)| a.ino == b.ino);
-            if both_names {
-                return Ok(if old_is_kept { State::Half } else { State::Final });
-            }
-            if !new_at_source {
-                let old_is_there = old_is_kept || is(source, old, at_source.as_ref())?;
-                return Ok(if old_is_there { State::Done } else { State::Final });
-            }
-        }
-        Ok(if new_at_source { State::Unrecognized } else { State::Left })
     }
 
     /// Performs operation `index`, which is not done or half done.
@@ -532,100 +371,4 @@ impl<'a, F: Fs> Applier<'a, F> {
     fn gone(&self) -> Error {
         Error::corrupt(&self.output.path, "the transaction's directory is missing from its state directory")
     }
-}
-
-fn stat<F: Fs>(end: Option<&End<'_, F>>) -> Result<Option<Stat>> {
-    end.map_or(Ok(None), End::stat)
-}
-
-/// The changes of modes that go with skipped moves: what was not moved keeps its mode.
-pub(crate) fn modes_of(operations: &[Operation], skipped: &HashSet<usize>) -> Vec<usize> {
-    let paths: BTreeSet<&RelPath> = skipped.iter().map(|&index| operations[index].path()).collect();
-    let is_mode = |operation: &Operation| matches!(operation, Operation::SetMode { .. });
-    let goes_along = |(_, operation): &(usize, &Operation)| is_mode(operation) && paths.contains(operation.path());
-    operations.iter().enumerate().filter(goes_along).map(|(index, _)| index).collect()
-}
-
-/// How far a move has come, by what lies at its ends.
-fn move_state<F: Fs>(
-    object: &Object,
-    source: Option<End<'_, F>>,
-    target: Option<End<'_, F>>,
-    doubt: Doubt,
-) -> Result<State> {
-    let (from, to) = (stat(source.as_ref())?, stat(target.as_ref())?);
-    let is = |end: &Option<End<'_, F>>, stat: &Option<Stat>| match end {
-        Some(end) => end.is(object, stat.as_ref(), doubt),
-        None => Ok(false),
-    };
-    Ok(match (is(&source, &from)?, is(&target, &to)?) {
-        (true, true) if from.map(|stat| stat.ino) == to.map(|stat| stat.ino) => {
-            if left_out(Mutant::HalfDone) {
-                State::Done
-            } else {
-                State::Half
-            }
-        }
-        (true, false) if to.is_none() => State::NotDone,
-        (true, _) => State::Unrecognized,
-        (false, true) => State::Done,
-        (false, false) => State::Left,
-    })
-}
-
-/// A directory can only be given another parent by who may write to it. The plan opens those that are closed; but a crash can
-/// keep the move and lose the mode, or keep the mode that an undone move was to be followed by.
-fn open_for_move<F: Fs>(kind: Kind, end: &End<'_, F>) -> Result<()> {
-    if kind == Kind::Directory { end.tree.make_writable(&end.path) } else { Ok(()) }
-}
-
-fn rename<F: Fs>(source: &End<'_, F>, target: &End<'_, F>, mode: RenameMode) -> Result<()> {
-    let result = source.tree.parent(&source.path).and_then(|from| {
-        let to = target.tree.parent(&target.path)?;
-        source.tree.fs.rename(&from, source.path.name(), &to, target.path.name(), mode)
-    });
-    result.map_err(target_or_source(source, target, mode))
-}
-
-/// A failed move is reported at the end that the user knows: the one in the output.
-fn target_or_source<'a, F: Fs>(
-    source: &'a End<'_, F>,
-    target: &'a End<'_, F>,
-    mode: RenameMode,
-) -> impl FnOnce(io::Error) -> Error + 'a {
-    let removing = target.path.parent() == part(REMOVED);
-    move |error| match (removing, mode) {
-        (true, _) => source.io("remove")(error),
-        (false, RenameMode::NoReplace) => target.io("add")(error),
-        (false, _) => target.io("replace")(error),
-    }
-}
-
-fn link<F: Fs>(source: &End<'_, F>, target: &End<'_, F>) -> Result<()> {
-    let result = source.tree.parent(&source.path).and_then(|from| {
-        let to = target.tree.parent(&target.path)?;
-        source.tree.fs.link(&from, source.path.name(), &to, target.path.name())
-    });
-    result.map_err(target.io("link an entry to"))
-}
-
-/// Removes one of two names of an entry, once the other is there to stay: unlike a rename, a link and a removal can reach the
-/// medium in any order.
-fn drop_other_name<F: Fs>(name: &End<'_, F>, other: &End<'_, F>) -> Result<()> {
-    if !left_out(Mutant::LinkBarrier) {
-        make_durable(other)?;
-    }
-    drop_name(name)
-}
-
-/// Makes the name durable.
-fn make_durable<F: Fs>(end: &End<'_, F>) -> Result<()> {
-    let result = end.tree.parent(&end.path).and_then(|dir| end.tree.fs.sync_dir(&dir));
-    result.map_err(end.io("make durable"))
-}
-
-/// Removes one of two names of an entry.
-fn drop_name<F: Fs>(end: &End<'_, F>) -> Result<()> {
-    let result = end.tree.parent(&end.path).and_then(|dir| end.tree.fs.remove_file(&dir, end.path.name()));
-    result.map_err(end.io("remove the second name of"))
 }
