@@ -45,7 +45,7 @@ use crate::transaction::Transaction;
 use crate::txdir::{COPY, From, part};
 
 /// A check that runs on the stage before anything is published: its name, and what it found wrong.
-type Check<'a> = (String, Box<dyn Fn(&Path) -> Result<(), String> + 'a>);
+type Check<'a> = (String, Box<dyn Fn(&Path) -> Result<(), String> + Send + 'a>);
 
 /// What a commit may do. The default refuses whatever looks like a mistake.
 #[non_exhaustive]
@@ -96,7 +96,7 @@ impl fmt::Debug for CommitOptions<'_> {
 impl<'a> CommitOptions<'a> {
     /// Adds a check that sees the stage before anything is published, and may refuse it by saying why.
     #[must_use = "this returns the changed options"]
-    pub fn check(mut self, name: impl Into<String>, check: impl Fn(&Path) -> Result<(), String> + 'a) -> Self {
+    pub fn check(mut self, name: impl Into<String>, check: impl Fn(&Path) -> Result<(), String> + Send + 'a) -> Self {
         self.checks.push((name.into(), Box::new(check)));
         self
     }
@@ -204,6 +204,7 @@ impl<F: Fs> Transaction<'_, F> {
             let source = stage.io("make durable", &RelPath::root())(error);
             return Err(Error::StageLost { source: Box::new(source) });
         }
+        staged.note_unfinished(&self.unfinished);
         if let Some(referenced) = &self.referenced {
             let totals = published.inventory.totals();
             if staged.is_nothing() && published.exists() && referenced.is_all_of(totals) {
@@ -225,13 +226,13 @@ impl<F: Fs> Transaction<'_, F> {
     /// with other options.
     ///
     /// # Errors
-    /// [`Error::Refused`], [`Error::BaseMoved`]: nothing changed, the transaction is open. [`Error::RolledBack`],
-    /// [`Error::StageLost`], [`Error::Io`]: the output is unchanged. [`Error::OutcomeUnknown`]: the next txfs command on this
-    /// output finds out.
+    /// [`Error::Refused`], [`Error::BaseMoved`], [`Error::Busy`]: nothing changed, the transaction is open. [`Error::RolledBack`],
+    /// [`Error::Io`]: the output is unchanged; whether the transaction is open tells [`Transaction::is_open`].
+    /// [`Error::StageLost`]: the output is unchanged, the transaction is over. [`Error::OutcomeUnknown`]: the transaction is over,
+    /// and the next txfs command on this output finds out. [`Error::Usage`] when it was over before. What recovery of an earlier
+    /// commit meets, as [`Store::recover`] says: nothing was begun.
     pub fn commit(&mut self, options: &CommitOptions<'_>) -> Result<Committed> {
-        if !self.open {
-            return Err(Error::Usage { path: self.stage(), what: "this transaction is over".into() });
-        }
+        self.check_open()?;
         if !options.checks.is_empty() {
             // They may take long, and would be run in vain.
             self.check_base()?;

@@ -19,7 +19,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Outcome {
-    /// The output is the generation that it was.
+    /// This call changed nothing in the output. Where the state directory cannot be used ([`ErrorKind::Corrupt`]) an earlier commit
+    /// may be unfinished all the same, and the output between two generations.
     Unchanged,
     /// The output is the old or the new generation, or between them until the next txfs command has recovered it.
     Unknown,
@@ -206,7 +207,7 @@ impl Error {
                 (!hints.is_empty()).then(|| hints.join("; "))
             }
             Error::Corrupt { .. } => {
-                Some("nothing was touched; look with `txfs journal`; then restore the file, or move the whole state directory away and publish anew with --adopt".into())
+                Some("nothing was touched; look with `txfs journal`, for the output may be between two generations; then restore the file, or move the whole state directory away and publish anew with --adopt".into())
             }
             Error::Unrecognized { .. } => Some(
                 "nothing was touched; put these entries back as they were, or run `txfs recover --skip-unknown` to leave them as they are and finish the rest".into(),
@@ -221,7 +222,7 @@ impl Error {
             Error::RolledBack { source } => source.hint(),
             Error::StageLost { .. } => Some("begin a new transaction and build again".into()),
             Error::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
-                Some("free some space and try again".into())
+                Some("free some space, or inodes, and try again".into())
             }
             _ => None,
         }
@@ -256,8 +257,10 @@ pub enum Problem {
     CaseCollision(Paths),
     /// Entries of the stage that are neither file, directory nor symbolic link.
     UnsupportedKind(Paths),
-    /// Entries of the stage with the name of txfs' own state directory.
+    /// State directories of txfs in the stage: of this output by the name, of others by what they hold.
     ReservedName(Paths),
+    /// Files of the stage that were created through the library and not finished.
+    Unfinished(Paths),
     /// A file system without `RENAME_EXCHANGE` cannot change a directory into something else without a gap.
     NeedsExchange(Paths),
     /// A check of the user's failed.
@@ -284,6 +287,7 @@ impl Problem {
             | Problem::CaseCollision(paths)
             | Problem::UnsupportedKind(paths)
             | Problem::ReservedName(paths)
+            | Problem::Unfinished(paths)
             | Problem::NeedsExchange(paths) => Some(paths),
             Problem::EmptyStage | Problem::Shrunken { .. } | Problem::Check { .. } => None,
         }
@@ -300,6 +304,7 @@ impl Problem {
             Problem::CaseCollision(_) => "case-collision",
             Problem::UnsupportedKind(_) => "unsupported-kind",
             Problem::ReservedName(_) => "reserved-name",
+            Problem::Unfinished(_) => "unfinished",
             Problem::NeedsExchange(_) => "needs-exchange",
             Problem::Check { .. } => "check",
         }
@@ -320,7 +325,10 @@ impl Problem {
             Problem::UnsupportedKind(_) => {
                 "remove them from the stage: only files, directories and symlinks are published".into()
             }
-            Problem::ReservedName(_) => "rename them: `.txfs` is the name of txfs' own state directory".into(),
+            Problem::ReservedName(_) => {
+                "leave them out: `.txfs`, and `.NAME.txfs` beside an output, are txfs' own and no content".into()
+            }
+            Problem::Unfinished(_) => "write them anew, or remove them".into(),
             Problem::NeedsExchange(_) => {
                 "give them new names, or move the output to ext4, xfs, btrfs, tmpfs or overlayfs".into()
             }
@@ -342,7 +350,8 @@ impl fmt::Display for Problem {
             ),
             Problem::CaseCollision(paths) => write!(f, "paths differ only by case: {paths}"),
             Problem::UnsupportedKind(paths) => write!(f, "neither file, directory nor symlink: {paths}"),
-            Problem::ReservedName(paths) => write!(f, "reserved names in the stage: {paths}"),
+            Problem::ReservedName(paths) => write!(f, "state directories of txfs in the stage: {paths}"),
+            Problem::Unfinished(paths) => write!(f, "files of the stage were not finished: {paths}"),
             Problem::NeedsExchange(paths) => {
                 write!(
                     f,

@@ -23,7 +23,7 @@ use crate::error::{Error, Result};
 use crate::fs::stream::Stream;
 use crate::fs::tree::Tree;
 use crate::fs::{Fs, Kind};
-use crate::path::RelPath;
+use crate::path::{RESERVED, RelPath};
 
 /// The name of each part of the state directory.
 pub(crate) mod name {
@@ -42,6 +42,11 @@ pub(crate) mod name {
     pub(crate) const TRASH: &str = "trash";
     pub(crate) const RESCUED: &str = "rescued";
     pub(crate) const PROBE: &str = "probe";
+}
+
+/// Whether a directory of this name may be the state of an output: `.txfs`, or `.NAME.txfs`.
+pub(crate) fn is_state_name(name: &[u8]) -> bool {
+    name == RESERVED || (name.starts_with(b".") && name.ends_with(RESERVED) && name.len() > RESERVED.len() + 1)
 }
 
 /// The directories that every store has.

@@ -120,7 +120,7 @@ pub use manifest::{Digest, Entry, Extent, Head, Info, Object, Totals};
 pub use output::Place;
 pub use path::{PathError, RelPath, Shown};
 pub use plan::{Change, ChangeKind, Plan, Summary};
-pub use recover::{Recovered, RecoveredCommit};
+pub use recover::{Recovered, RecoveredCommit, Swept};
 pub use store::{OpenOptions, Store};
 pub use transaction::{BeginOptions, OpenTransaction, StagedFile, Transaction};
 pub use txdir::From;

@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, Result};
 use crate::fs::tree::Tree;
 use crate::fs::{Fs, found, is_not_directory};
-use crate::layout::another_user;
-use crate::path::{NAME_MAX, RESERVED, RelPath};
+use crate::layout::{another_user, is_state_name, name};
+use crate::path::{NAME_MAX, RESERVED, RelPath, Shown};
 
 /// Where the state directory is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,10 +44,28 @@ impl<F: Fs> Output<F> {
         let name = RelPath::new(name.as_bytes()).map_err(|error| usage(&error.to_string()))?;
         let holder = Tree::open(fs, parent)?;
         let mut output = Self { place: Place::Beside, holder, name, path };
+        output.refuse_inside_state()?;
         if exists && output.must_hold_state()? {
             output.place = Place::Inside;
+        } else if output.sibling().len() > NAME_MAX {
+            return Err(usage(
+                "its name is too long for a state directory beside it, `.NAME.txfs`: make the directory first, so that its \
+                 state can be inside it, or give it a shorter name",
+            ));
         }
         Ok(output)
+    }
+
+    /// What is published inside a state directory would take it apart.
+    fn refuse_inside_state(&self) -> Result<()> {
+        let fs = &self.holder.fs;
+        let is_state = |dir: &&Path| {
+            dir.file_name().is_some_and(|name| is_state_name(name.as_bytes()))
+                && fs.open_anchor(dir).is_ok_and(|dir| fs.stat(&dir, name::STORE.as_bytes()).is_ok())
+        };
+        let Some(state) = self.path.ancestors().find(is_state) else { return Ok(()) };
+        let what = format!("it is in {}, where txfs keeps the state of another output", Shown(state));
+        Err(Error::Usage { path: self.path.clone(), what })
     }
 
     /// Whether the state has to be inside: entries cannot be renamed between the output and a sibling of it.

@@ -79,6 +79,18 @@ impl Recovered {
     }
 }
 
+/// What [`Store::sweep`] did.
+#[derive(Debug, Default)]
+#[non_exhaustive]
+pub struct Swept {
+    /// Whether the last commit is settled and swept; `false` while another process holds the store's lock.
+    pub done: bool,
+    /// Where entries were moved that txfs found among its own and could not prove to be so.
+    pub rescued: Vec<PathBuf>,
+    /// What failed after the output was as it has to be. The next txfs command tries again.
+    pub warnings: Vec<Error>,
+}
+
 /// What became of an interrupted commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -172,7 +184,7 @@ impl Store {
 }
 
 impl<F: Fs> Store<F> {
-    /// As [`Store::open`], with options.
+    /// As [`Store::open`], with options. Who wants to know what recovery did calls [`Store::make`] and [`Store::recover`].
     ///
     /// # Errors
     /// As [`Store::open`].
@@ -228,19 +240,16 @@ impl<F: Fs> Store<F> {
 
     /// Settles the last commit, so that the output is durable as it is; and removes what nobody needs any more: the stage's copies
     /// of what was published already, and what earlier generations displaced. Beginning a transaction does so too; a caller that
-    /// has time after a commit frees the space earlier. Returns where entries were moved that txfs could not prove to be its own.
+    /// has time after a commit frees the space earlier. While another process holds the store's lock nothing is done: that process
+    /// settles, or the next transaction.
     ///
     /// # Errors
     /// Something cannot be removed. The output and the current generation are not concerned.
-    pub fn sweep(&self) -> Result<Vec<PathBuf>> {
-        match self.try_lock()? {
-            // Whoever holds the lock has just begun a transaction, and swept; or is committing, and the next one sweeps.
-            None => Ok(Vec::new()),
-            Some(lock) => {
-                self.recover_locked(&lock, Manner::Plain)?;
-                settle::sweep(self)
-            }
-        }
+    pub fn sweep(&self) -> Result<Swept> {
+        let Some(lock) = self.try_lock()? else { return Ok(Swept::default()) };
+        let Recovered { mut rescued, warnings, .. } = self.recover_locked(&lock, Manner::Plain)?;
+        rescued.extend(settle::sweep(self)?);
+        Ok(Swept { done: true, rescued, warnings })
     }
 
     fn recover_if_needed(&self, manner: Manner) -> Result<Recovered> {
@@ -249,7 +258,9 @@ impl<F: Fs> Store<F> {
             return self.recover_locked(&lock, manner);
         }
         // btrfs can lose the transaction and keep what its commit wrote beside it: the directories know no common order.
-        if self.transaction_ids()?.is_empty() && !self.has_any(&[name::JOURNAL_NEW, name::HEAD_NEW])? {
+        let at_rest = self.transaction_ids()?.is_empty() && !self.has_any(&[name::JOURNAL_NEW, name::HEAD_NEW])?;
+        // Without the lock the generation may go while it is looked at: what is wrong with it is said under the lock alone.
+        if at_rest && self.head()?.is_some_and(|head| self.inventory(Some(&head)).is_ok()) {
             return Ok(Recovered::default());
         }
         // What a dead process left can wait while another one is at work.
@@ -388,6 +399,7 @@ impl<F: Fs> Store<F> {
             let path = state_path(name::HEAD).under(self.state.at());
             return Err(Error::corrupt(path, "it is missing, although generations have been committed"));
         }
+        self.inventory(head)?;
         Ok(Recovered::default())
     }
 

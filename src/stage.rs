@@ -7,7 +7,7 @@
 //!
 //! A crash inside leaves the stage with fewer hard links; nothing else.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::sync::Arc;
 
@@ -15,6 +15,7 @@ use crate::digest::{self, Changed, Found, Pool};
 use crate::error::{Error, Paths, Problem, Result};
 use crate::fs::tree::{Named, Tree, Walked};
 use crate::fs::{Fs, Kind, RenameMode, Stat, Timestamp};
+use crate::layout::{is_state_name, name};
 use crate::manifest::inventory::{Cursor, Inventory};
 use crate::manifest::{Digest, Entry, Object};
 use crate::mutant::{Mutant, left_out};
@@ -104,7 +105,7 @@ struct Scan<'a, 'scope, 'env, F: Fs> {
 impl<'scope, F: Fs + 'scope> Scan<'_, 'scope, '_, F> {
     /// Of files and links the attributes are read where they are digested.
     fn note(&mut self, Named { path, kind }: Named) -> Result<()> {
-        if path.as_bytes() == RESERVED {
+        if is_state(self.stage, &path, kind) {
             self.reserved.push(path.clone());
         }
         let Some(kind) = kind else {
@@ -164,12 +165,33 @@ impl<'scope, F: Fs + 'scope> Scan<'_, 'scope, '_, F> {
     }
 }
 
+/// Whether this is the state of some output: a tool that reads the directory that it writes beside takes it for content.
+fn is_state<F: Fs>(tree: &Tree<F>, path: &RelPath, kind: Option<Kind>) -> bool {
+    if path.as_bytes() == RESERVED {
+        return true;
+    }
+    let holds_store = |store: &RelPath| tree.stat(store).is_ok_and(|found| found.is_some());
+    kind == Some(Kind::Directory)
+        && is_state_name(path.name())
+        && path.join(name::STORE.as_bytes()).is_ok_and(|store| holds_store(&store))
+}
+
 /// Stands for what is still being digested.
 fn to_come(kind: Kind) -> Object {
     Object { kind, mode: 0, size: 0, digest: Digest::default(), ino: 0, mtime: Timestamp::default() }
 }
 
 impl Staged {
+    /// Notes the files that are here and that whoever created them did not finish.
+    pub(crate) fn note_unfinished(&mut self, unfinished: &BTreeSet<RelPath>) {
+        let mut paths = Paths::default();
+        let is_staged = |path: &&RelPath| self.entries.binary_search_by(|entry| entry.path.cmp(path)).is_ok();
+        unfinished.iter().filter(is_staged).for_each(|path| paths.push(path.clone()));
+        if !paths.is_empty() {
+            self.problems.push(Problem::Unfinished(paths));
+        }
+    }
+
     /// Whether nothing was found, not even what stands against a commit.
     pub(crate) fn is_nothing(&self) -> bool {
         self.entries.is_empty() && self.problems.is_empty()
@@ -218,7 +240,7 @@ pub(crate) fn copy_file<F: Fs>(from: &Tree<F>, path: &RelPath, stat: &Stat, to: 
     copy.map_err(to.io("copy a file to", new))
 }
 
-/// Copies the tree `from`, except a state directory of txfs at its top, into the empty directory `to`.
+/// Copies the tree `from`, except state directories of txfs, into the empty directory `to`.
 pub(crate) fn copy_tree<F: Fs>(from: &Tree<F>, to: &Tree<F>) -> Result<()> {
     copy_differing(from, to, std::iter::empty()).map(drop)
 }
@@ -232,7 +254,7 @@ pub(crate) fn copy_differing<F: Fs>(
     let mut copier = Copier::new(from, to);
     let mut published = Cursor::new(published);
     let mut same = Vec::new();
-    let ours = |entry: &Walked| entry.path.as_bytes() == RESERVED;
+    let ours = |entry: &Walked| is_state(from, &entry.path, entry.stat.kind);
     from.walk(
         &RelPath::root(),
         |entry| !ours(entry),

@@ -11,6 +11,7 @@
 //!
 //! A crash inside leaves a dead transaction, which the next txfs command discards.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fmt;
 use std::io::{self, Write};
@@ -71,10 +72,12 @@ pub struct Transaction<'s, F: Fs = LinuxFs> {
     /// Held for as long as this process works on the transaction.
     _lock: Lock<F>,
     pub(crate) known: Known,
+    /// Files that were created here and not finished: half of one is not to be published.
+    pub(crate) unfinished: BTreeSet<RelPath>,
     pub(crate) removals: Vec<RelPath>,
     pub(crate) referenced: Option<Referenced<F>>,
     pub(crate) open: bool,
-    /// What sweeping found and met when the transaction began; the caller learns of it with the commit.
+    /// What recovery and sweeping found and met when the transaction began; the caller learns of it with the commit.
     pub(crate) rescued: Vec<PathBuf>,
     pub(crate) warnings: Vec<Error>,
 }
@@ -128,7 +131,7 @@ impl<F: Fs> Store<F> {
     /// [`Error::Busy`] while another process commits; [`Error::Io`] when the stage cannot be made.
     pub fn begin(&self, options: BeginOptions) -> Result<Transaction<'_, F>> {
         let lock = self.lock()?;
-        self.recover_locked(&lock, Manner::Plain)?;
+        let recovered = self.recover_locked(&lock, Manner::Plain)?;
         let swept = settle::sweep(self);
         let base = self.head()?.map_or(0, |head| head.info.generation);
         // While its stage is being filled a transaction dies with its process: nobody is to find a part of a copy.
@@ -136,8 +139,10 @@ impl<F: Fs> Store<F> {
         let meta = Meta { base, from, attached, began: self.fs.now(), boot: self.boot()? };
         let (id, tree, held) = self.make_transaction(&meta)?;
         let mut transaction = self.transaction(id, meta, tree, held);
+        transaction.rescued = recovered.rescued;
+        transaction.warnings = recovered.warnings;
         match swept {
-            Ok(rescued) => transaction.rescued = rescued,
+            Ok(rescued) => transaction.rescued.extend(rescued),
             Err(error) => transaction.warnings.push(error),
         }
         drop(lock);
@@ -156,6 +161,7 @@ impl<F: Fs> Store<F> {
             tree,
             _lock: lock,
             known: Known::new(),
+            unfinished: BTreeSet::new(),
             removals: Vec::new(),
             referenced: None,
             open: true,
@@ -266,6 +272,19 @@ impl<F: Fs> Transaction<'_, F> {
         self.meta.from
     }
 
+    /// Whether it can still be written to and committed. It is over once it was committed, and after a failed commit that says so
+    /// ([`Transaction::commit`]).
+    pub fn is_open(&self) -> bool {
+        self.open
+    }
+
+    pub(crate) fn check_open(&self) -> Result<()> {
+        if self.open {
+            return Ok(());
+        }
+        Err(Error::Usage { path: self.stage(), what: "this transaction is over: begin a new one".into() })
+    }
+
     /// Writes a whole file of the stage, and the directories above it. A file that is there is replaced.
     ///
     /// # Errors
@@ -276,7 +295,9 @@ impl<F: Fs> Transaction<'_, F> {
         file.finish()
     }
 
-    /// Creates a file of the stage to write to, and the directories above it. Call [`StagedFile::finish`] when it is complete.
+    /// Creates a file of the stage to write to, and the directories above it. Call [`StagedFile::finish`] when it is complete: while
+    /// the stage has a file that was not finished, committing is refused ([`Problem::Unfinished`](crate::Problem::Unfinished)).
+    /// Writing it anew, or removing it, mends that.
     ///
     /// # Errors
     /// As [`Transaction::write`].
@@ -284,12 +305,14 @@ impl<F: Fs> Transaction<'_, F> {
         let (tree, path) = self.make_room(path.as_ref())?;
         let file = tree.parent(&path).and_then(|dir| tree.fs.create_file(&dir, path.name(), 0o666));
         let stream = Stream { fs: tree.fs.clone(), file: file.map_err(tree.io("create", &path))? };
+        self.unfinished.insert(path.clone());
         Ok(StagedFile {
             stream,
             path,
             at: tree.at().to_path_buf(),
             hasher: blake3::Hasher::new(),
             known: &mut self.known,
+            unfinished: &mut self.unfinished,
         })
     }
 
@@ -323,6 +346,7 @@ impl<F: Fs> Transaction<'_, F> {
         let path = confined(path.as_ref())?;
         self.stage_tree()?.remove(&path)?;
         self.known.retain(|known, _| *known != path && !known.is_below(&path));
+        self.unfinished.retain(|unfinished| *unfinished != path && !unfinished.is_below(&path));
         self.removals.push(path);
         Ok(())
     }
@@ -354,6 +378,7 @@ impl<F: Fs> Transaction<'_, F> {
 
     /// First committer wins: the generation that it began on has to be the current one still.
     pub(crate) fn check_base(&self) -> Result<Option<Head>> {
+        self.check_open()?;
         let head = self.store.head()?;
         let current = head.as_ref().map_or(0, |head| head.info.generation);
         if current != self.meta.base && !left_out(Mutant::BaseCheck) {
@@ -381,11 +406,14 @@ impl<F: Fs> Transaction<'_, F> {
         path.ancestors().try_for_each(|dir| make_stage_dir(&tree, &dir))?;
         if self.known.remove(&path).is_some() || tree.stat(&path)?.is_some() {
             tree.remove(&path)?;
+            self.unfinished.retain(|unfinished| *unfinished != path && !unfinished.is_below(&path));
         }
         Ok((tree, path))
     }
 
+    /// The stage, while the transaction is open: afterwards the directory that was its own belongs to what comes after.
     pub(crate) fn stage_tree(&self) -> Result<Tree<F>> {
+        self.check_open()?;
         let stage = part(STAGE);
         match self.tree.find_below(&stage)? {
             Some(tree) => Ok(tree),
@@ -412,11 +440,13 @@ impl<F: Fs> Transaction<'_, F> {
         self.store.remove_transaction(self.id)
     }
 
-    /// Leaves the transaction open when this process ends, as one begun detached; for a stage that is to be looked at.
+    /// Leaves the transaction open when this process ends, as one begun detached; for a stage that is to be looked at. Whoever
+    /// takes it up does not know which of its files were not finished.
     ///
     /// # Errors
-    /// The state directory cannot be written.
+    /// The state directory cannot be written; [`Error::Usage`] when the transaction is over.
     pub fn keep(mut self) -> Result<PathBuf> {
+        self.check_open()?;
         if let Some(referenced) = self.referenced.take() {
             // Without this process nobody knows what was to be taken from the current generation.
             let paths = referenced.entries.iter().map(|entry| Ok(entry.path.clone()));
@@ -448,13 +478,15 @@ impl<F: Fs> Drop for Transaction<'_, F> {
 }
 
 /// A file of a stage that is being written. The bytes go to the stage as they come; wrap it in a
-/// [`BufWriter`](std::io::BufWriter) for many small writes.
+/// [`BufWriter`](std::io::BufWriter) for many small writes, and finish what [`into_inner`](std::io::BufWriter::into_inner) returns.
+#[must_use = "a staged file that is not finished is not published"]
 pub struct StagedFile<'t, F: Fs = LinuxFs> {
     stream: Stream<F>,
     path: RelPath,
     at: PathBuf,
     hasher: blake3::Hasher,
     known: &'t mut Known,
+    unfinished: &'t mut BTreeSet<RelPath>,
 }
 
 impl<F: Fs> StagedFile<'_, F> {
@@ -466,6 +498,7 @@ impl<F: Fs> StagedFile<'_, F> {
         let stat = self.stream.fs.stat_file(&self.stream.file);
         let stat = stat.map_err(Error::io("read the attributes of", self.path.under(&self.at)))?;
         let object = Object::new(Kind::File, &stat, Digest(self.hasher.finalize().into()));
+        self.unfinished.remove(&self.path);
         self.known.insert(self.path, object);
         Ok(())
     }

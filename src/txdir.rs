@@ -96,7 +96,14 @@ impl<F: Fs> Store<F> {
         let id = TransactionId(self.fs.unique().map_err(Error::io("draw a number for", self.state.at()))?);
         let path = path(id);
         make_dir(&self.state, &path)?;
-        let tree = self.state.below(&path)?;
+        self.fill_transaction(id, meta).inspect_err(|_| {
+            // Best effort: what is left without its `meta` is dead.
+            let _ = self.remove_transaction(id);
+        })
+    }
+
+    fn fill_transaction(&self, id: TransactionId, meta: &Meta) -> Result<(TransactionId, Tree<F>, Lock<F>)> {
+        let tree = self.state.below(&path(id))?;
         let lock = lock::acquire(&tree, &part(LOCK), GLANCE)?;
         let stage = part(STAGE);
         let made = tree.fs.make_dir(tree.root(), stage.as_bytes(), 0o777);

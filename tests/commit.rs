@@ -50,7 +50,7 @@ fn the_first_commit_makes_the_output() {
 fn a_commit_is_over_with_its_journal_in_place_and_is_settled_by_what_comes_after_it() {
     type Settler = fn(&Store, &Path);
     let settlers: [(&str, Settler); 4] = [
-        ("sweep", |store, _| assert!(store.sweep().unwrap().is_empty())),
+        ("sweep", |store, _| assert!(store.sweep().unwrap().rescued.is_empty())),
         ("begin", |store, _| drop(store.begin(BeginOptions::default()).unwrap())),
         ("recover", |store, _| assert!(store.recover().unwrap().is_nothing(), "nobody has to be told")),
         ("open", |_, out| drop(Store::open(out).unwrap())),
@@ -269,7 +269,7 @@ fn of_many_staged_files_those_are_kept_that_hold_what_was_displaced() {
         let ro = transaction.stage().join("3/5");
         fs::set_permissions(ro, fs::Permissions::from_mode(0o555)).unwrap();
         let committed = transaction.commit(&CommitOptions::default()).unwrap();
-        assert!(store.sweep().unwrap().is_empty());
+        assert!(store.sweep().unwrap().rescued.is_empty());
         committed.generation
     };
     let left = |generation: u64| {

@@ -248,7 +248,10 @@ pub(super) fn report(context: &Context, store: &Store, committed: &Committed, pr
 /// Frees the space that the commit left, now that everybody knows of it.
 fn sweep(ui: &Ui, store: &Store) {
     match store.sweep() {
-        Ok(rescued) => report_rescued(ui, store, &rescued),
+        Ok(swept) => {
+            report_rescued(ui, store, &swept.rescued);
+            swept.warnings.iter().for_each(|warning| ui.warn(warning));
+        }
         Err(error) => {
             ui.warn(format_args!("what the commit left could not be removed, the next one tries again: {error}"))
         }

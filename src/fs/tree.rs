@@ -6,10 +6,9 @@
 //!
 //! A crash inside [`Tree::remove_below`] leaves a smaller tree; whoever removes it next finishes.
 
-use std::cell::RefCell;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Fs, Kind, Stat, found, is_not_directory};
 use crate::error::{Error, Result};
@@ -26,12 +25,12 @@ pub(crate) struct Tree<F: Fs> {
     root: Arc<F::Dir>,
     at: PathBuf,
     /// The directory used last: operations come sorted, so most name their neighbour's.
-    last: RefCell<Option<(RelPath, Arc<F::Dir>)>>,
+    last: Mutex<Option<(RelPath, Arc<F::Dir>)>>,
 }
 
 impl<F: Fs> Clone for Tree<F> {
     fn clone(&self) -> Self {
-        Self { fs: self.fs.clone(), root: self.root.clone(), at: self.at.clone(), last: RefCell::default() }
+        Self { fs: self.fs.clone(), root: self.root.clone(), at: self.at.clone(), last: Mutex::default() }
     }
 }
 
@@ -78,7 +77,7 @@ impl Met for Named {
 
 impl<F: Fs> Tree<F> {
     pub(crate) fn new(fs: &F, root: F::Dir, at: impl Into<PathBuf>) -> Self {
-        Self { fs: fs.clone(), root: Arc::new(root), at: at.into(), last: RefCell::default() }
+        Self { fs: fs.clone(), root: Arc::new(root), at: at.into(), last: Mutex::default() }
     }
 
     /// Opens a directory of the user's.
@@ -142,24 +141,28 @@ impl<F: Fs> Tree<F> {
         if path.is_empty() {
             return Some(self.root.clone());
         }
-        let last = self.last.borrow();
+        let last = self.used_last();
         last.as_ref().filter(|(last, _)| last.as_bytes() == path).map(|(_, dir)| dir.clone())
+    }
+
+    fn used_last(&self) -> MutexGuard<'_, Option<(RelPath, Arc<F::Dir>)>> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn open_anew(&self, path: RelPath) -> io::Result<Arc<F::Dir>> {
         let dir = Arc::new(self.fs.open_dir(&self.root, &path)?);
-        *self.last.borrow_mut() = Some((path, dir.clone()));
+        *self.used_last() = Some((path, dir.clone()));
         Ok(dir)
     }
 
     /// Forgets the directory used last, after it may have changed places.
     pub(crate) fn forget(&self) {
-        *self.last.borrow_mut() = None;
+        *self.used_last() = None;
     }
 
     /// Forgets the directory used last if it is the one at `path`, or below: another one made there is not the one that is open.
     pub(crate) fn forget_at(&self, path: &RelPath) {
-        self.last.borrow_mut().take_if(|(last, _)| last == path || last.is_below(path));
+        self.used_last().take_if(|(last, _)| last == path || last.is_below(path));
     }
 
     /// Opens the file at `path` for reading, and says what was opened.
@@ -292,7 +295,7 @@ impl<F: Fs> Tree<F> {
         // The directory used last is of one thread alone.
         let (fs, root, at) = (&self.fs, &self.root, &self.at);
         let remove = |files: &[Named]| {
-            let tree = Self { fs: fs.clone(), root: root.clone(), at: at.clone(), last: RefCell::default() };
+            let tree = Self { fs: fs.clone(), root: root.clone(), at: at.clone(), last: Mutex::default() };
             files.iter().try_for_each(|file| tree.remove_entry(&file.path, Kind::File))
         };
         // By directories: two threads in one would wait for each other.

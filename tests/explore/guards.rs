@@ -129,7 +129,7 @@ fn what_is_not_ours_is_rescued() -> Checked {
     // Somebody who still had the replaced file open wrote to it.
     fs.overwrite(format!("{STATE}/previous/2/stage/a"), b"precious");
     publish(&fs, &[("a", FILES[0]), ("b", FILES[1])])?;
-    let rescued = open(&fs)?.sweep().map_err(|error| failed("sweeping", &error))?;
+    let rescued = open(&fs)?.sweep().map_err(|error| failed("sweeping", &error))?.rescued;
     let kept = rescued.iter().any(|path| fs.entry(path).is_some_and(|entry| entry.content() == b"precious"));
     ensure(kept, rescued)
 }
@@ -172,7 +172,7 @@ fn the_proof_of_what_was_displaced_outlives_it() -> Checked {
         fs.record_crash_points();
         store.begin(BeginOptions::default()).map(drop).map_err(|error| failed("begin", &error))?;
         for state in fs.crash_points().iter().flat_map(|point| point.states(64)) {
-            let rescued = open(&state)?.sweep().map_err(|error| failed("sweeping", &error))?;
+            let rescued = open(&state)?.sweep().map_err(|error| failed("sweeping", &error))?.rescued;
             ensure(rescued.is_empty(), (rescued, state.describe()))?;
         }
     }

@@ -92,7 +92,7 @@ impl Oracle {
         if !again.is_nothing() || fs.hash() != before {
             return Err(Violation::new("recovery is a fixed point", format!("the second one did: {again:?}")));
         }
-        let rescued = store.sweep().map_err(|error| failed("sweeping", &error))?;
+        let rescued = store.sweep().map_err(|error| failed("sweeping", &error))?.rescued;
         if !rescued.is_empty() {
             return Err(Violation::new("nothing of txfs' own is rescued", format!("{rescued:?}")));
         }
@@ -129,7 +129,7 @@ impl Oracle {
         if !self.adopted && !world::is_published(&tree, &next, self.foreign) {
             return Err(Violation::new("the next commit works", format!("it published:\n{}", shown(&tree))));
         }
-        let rescued = store.sweep().map_err(|error| failed("sweeping", &error))?;
+        let rescued = store.sweep().map_err(|error| failed("sweeping", &error))?.rescued;
         if !rescued.is_empty() {
             return Err(Violation::new("nothing of txfs' own is rescued", format!("{rescued:?}")));
         }

@@ -1,0 +1,250 @@
+//! What a caller of the library can do wrong, or meet, and what txfs says then.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use common::faulty::{Call, Faulty};
+use common::tree::snapshot;
+use common::{Scratch, bytes, fast_scratch, lenient, publish, read, state_of};
+use nix::errno::Errno;
+use txfs::{BeginOptions, CommitOptions, Error, ErrorKind, From, OpenOptions, Problem, Store, Transaction};
+
+fn scratch() -> (Scratch, PathBuf) {
+    let dir = fast_scratch();
+    let out = dir.path().join("dist");
+    (dir, out)
+}
+
+type Alter = fn(&mut Transaction<'_>, &Path) -> txfs::Result<()>;
+
+/// Every way to change a transaction.
+const CHANGES: [(&str, Alter); 6] = [
+    ("write", |transaction, _| transaction.write("page.html", "third")),
+    ("create", |transaction, _| transaction.create("page.html").map(drop)),
+    ("symlink", |transaction, _| transaction.symlink("page.html", "elsewhere")),
+    ("make_dir", |transaction, _| transaction.make_dir("dir")),
+    ("remove", |transaction, _| transaction.remove("page.html")),
+    ("copy_from", |transaction, other| transaction.copy_from(other)),
+];
+
+#[test]
+fn a_transaction_that_is_over_cannot_change_what_its_commit_displaced() {
+    let (dir, out) = scratch();
+    let other = dir.path().join("other");
+    fs::create_dir(&other).unwrap();
+    fs::write(other.join("page.html"), "other").unwrap();
+    let store = Store::open(&out).unwrap();
+    publish(&store, &[("page.html", "first")]).unwrap();
+    let mut transaction = store.begin(BeginOptions::default()).unwrap();
+    transaction.write("page.html", "second").unwrap();
+    assert!(transaction.is_open());
+    transaction.commit(&CommitOptions::default()).unwrap();
+    assert!(!transaction.is_open());
+    let before = snapshot(store.state());
+    for (name, change) in CHANGES {
+        let error = change(&mut transaction, &other).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Usage, "{name}: {error}");
+    }
+    let refused = [
+        transaction.copy_differing_from(&other).unwrap_err(),
+        transaction.plan(&lenient()).unwrap_err(),
+        transaction.commit(&lenient()).unwrap_err(),
+        transaction.keep().unwrap_err(),
+    ];
+    for error in refused {
+        assert!(error.to_string().ends_with("this transaction is over: begin a new one"), "{error}");
+    }
+    assert_eq!(snapshot(store.state()), before);
+    assert!(store.sweep().unwrap().rescued.is_empty());
+    assert_eq!(read(&out, "page.html"), "second");
+}
+
+#[test]
+fn a_file_that_was_not_finished_is_not_published() {
+    type Mend = fn(&mut Transaction<'_>) -> txfs::Result<()>;
+    let mends: [(&str, Mend); 3] = [
+        ("write", |transaction| transaction.write("dir/page.html", "whole")),
+        ("finish", |transaction| {
+            let mut file = transaction.create("dir/page.html")?;
+            file.write_all(b"whole").unwrap();
+            file.finish()
+        }),
+        ("remove", |transaction| transaction.remove("dir")),
+    ];
+    for (name, mend) in mends {
+        let (_dir, out) = scratch();
+        let store = Store::open(&out).unwrap();
+        let mut transaction = store.begin(BeginOptions::default()).unwrap();
+        transaction.write("index.html", "whole").unwrap();
+        let mut file = transaction.create("dir/page.html").unwrap();
+        file.write_all(b"ha").unwrap();
+        drop(file);
+        let plan = transaction.plan(&CommitOptions::default()).unwrap();
+        assert!(matches!(&plan.problems[..], [Problem::Unfinished(paths)] if paths.total == 1), "{:?}", plan.problems);
+        let error = transaction.commit(&CommitOptions::default()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Refused);
+        assert!(error.to_string().ends_with("files of the stage were not finished: dir/page.html"), "{error}");
+        mend(&mut transaction).unwrap();
+        transaction.commit(&CommitOptions::default()).unwrap();
+        let published = fs::read(out.join("dir/page.html")).ok();
+        assert_eq!(published, (name != "remove").then(|| b"whole".to_vec()), "{name}");
+    }
+}
+
+#[test]
+fn sweeping_says_whether_it_was_done() {
+    let (_dir, out) = scratch();
+    let store = Store::open(&out).unwrap();
+    publish(&store, &[("a", "one")]).unwrap();
+    let lock = fs::File::open(store.state().join("lock")).unwrap();
+    let held = nix::fcntl::Flock::lock(lock, nix::fcntl::FlockArg::LockExclusive).unwrap();
+    assert!(!store.sweep().unwrap().done);
+    assert!(store.state().join("journal").exists());
+    drop(held);
+    assert!(store.sweep().unwrap().done);
+    assert!(!store.state().join("journal").exists());
+}
+
+#[test]
+fn what_recovery_rescued_when_a_transaction_begins_is_told_with_its_commit() {
+    let (_dir, out) = scratch();
+    let store = Store::open(&out).unwrap();
+    let mut transaction = store.begin(BeginOptions::default()).unwrap();
+    transaction.write("a", "one").unwrap();
+    let id = transaction.id().to_string();
+    transaction.commit(&CommitOptions::default()).unwrap();
+    // As a crash can leave it; and something lies where settling puts what the commit displaced.
+    fs::rename(store.state().join("previous/1"), store.state().join("tx").join(id)).unwrap();
+    fs::create_dir(store.state().join("previous/1")).unwrap();
+    fs::write(store.state().join("previous/1/note"), "not txfs'").unwrap();
+
+    let store = Store::make(&OpenOptions::default(), &out).unwrap();
+    let mut transaction = store.begin(BeginOptions::default()).unwrap();
+    transaction.write("a", "two").unwrap();
+    let rescued = transaction.commit(&CommitOptions::default()).unwrap().rescued;
+    assert_eq!(rescued.len(), 1, "{rescued:?}");
+    assert_eq!(read(&rescued[0], "note"), "not txfs'");
+}
+
+#[test]
+fn a_store_is_shared_by_threads_and_a_transaction_moves_between_them() {
+    fn can_be_sent<T: Send>(value: T) -> T {
+        value
+    }
+    let (_dir, out) = scratch();
+    let store = Store::open(&out).unwrap();
+    let mut transaction = can_be_sent(store.begin(BeginOptions::default()).unwrap());
+    let options = can_be_sent(CommitOptions::default().check("a file", |stage| match stage.join("a").exists() {
+        true => Ok(()),
+        false => Err("is missing".into()),
+    }));
+    std::thread::scope(|scope| {
+        let committing = scope.spawn(move || {
+            transaction.write("a", "one").unwrap();
+            transaction.commit(&options).unwrap().generation
+        });
+        let looking = scope.spawn(|| store.head().unwrap().map_or(0, |head| head.info.generation));
+        assert!(looking.join().unwrap() <= 1);
+        assert_eq!(committing.join().unwrap(), 1);
+    });
+    assert_eq!(read(&out, "a"), "one");
+}
+
+#[test]
+fn the_state_of_an_output_is_no_content_of_another() {
+    let (dir, out) = scratch();
+    let project = dir.path().join("project");
+    let inner = project.join("site");
+    fs::create_dir(&project).unwrap();
+    publish(&Store::open(&inner).unwrap(), &[("index.html", "inner")]).unwrap();
+    // By that name alone it may be anybody's.
+    fs::create_dir(project.join(".notes.txfs")).unwrap();
+    fs::write(project.join(".notes.txfs/note"), "mine").unwrap();
+
+    let store = Store::open(&out).unwrap();
+    let mut transaction = store.begin(BeginOptions::default()).unwrap();
+    transaction.copy_from(&project).unwrap();
+    assert!(!transaction.stage().join(".site.txfs").exists());
+    transaction.commit(&CommitOptions::default()).unwrap();
+    assert_eq!((read(&out, "site/index.html"), read(&out, ".notes.txfs/note")), ("inner".into(), "mine".into()));
+
+    let mut transaction = store.begin(BeginOptions::default()).unwrap();
+    transaction.write("deep/.site.txfs/store", "taken along by a tool").unwrap();
+    let error = transaction.commit(&CommitOptions::default()).unwrap_err();
+    let Error::Refused { problems, .. } = &error else { panic!("{error}") };
+    assert!(matches!(&problems[..], [Problem::ReservedName(_), ..]), "{error}");
+    assert!(error.to_string().contains("deep/.site.txfs"), "{error}");
+}
+
+#[test]
+fn an_output_cannot_be_inside_the_state_of_another() {
+    let (_dir, out) = scratch();
+    let store = Store::open(&out).unwrap();
+    publish(&store, &[("a", "one")]).unwrap();
+    let transaction = store.begin(BeginOptions::default().detached(true)).unwrap();
+    let stage = transaction.stage();
+    let before = snapshot(store.state());
+    for inside in [store.state().to_path_buf(), store.state().join("previous"), stage.clone(), stage.join("new")] {
+        let error = Store::open(&inside).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Usage, "{error}");
+        assert!(error.to_string().ends_with("where txfs keeps the state of another output"), "{error}");
+    }
+    assert_eq!(snapshot(store.state()), before);
+}
+
+#[test]
+fn an_output_whose_name_leaves_no_room_for_its_state_beside_it_has_it_inside() {
+    let (dir, _) = scratch();
+    let out = dir.path().join(bytes(&[b'x'; 250]));
+    let error = Store::open(&out).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Usage, "{error}");
+    assert!(error.to_string().contains("its name is too long"), "{error}");
+    fs::create_dir(&out).unwrap();
+    let store = Store::open(&out).unwrap();
+    publish(&store, &[("a", "one")]).unwrap();
+    assert_eq!((read(&out, "a"), store.state()), ("one".into(), &*out.join(".txfs")));
+}
+
+#[test]
+fn a_transaction_that_cannot_begin_leaves_nothing() {
+    for call in [b"lock", b"meta"] {
+        let (_dir, out) = scratch();
+        publish(&Store::open(&out).unwrap(), &[("a", "one")]).unwrap();
+        let full = Faulty::new(move |asked| {
+            matches!(asked, Call::CreateFile { name } if name == call).then_some(Errno::ENOSPC)
+        });
+        let store = Store::open_with(&OpenOptions::with(full), &out).unwrap();
+        let error = store.begin(BeginOptions::default().from(From::Empty)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Failed, "{error}");
+        assert_eq!(fs::read_dir(state_of(&out).join("tx")).unwrap().count(), 0, "{error}");
+        assert!(Store::open(&out).unwrap().recover().unwrap().is_nothing());
+    }
+}
+
+#[test]
+fn a_store_at_rest_that_is_damaged_is_not_opened() {
+    type Damage = fn(&Path);
+    let damages: [(&str, Damage); 4] = [
+        ("HEAD garbled", |state| fs::write(state.join("HEAD"), "garbage").unwrap()),
+        ("HEAD gone", |state| fs::remove_file(state.join("HEAD")).unwrap()),
+        ("manifest gone", |state| fs::remove_file(state.join("manifests/1")).unwrap()),
+        ("manifest cut", |state| fs::write(state.join("manifests/1"), "").unwrap()),
+    ];
+    for (name, damage) in damages {
+        let (_dir, out) = scratch();
+        let store = Store::open(&out).unwrap();
+        publish(&store, &[("a", "one")]).unwrap();
+        assert!(store.sweep().unwrap().done);
+        damage(store.state());
+        for recovered in [store.recover(), store.recover_undoing(), store.recover_skipping_unknown()] {
+            assert_eq!(recovered.unwrap_err().kind(), ErrorKind::Corrupt, "{name}");
+        }
+        assert_eq!(Store::open(&out).unwrap_err().kind(), ErrorKind::Corrupt, "{name}");
+        assert_eq!(read(&out, "a"), "one");
+    }
+}
