@@ -200,10 +200,6 @@ impl<F: Fs> Transaction<'_, F> {
         let scratch = own.then_some(Scratch { tree: &self.tree, path: &copy });
         let (mut staged, drifted) =
             Audit::beside(audit, || stage::scan(&stage, &self.known, &published.inventory, scratch))?;
-        if let Some(error) = staged.early_sync.take() {
-            let source = stage.io("make durable", &RelPath::root())(error);
-            return Err(Error::StageLost { source: Box::new(source) });
-        }
         staged.note_unfinished(&self.unfinished);
         if let Some(referenced) = &self.referenced {
             let totals = published.inventory.totals();

@@ -196,7 +196,9 @@ impl<'scope, F: Fs + 'scope> Pool<'scope, '_, F> {
         // The caller's own thread works too, once it has found everything.
         if self.workers.len() + 1 < self.threads {
             let (tree, waiting, changed) = (self.tree.clone(), self.waiting.clone(), self.changed.clone());
-            self.workers.push(self.scope.spawn(move || work(&tree, &waiting, &changed)));
+            let work = move || work(&tree, &waiting, &changed);
+            // Where the system has no more threads to give, those that there are do the work.
+            self.workers.extend(std::thread::Builder::new().spawn_scoped(self.scope, work));
         }
     }
 

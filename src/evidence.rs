@@ -4,13 +4,14 @@
 //! |---|---|
 //! | an operation that was begun, by the identity of what it moved | was passed: none is begun before |
 //! | all that the journal names, on the medium, to the byte | may as well have been passed |
+//! | the same, and more beside it, or a file that was written to later | the same: that is somebody else's doing |
 //! | anything missing or other | was not passed, and nobody was told of a commit |
 //!
 //! Invariants (journal-spec.md, "Evidence"):
 //! 1. What is read is what the medium has. A process that was killed may have been told of an error of the barrier, after which
 //!    memory holds what the medium does not, and no later barrier says so (A5).
 //! 2. Everything that the journal names is held against its identity, its mode and its digest, and a directory that moves as one
-//!    against the manifest: no entry is missing, none too many.
+//!    against the manifest: no entry is missing that was staged, and those too many are not published.
 //! 3. What cannot be read says nothing: it is an error, never a reason to discard a commit.
 //!
 //! Nothing is changed here but what memory holds, so that a crash inside changes nothing.
@@ -19,39 +20,52 @@ use crate::apply::{Applier, State};
 use crate::digest;
 use crate::error::{Error, Result};
 use crate::fs::tree::{Tree, Walked};
-use crate::fs::{Fs, Kind, Stat};
+use crate::fs::{Fs, Kind, Stat, Timestamp};
 use crate::journal::reader::Journal;
 use crate::journal::record::{Begin, Operation};
 use crate::layout::{name, state_path};
-use crate::manifest::Object;
 use crate::manifest::inventory::{Cursor, Inventory};
+use crate::manifest::{Entry, Object};
 use crate::mutant::{Mutant, left_out};
 use crate::path::RelPath;
 use crate::settle;
 use crate::store::Store;
 use crate::txdir::{REMOVED, STAGE, part};
 
-/// Whether the commit was made: barrier 1 was passed, or it makes no difference.
+/// What becomes of a journal that has not got its name.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// The commit was made: barrier 1 was passed, or it makes no difference.
+    Committed {
+        /// What lies in staged directories that move, and is not to be published: paths in the stage, none below another.
+        strangers: Vec<RelPath>,
+    },
+    /// Barrier 1 was not passed, and nobody was told of a commit.
+    Abandoned,
+}
+
+/// Weighs the evidence.
 ///
 /// # Errors
 /// Something cannot be read that would tell.
-pub(crate) fn is_committed<F: Fs>(store: &Store<F>, journal: &Journal, applier: &Applier<'_, F>) -> Result<bool> {
+pub(crate) fn weigh<F: Fs>(store: &Store<F>, journal: &Journal, applier: &Applier<'_, F>) -> Result<Verdict> {
+    let committed = || Ok(Verdict::Committed { strangers: Vec::new() });
     if !left_out(Mutant::BegunTells) && has_begun(store, journal, applier)? {
-        return Ok(true);
+        return committed();
     }
     // What is still to be written is written; where it failed before, reading tells.
     if !left_out(Mutant::BarrierBeforeReading) {
         store.sync_all()?;
     }
     if left_out(Mutant::ContentTells) {
-        return Ok(true);
+        return committed();
     }
     if !is_journal_on_medium(store, journal)? {
-        return Ok(false);
+        return Ok(Verdict::Abandoned);
     }
     match inventory(store, &journal.begin) {
-        Err(Error::Corrupt { .. }) => Ok(false),
-        inventory => is_staged(store, journal, &inventory?),
+        Err(Error::Corrupt { .. }) => Ok(Verdict::Abandoned),
+        inventory => weigh_stage(store, journal, &inventory?),
     }
 }
 
@@ -125,59 +139,109 @@ fn inventory<F: Fs>(store: &Store<F>, begin: &Begin) -> Result<Inventory<F>> {
     Ok(inventory)
 }
 
-fn is_staged<F: Fs>(store: &Store<F>, journal: &Journal, inventory: &Inventory<F>) -> Result<bool> {
-    let Some(transaction) = settle::find_transaction(store, journal)? else { return Ok(false) };
+fn weigh_stage<F: Fs>(store: &Store<F>, journal: &Journal, inventory: &Inventory<F>) -> Result<Verdict> {
+    let Some(transaction) = settle::find_transaction(store, journal)? else { return Ok(Verdict::Abandoned) };
     // What is taken out of the output needs a place to go.
     if !transaction.stat(&part(REMOVED))?.is_some_and(|stat| stat.is_dir()) {
-        return Ok(false);
+        return Ok(Verdict::Abandoned);
     }
-    let stage = transaction.find_below(&part(STAGE))?;
+    let Some(stage) = transaction.find_below(&part(STAGE))? else {
+        let moves = |operation| matches!(operation, &Operation::Add { .. } | &Operation::Replace { .. });
+        let needed = journal.operations.iter().any(moves);
+        return Ok(if needed { Verdict::Abandoned } else { Verdict::Committed { strangers: Vec::new() } });
+    };
+    let (base, ready) = (store.base_inventory(&journal.begin)?, journal.begin.head.info.committed);
+    let mut moves = Moves { stage, inventory, base, ready, strangers: Vec::new() };
     for operation in &journal.operations {
         let (Operation::Add { path, new } | Operation::Replace { path, new, .. }) = operation else { continue };
-        let Some(stage) = &stage else { return Ok(false) };
-        if !is_whole(stage, path, new, inventory)? {
-            return Ok(false);
+        if !moves.is_whole(path, new)? {
+            return Ok(Verdict::Abandoned);
         }
     }
-    Ok(true)
+    Ok(Verdict::Committed { strangers: moves.strangers })
 }
 
-/// Whether what an operation moves is in the stage, with everything that moves along.
-fn is_whole<F: Fs>(stage: &Tree<F>, path: &RelPath, new: &Object, inventory: &Inventory<F>) -> Result<bool> {
-    let Some(mut stat) = stage.stat(path)? else { return Ok(false) };
-    if stat.mode == new.mode | 0o700 && new.kind == Kind::Directory {
-        // It is opened for its owner before it moves, and closed by an operation of its own.
-        stat.mode = new.mode;
-    }
-    if !is_entry(stage, path, new, &stat)? {
-        return Ok(false);
-    }
-    if new.kind != Kind::Directory {
-        return Ok(true);
-    }
-    let mut expected =
-        Cursor::new(inventory.range(path).filter(|entry| entry.as_ref().map_or(true, |e| e.path != *path)));
-    let mut next = || match expected.next() {
-        Err(Error::Corrupt { .. }) => Ok(Err(())),
-        next => next.map(Ok),
-    };
-    let mut whole = true;
-    stage.walk(
-        path,
-        |_| true,
-        |Walked { path, stat }| {
-            whole = whole
-                && match next()? {
-                    Ok(Some(entry)) => entry.path == path && is_entry(stage, &path, &entry.object, &stat)?,
-                    Ok(None) | Err(()) => false,
-                };
-            Ok(())
-        },
-    )?;
-    Ok(whole && next()? == Ok(None))
+/// What the operations move, as the medium has it.
+struct Moves<'a, F: Fs> {
+    stage: Tree<F>,
+    /// The manifest of the commit, and the one before it.
+    inventory: &'a Inventory<F>,
+    base: Inventory<F>,
+    /// When the commit was made ready: its stage had been scanned.
+    ready: Timestamp,
+    strangers: Vec<RelPath>,
 }
 
-fn is_entry<F: Fs>(stage: &Tree<F>, path: &RelPath, object: &Object, stat: &Stat) -> Result<bool> {
-    let same = object.is(stat) && stat.mode == object.mode;
-    Ok(same && (object.kind == Kind::Directory || digest::is_on_medium(stage, path, object)?))
+impl<F: Fs> Moves<'_, F> {
+    /// Whether what an operation moves is in the stage, with everything that moves along. What lies there besides is noted.
+    fn is_whole(&mut self, path: &RelPath, new: &Object) -> Result<bool> {
+        let Some(mut stat) = self.stage.stat(path)? else { return Ok(false) };
+        if stat.mode == new.mode | 0o700 && new.kind == Kind::Directory {
+            // It is opened for its owner before it moves, and closed by an operation of its own.
+            stat.mode = new.mode;
+        }
+        if !self.is_entry(path, new, &stat)? {
+            return Ok(false);
+        }
+        if new.kind != Kind::Directory {
+            return Ok(true);
+        }
+        let mut found = Vec::new();
+        self.stage.walk(
+            path,
+            |_| true,
+            |entry| {
+                found.push(entry);
+                Ok(())
+            },
+        )?;
+        match self.compare(path, found) {
+            Err(Error::Corrupt { .. }) => Ok(false),
+            same => same,
+        }
+    }
+
+    /// Holds what was found below a directory against the manifest.
+    fn compare(&mut self, dir: &RelPath, found: Vec<Walked>) -> Result<bool> {
+        let inventory = self.inventory;
+        let mut expected = Cursor::new(inventory.range(dir));
+        // The directory itself was looked at.
+        expected.find(dir)?;
+        for Walked { path, stat } in found {
+            while let Some(missing) = expected.next_before(&path)? {
+                if !self.is_not_of_the_stage(&missing)? {
+                    return Ok(false);
+                }
+            }
+            match expected.find(&path)? {
+                Some(entry) if self.is_entry(&path, &entry.object, &stat)? => {}
+                Some(_) => return Ok(false),
+                None if self.strangers.last().is_some_and(|above| path.is_below(above)) => {}
+                None => self.strangers.push(path),
+            }
+        }
+        while let Some(missing) = expected.next()? {
+            if !self.is_not_of_the_stage(&missing)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Whether an entry of the manifest was not staged: a change does not name what stays as it was, be it there or not.
+    fn is_not_of_the_stage(&self, entry: &Entry) -> Result<bool> {
+        Ok(self.base.get(&entry.path)? == Some(entry.object))
+    }
+
+    /// Whether this is the entry. A file that was written to after the commit was made ready was written by somebody else, and says
+    /// nothing of what was durable before. (Later than the scan saw it is not enough: a tool may have set its time back, and a
+    /// crash may have lost that.)
+    fn is_entry(&self, path: &RelPath, object: &Object, stat: &Stat) -> Result<bool> {
+        let is_file = object.kind == Kind::File && stat.kind == Some(Kind::File) && stat.ino == object.ino;
+        if is_file && stat.mtime > self.ready && object.mtime <= self.ready {
+            return Ok(true);
+        }
+        let same = object.is(stat) && stat.mode == object.mode;
+        Ok(same && (object.kind == Kind::Directory || digest::is_on_medium(&self.stage, path, object)?))
+    }
 }

@@ -48,7 +48,7 @@ pub(crate) fn try_acquire<F: Fs>(tree: &Tree<F>, path: &RelPath) -> Result<Optio
 
 /// Takes the lock at `path` if it is there and nobody holds it.
 pub(crate) fn attempt<F: Fs>(tree: &Tree<F>, path: &RelPath) -> Result<Attempt<F>> {
-    let file = tree.parent(path).and_then(|dir| found(tree.fs.open_write(&dir, path.name())));
+    let file = tree.parent(path).and_then(|dir| found(tree.fs.open_lock(&dir, path.name())));
     let Some(file) = file.map_err(tree.io("open the lock", path))? else { return Ok(Attempt::Missing) };
     if !tree.fs.try_lock(&file).map_err(tree.io("lock", path))? {
         return Ok(Attempt::Busy);

@@ -174,7 +174,8 @@ fn is_refusal(error: &io::Error) -> bool {
 /// The canonical path of an output, and whether it is there.
 fn resolve<F: Fs>(fs: &F, out: &Path) -> Result<(PathBuf, bool)> {
     const LINKS_MAX: usize = 40;
-    let mut out = out.to_path_buf();
+    // Without a slash at the end, which would lead through a link before it can be read.
+    let mut out: PathBuf = out.components().collect();
     for _ in 0..LINKS_MAX {
         match fs.resolve(&out) {
             Ok(path) => return Ok((path, true)),

@@ -92,10 +92,11 @@ impl<F: Fs> Audit<F> {
         Ok(Some(Self { inventory: store.inventory(head)?, tree }))
     }
 
-    /// Does `work` and looks meanwhile.
+    /// Does `work` and looks meanwhile. Where the system has no more threads to give nothing is looked at: the planner does.
     pub(crate) fn beside<T>(audit: Option<Self>, work: impl FnOnce() -> Result<T>) -> Result<(T, Option<Drifted>)> {
         std::thread::scope(|scope| {
-            let looking = audit.map(|audit| scope.spawn(move || audit.look()));
+            let look = |audit: Self| std::thread::Builder::new().spawn_scoped(scope, move || audit.look()).ok();
+            let looking = audit.and_then(look);
             let done = work();
             let drifted = looking.map(|looking| looking.join().expect("an audit does not panic"));
             Ok((done?, drifted.transpose()?))

@@ -34,7 +34,7 @@ use crate::apply::{Applier, State, modes_of};
 use crate::barrier;
 use crate::carry_out::{Attempt, Intents, Relation, relation};
 use crate::error::{Error, Paths, Result};
-use crate::evidence;
+use crate::evidence::{self, Verdict};
 use crate::frame::Damage;
 use crate::fs::{Fs, Kind};
 use crate::journal::reader::{self, Journal, Partial, Read};
@@ -445,13 +445,16 @@ impl<F: Fs> Store<F> {
 
     /// A journal that has not got its name: a commit, if barrier 1 was passed.
     fn weigh(&self, journal: &Journal, manner: Manner) -> Result<Recovered> {
-        let committed = match evidence::is_committed(self, journal, &self.applier(journal)?) {
-            // What cannot be read is given up only by who wants the generation before.
-            Err(_) if manner == Manner::Undo => false,
-            committed => committed?,
+        let verdict = match evidence::weigh(self, journal, &self.applier(journal)?) {
+            // Only who asks for the generation before may give up a commit that cannot be read.
+            Err(_) if manner == Manner::Undo => Verdict::Abandoned,
+            verdict => verdict?,
         };
-        if committed {
-            return self.roll_forward(journal, Relation::Base, manner);
+        if let Verdict::Committed { strangers } = verdict {
+            let rescued = settle::rescue_staged(self, &journal.begin, &strangers)?;
+            let mut recovered = self.roll_forward(journal, Relation::Base, manner)?;
+            recovered.rescued.splice(0..0, rescued);
+            return Ok(recovered);
         }
         // The medium does not have what memory may have: a stage that is not to be committed again.
         self.end_transaction(journal.begin.transaction)?;
@@ -550,13 +553,17 @@ impl<F: Fs> Store<F> {
     /// Discards every transaction that nobody needs any more.
     fn discard_dead(&self, _lock: &Lock<F>) -> Result<Vec<TransactionId>> {
         let mut discarded = Vec::new();
+        let mut failed = None;
         for id in self.transaction_ids()? {
             if let Life::Dead(_lock) = self.life(id)? {
-                self.remove_transaction(id)?;
-                discarded.push(id);
+                match self.remove_transaction(id) {
+                    Ok(()) => discarded.push(id),
+                    // One that cannot be removed does not keep the others from going.
+                    Err(error) => drop(failed.get_or_insert(error)),
+                }
             }
         }
-        Ok(discarded)
+        failed.map_or(Ok(discarded), Err)
     }
 }
 

@@ -106,15 +106,23 @@ pub(crate) fn settle_stale<F: Fs>(store: &Store<F>, journal: &Journal) -> Result
 
 /// Removes what nobody needs any more, and returns where foreign entries were moved to. Call with the store's lock held.
 pub(crate) fn sweep<F: Fs>(store: &Store<F>) -> Result<Vec<PathBuf>> {
-    store.state.remove(&state_path(name::TRASH))?;
     let current = store.head()?.map_or(0, |head| head.info.generation);
+    // What cannot be removed does not keep the rest from going.
+    let emptied = store.state.remove(&state_path(name::TRASH));
+    let pruned = prune_current(store, current);
+    let rescued = retain(store, current)?;
+    emptied.and(pruned).map(|()| rescued)
+}
+
+/// Of what the current generation displaced, the stage's copies of what was published already.
+fn prune_current<F: Fs>(store: &Store<F>, current: u64) -> Result<()> {
     if let Some(tree) = store.state.find_below(&previous_path(current))?
         && tree.stat(&part(txdir::META))?.is_some()
         && let Some(journal) = read_settled(store, current)?
     {
         prune(&tree, &journal.operations)?;
     }
-    retain(store, current)
+    Ok(())
 }
 
 /// The settled journal of a generation.
@@ -316,6 +324,23 @@ fn is_ours<F: Fs>(
         },
     )?;
     Ok(ours)
+}
+
+/// Moves entries of a stage aside that are not to be published with the directories that hold them.
+pub(crate) fn rescue_staged<F: Fs>(store: &Store<F>, begin: &Begin, strangers: &[RelPath]) -> Result<Vec<PathBuf>> {
+    if strangers.is_empty() {
+        return Ok(Vec::new());
+    }
+    let stage = txdir::path(begin.transaction).join(STAGE.as_bytes()).expect("the names of the layout are valid");
+    let generation = begin.head.info.generation.to_string();
+    let move_aside = |stranger: &RelPath| {
+        let from = RelPath::new([stage.as_bytes(), b"/", stranger.as_bytes()].concat());
+        rescue(store, &from.map_err(|error| Error::corrupt(store.state.at(), error))?, &generation)
+    };
+    let rescued = strangers.iter().map(move_aside).collect::<Result<_>>()?;
+    // Before a directory moves: a crash must not keep that and lose this.
+    store.sync_all()?;
+    Ok(rescued)
 }
 
 fn rescue<F: Fs>(store: &Store<F>, from: &RelPath, as_name: &str) -> Result<PathBuf> {

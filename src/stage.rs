@@ -5,7 +5,7 @@
 //!    another name of it.
 //! 2. Only the stage is read and changed; the output is not looked at here.
 //!
-//! A crash inside leaves the stage with fewer hard links; nothing else.
+//! A crash inside leaves the stage with fewer hard links, and perhaps a directory open to its owner; nothing else.
 
 use std::collections::{BTreeSet, HashMap};
 use std::io;
@@ -28,9 +28,6 @@ pub(crate) struct Staged {
     pub(crate) entries: Vec<Entry>,
     /// What cannot be published.
     pub(crate) problems: Vec<Problem>,
-    /// What the kernel said when a large stage began to be made durable while it was read; the barrier proper comes later, but
-    /// an error is told only once.
-    pub(crate) early_sync: Option<io::Error>,
 }
 
 /// From this many entries on that are to be published, the disk is put to work while the rest is still read. Not for fewer: what
@@ -48,6 +45,10 @@ pub(crate) struct Scratch<'a, F: Fs> {
 
 /// Lists and digests everything in `stage`. Without a scratch file the stage is only read: for a preview. What is `published`
 /// tells how much of it is new.
+///
+/// # Errors
+/// [`Error::StageLost`] when a large stage began to be made durable while it was read and that failed, whatever else did: the
+/// barrier proper comes later, but the kernel tells of an error only once (A5).
 pub(crate) fn scan<F: Fs>(
     stage: &Tree<F>,
     known: &Known,
@@ -55,9 +56,14 @@ pub(crate) fn scan<F: Fs>(
     scratch: Option<Scratch<'_, F>>,
 ) -> Result<Staged> {
     let may_sync = scratch.is_some() && stage.fs.parallelism() > 1;
+    let sync_failed = |source| {
+        let source = stage.io("make durable", &RelPath::root())(source);
+        Error::StageLost { source: Box::new(source) }
+    };
     std::thread::scope(|scope| {
         let (changed, much_changed) = Changed::new(EARLY_SYNC_FROM);
         let mut much_changed = may_sync.then_some(much_changed);
+        let mut early_sync = None;
         let mut scan = Scan {
             stage,
             known,
@@ -68,8 +74,7 @@ pub(crate) fn scan<F: Fs>(
             unsupported: Paths::default(),
             reserved: Paths::default(),
         };
-        let mut early_sync = None;
-        stage.walk_names(
+        let walked = stage.walk_names(
             &RelPath::root(),
             |_| true,
             |entry| {
@@ -79,15 +84,19 @@ pub(crate) fn scan<F: Fs>(
                 {
                     let stage = stage.clone();
                     let sync = move || much_changed.recv().map_or(Ok(()), |()| stage.fs.sync_fs(stage.root()));
-                    early_sync = Some(scope.spawn(sync));
+                    // Where the system has no more threads to give, the barrier does all of it.
+                    early_sync = std::thread::Builder::new().spawn_scoped(scope, sync).ok();
                 }
                 Ok(())
             },
-        )?;
-        let mut staged = scan.finish(scratch)?;
+        );
+        // The scan goes with this, and with it what the sync may still wait for.
+        let staged = walked.and_then(|()| scan.finish(scratch));
         let synced = early_sync.map(|sync| sync.join().expect("a system call does not panic"));
-        staged.early_sync = synced.and_then(Result::err);
-        Ok(staged)
+        match synced {
+            Some(Err(error)) => Err(sync_failed(error)),
+            _ => staged,
+        }
     })
 }
 
@@ -139,8 +148,10 @@ impl<'scope, F: Fs + 'scope> Scan<'_, 'scope, '_, F> {
         let Some(known) = self.known.get(path) else { return Ok(None) };
         let stat = self.stage.stat(path)?;
         // What nobody may read could not be read by recovery either.
+        // Where times have no fraction, what was written within the same second looks the same.
+        let is_fine = known.mtime.nanos != 0;
         let is_same = |stat: &Stat| {
-            known.is(stat) && stat.mode & 0o400 != 0 && (stat.nlink == 1 || left_out(Mutant::HardLinkCopy))
+            is_fine && known.is(stat) && stat.mode & 0o400 != 0 && (stat.nlink == 1 || left_out(Mutant::HardLinkCopy))
         };
         Ok(stat.filter(is_same).map(|stat| Object::new(Kind::File, &stat, known.digest)))
     }
@@ -217,13 +228,18 @@ fn separate<F: Fs>(stage: &Tree<F>, scratch: &Scratch<'_, F>, path: &RelPath, st
     let Scratch { tree, path: copy } = *scratch;
     tree.remove_entry(copy, Kind::File)?;
     copy_file(stage, path, stat, tree, copy)?;
-    stage.make_writable(&path.parent())?;
+    let dir = path.parent();
+    // The scan has noted it with its mode, which is the one to be published.
+    let closed = stage.stat(&dir)?.filter(|stat| stat.mode & 0o700 != 0o700);
+    stage.make_writable(&dir)?;
     let result = tree.parent(copy).and_then(|from| {
         let to = stage.parent(path)?;
         stage.fs.rename(&from, copy.name(), &to, path.name(), RenameMode::Replace)?;
         stage.fs.stat(&to, path.name())
     });
-    result.map_err(stage.io("replace the hard link", path))
+    let closing = closed.map_or(Ok(()), |stat| stage.set_dir_mode(&dir, stat.mode));
+    let separated = result.map_err(stage.io("replace the hard link", path))?;
+    closing.map(|()| separated)
 }
 
 /// Copies a file with its mode, time and extended attributes; shares blocks where the file system can.
@@ -234,15 +250,30 @@ pub(crate) fn copy_file<F: Fs>(from: &Tree<F>, path: &RelPath, stat: &Stat, to: 
         let mut copy = fs.create_file(&dir, new.name(), 0o600)?;
         fs.copy_content(&mut source, &mut copy)?;
         fs.copy_attributes(&source, &copy)?;
-        fs.set_mode(&copy, stat.mode)?;
+        fs.set_mode(&copy, mode_of_copy(stat, &fs.stat_file(&copy)?))?;
         fs.set_mtime(&copy, stat.mtime)
     });
     copy.map_err(to.io("copy a file to", new))
 }
 
+/// The mode of a copy: a set-id bit goes where it would lend the rights of somebody else than in the original.
+fn mode_of_copy(original: &Stat, copy: &Stat) -> u32 {
+    let set_uid = if copy.uid == original.uid { 0 } else { 0o4000 };
+    let set_gid = if copy.gid == original.gid { 0 } else { 0o2000 };
+    original.mode & !(set_uid | set_gid)
+}
+
 /// Copies the tree `from`, except state directories of txfs, into the empty directory `to`.
 pub(crate) fn copy_tree<F: Fs>(from: &Tree<F>, to: &Tree<F>) -> Result<()> {
     copy_differing(from, to, std::iter::empty()).map(drop)
+}
+
+/// Gives the stage the mode that the directory has of which it holds a copy; an output that is made of it has that. Its owner may
+/// go on writing to it.
+pub(crate) fn copy_root_mode<F: Fs>(from: &Tree<F>, to: &Tree<F>) -> Result<()> {
+    let root = RelPath::root();
+    let Some(stat) = from.stat(&root)? else { return Ok(()) };
+    to.set_dir_mode(&root, stat.mode & 0o777 | 0o700)
 }
 
 /// As [`copy_tree`], but what `published` has with the same size, time and mode is not copied: it is returned.
@@ -254,7 +285,8 @@ pub(crate) fn copy_differing<F: Fs>(
     let mut copier = Copier::new(from, to);
     let mut published = Cursor::new(published);
     let mut same = Vec::new();
-    let ours = |entry: &Walked| is_state(from, &entry.path, entry.stat.kind);
+    // What is no directory and has the name is content by mistake: the scan says so.
+    let ours = |entry: &Walked| entry.stat.is_dir() && is_state(from, &entry.path, entry.stat.kind);
     from.walk(
         &RelPath::root(),
         |entry| !ours(entry),
@@ -347,10 +379,20 @@ impl<'a, F: Fs> Copier<'a, F> {
     /// Makes a directory that its owner may write to until everything is in it; one that is there is no error.
     fn make_dir(&mut self, path: RelPath, mode: u32) -> Result<()> {
         match self.to.parent(&path).and_then(|dir| self.to.fs.make_dir(&dir, path.name(), 0o700)) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return self.open_dir(path),
             result => result.map_err(self.to.io("make the directory", &path))?,
         }
         self.made.push((path, mode));
+        Ok(())
+    }
+
+    /// A directory that is there already may have been closed when it was filled.
+    fn open_dir(&mut self, path: RelPath) -> Result<()> {
+        let Some(stat) = self.to.stat(&path)?.filter(|stat| stat.is_dir() && stat.mode & 0o700 != 0o700) else {
+            return Ok(());
+        };
+        self.to.make_writable(&path)?;
+        self.made.push((path, stat.mode));
         Ok(())
     }
 

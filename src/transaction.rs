@@ -351,13 +351,16 @@ impl<F: Fs> Transaction<'_, F> {
         Ok(())
     }
 
-    /// Fills the stage with a copy of the directory `source`: modes, times and extended attributes included.
+    /// Fills the stage with a copy of the directory `source`: modes included, and of files times and extended attributes. A set-id
+    /// bit goes where owner or group of the copy is another. State directories of txfs are left out.
     ///
     /// # Errors
     /// [`Error::Usage`] for what is neither file, directory nor symbolic link; [`Error::Io`].
     pub fn copy_from(&mut self, source: impl AsRef<Path>) -> Result<()> {
         let from = Tree::open(&self.store.fs, source.as_ref())?;
-        stage::copy_tree(&from, &self.stage_tree()?)
+        let stage = self.stage_tree()?;
+        stage::copy_tree(&from, &stage)?;
+        stage::copy_root_mode(&from, &stage)
     }
 
     /// As [`Transaction::copy_from`], but files that are published with the same size, time and mode are taken from the current
@@ -372,6 +375,7 @@ impl<F: Fs> Transaction<'_, F> {
         let (published, stage) = (self.store.inventory(head.as_ref())?, self.stage_tree()?);
         let audit = Audit::of(self.store, head.as_ref())?;
         let (entries, drifted) = Audit::beside(audit, || stage::copy_differing(&from, &stage, published.entries()))?;
+        stage::copy_root_mode(&from, &stage)?;
         self.referenced = Some(Referenced { from, entries, drifted });
         Ok(())
     }

@@ -149,6 +149,37 @@ fn a_lower_layer_directory_that_becomes_a_file_changes_all_or_nothing() {
     assert_eq!(read(&out, "z"), "third");
 }
 
+/// What is mounted read-only can be looked at, also while a transaction is open on it.
+#[test]
+fn a_read_only_mount_can_be_looked_at() {
+    let mount = match mounts::mount("tmpfs") {
+        Ok(mount) => mount,
+        Err(why) => return skip("read-only mount", &why),
+    };
+    let out = mount.path().join("dist");
+    let store = Store::open(&out).unwrap();
+    publish(&store, &[("a", "one")]).unwrap();
+    store.sweep().unwrap();
+    let mut open = store.begin(txfs::BeginOptions::default().detached(true)).unwrap();
+    open.write("a", "two").unwrap();
+    drop(open);
+    // One whose process died before anybody was told of it.
+    std::fs::create_dir(store.state().join("tx/0000000000000001")).unwrap();
+    std::fs::write(store.state().join("tx/0000000000000001/lock"), "").unwrap();
+    drop(store);
+    let remount = |option: &str| {
+        let done = std::process::Command::new("mount").args(["-o", option]).arg(mount.path()).status().unwrap();
+        assert!(done.success());
+    };
+    remount("remount,ro");
+    let store = Store::find(&txfs::OpenOptions::default(), &out).unwrap().unwrap();
+    store.recover().unwrap();
+    assert_eq!(store.verify().unwrap(), []);
+    assert_eq!(store.head().unwrap().unwrap().info.generation, 1);
+    assert!(!store.transactions().unwrap().is_empty());
+    remount("remount,rw");
+}
+
 /// Another file system in the output is nobody's business: it is neither entered nor removed.
 #[test]
 fn a_mount_in_the_output_is_not_crossed() {

@@ -723,15 +723,18 @@ mod table {
             fs::remove_file(path.with_extension("old")).unwrap();
             fs::File::options().write(true).open(path).unwrap().set_modified(modified).unwrap();
         }
-        let cases: [(&str, Change); 19] = [
+        let cases: [(&str, Change); 17] = [
             ("a byte of a file", |tx| change_a_byte(&tx.join("stage/a"))),
             ("a byte of a file in a directory", |tx| change_a_byte(&tx.join("stage/n/sub/y"))),
-            ("an entry too many", |tx| in_closed(&tx.join("stage/n"), |n| fs::write(n.join("zz"), "z").unwrap())),
-            ("a directory too many", |tx| fs::create_dir(tx.join("stage/n/sub/deep")).unwrap()),
             ("an entry too few", |tx| in_closed(&tx.join("stage/n"), |n| fs::remove_file(n.join("x")).unwrap())),
             ("nothing in a directory", |tx| fs::remove_file(tx.join("stage/n/sub/y")).unwrap()),
             ("no file", |tx| fs::remove_file(tx.join("stage/a")).unwrap()),
-            ("a shorter file", |tx| fs::write(tx.join("stage/a"), "").unwrap()),
+            ("a shorter file", |tx| {
+                let file = fs::File::options().write(true).open(tx.join("stage/a")).unwrap();
+                let modified = file.metadata().unwrap().modified().unwrap();
+                file.set_len(0).unwrap();
+                file.set_modified(modified).unwrap();
+            }),
             ("a file of another time", |tx| {
                 let file = fs::File::options().write(true).open(tx.join("stage/a")).unwrap();
                 file.set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();

@@ -6,6 +6,7 @@ mod common;
 
 use std::fs;
 use std::io::Write;
+use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 
 use common::faulty::{Call, Faulty};
@@ -247,4 +248,100 @@ fn a_store_at_rest_that_is_damaged_is_not_opened() {
         assert_eq!(Store::open(&out).unwrap_err().kind(), ErrorKind::Corrupt, "{name}");
         assert_eq!(read(&out, "a"), "one");
     }
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o7777
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+#[test]
+fn a_file_that_was_written_here_is_read_again_where_its_time_cannot_tell() {
+    let (_dir, out) = scratch();
+    let store = Store::open_with(&OpenOptions::with(Faulty::coarse()), &out).unwrap();
+    let mut transaction = store.begin(BeginOptions::default()).unwrap();
+    transaction.write("a", "old").unwrap();
+    let path = transaction.stage().join("a");
+    let modified = fs::metadata(&path).unwrap().modified().unwrap();
+    fs::write(&path, "new").unwrap();
+    fs::File::options().write(true).open(&path).unwrap().set_modified(modified).unwrap();
+    transaction.commit(&lenient()).unwrap();
+    assert_eq!(read(&out, "a"), "new");
+    assert_eq!(store.verify().unwrap(), []);
+}
+
+#[test]
+fn a_dangling_link_with_a_slash_is_the_output_that_it_leads_to() {
+    let (dir, _) = scratch();
+    fs::create_dir(dir.path().join("t")).unwrap();
+    symlink("t/real", dir.path().join("link")).unwrap();
+    let store = Store::open(dir.path().join("link/")).unwrap();
+    assert_eq!(store.output(), dir.path().canonicalize().unwrap().join("t/real"));
+    publish(&store, &[("a", "one")]).unwrap();
+    assert_eq!(read(&dir.path().join("link"), "a"), "one");
+}
+
+#[test]
+fn an_output_that_is_made_by_copying_has_the_mode_of_its_source() {
+    for bits in [0o750, 0o755, 0o700, 0o777] {
+        let (dir, out) = scratch();
+        let source = dir.path().join("source");
+        fs::create_dir(&source).unwrap();
+        fs::write(source.join("a"), "one").unwrap();
+        set_mode(&source, bits);
+        let store = Store::open(&out).unwrap();
+        for copy in [Transaction::copy_from, Transaction::copy_differing_from] {
+            let mut transaction = store.begin(BeginOptions::default()).unwrap();
+            copy(&mut transaction, &source).unwrap();
+            transaction.commit(&lenient()).unwrap();
+            assert_eq!(mode(&out), bits);
+        }
+    }
+}
+
+#[test]
+fn a_copy_lends_nobody_the_rights_of_its_new_owner() {
+    if !common::is_root() {
+        return common::skip("set-id bits", "giving a file to another user needs root");
+    }
+    for (owner, group, expected) in [(65534, 65534, 0o755), (0, 65534, 0o4755), (65534, 0, 0o2755), (0, 0, 0o6755)] {
+        let (dir, out) = scratch();
+        let source = dir.path().join("source");
+        fs::create_dir(&source).unwrap();
+        let file = source.join("program");
+        fs::write(&file, "x").unwrap();
+        chown(&file, Some(owner), Some(group)).unwrap();
+        set_mode(&file, 0o6755);
+        let store = Store::open(&out).unwrap();
+        let mut transaction = store.begin(BeginOptions::default()).unwrap();
+        transaction.copy_from(&source).unwrap();
+        // A staged file with another name is copied, too.
+        let staged = transaction.stage().join("linked");
+        fs::hard_link(&file, &staged).unwrap();
+        transaction.commit(&lenient()).unwrap();
+        for name in ["program", "linked"] {
+            assert_eq!(mode(&out.join(name)), expected, "{name} of {owner}:{group}");
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_swept_does_not_keep_the_rest_from_going() {
+    let (_dir, out) = scratch();
+    let stuck =
+        Faulty::new(|call| matches!(call, Call::RemoveFile { name } if name == b"stuck").then_some(Errno::EPERM));
+    let store = Store::open_with(&OpenOptions::with(stuck), &out).unwrap();
+    publish(&store, &[("stuck", "one"), ("a", "one")]).unwrap();
+    // Nothing is new: its stage goes to the trash, and cannot go from there.
+    publish(&store, &[("stuck", "one"), ("a", "one")]).unwrap();
+    for generation in 2..6 {
+        let mut transaction = store.begin(BeginOptions::default().from(From::Current)).unwrap();
+        transaction.write("a", format!("{generation}")).unwrap();
+        assert_eq!(transaction.commit(&lenient()).unwrap().generation, generation);
+        assert!(store.sweep().is_err());
+    }
+    common::assert_only_the_last_is_kept(&out);
 }

@@ -20,6 +20,8 @@ use common::{lenient, publish, read, state_of};
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tempfile::TempDir;
+use txfs::fs::LinuxFs;
+use txfs::fs::linux::Without;
 use txfs::{Barriers, BeginOptions, Error, ErrorKind, OpenOptions, Outcome, Place, RecoveredCommit, Store};
 
 const USER: u32 = 65534;
@@ -97,6 +99,9 @@ fn scenes() {
         "piecewise" => piecewise_rollback(&out),
         "unreadable" => unreadable(&out),
         "unsyncable" => unsyncable(&out),
+        "put back" => put_back(&ground),
+        "linked" => linked(&out),
+        "few threads" => few_threads(&out),
         other => panic!("no such scene: {other}"),
     }
 }
@@ -270,6 +275,94 @@ fn unreadable(out: &Path) {
         transaction.abort().unwrap_or_else(|error| panic!("{path} {bits:o}: {error}"));
     }
     assert_eq!(fs::read_dir(state_of(out).join("tx")).unwrap().count(), 0);
+}
+
+/// What somebody removed is copied again, also into directories of the source that their owner may not write to.
+fn put_back(ground: &Path) {
+    let (source, out) = (ground.join("source"), ground.join("dist"));
+    fs::create_dir_all(source.join("d")).unwrap();
+    fs::write(source.join("d/f"), "1").unwrap();
+    fs::write(source.join("d/g"), "1").unwrap();
+    set_mode(&source.join("d"), 0o555);
+    let store = Store::open(&out).unwrap();
+    let publish = || {
+        let mut transaction = store.begin(BeginOptions::default()).unwrap();
+        transaction.copy_differing_from(&source).unwrap();
+        transaction.commit(&lenient()).unwrap();
+        assert_eq!((read(&out, "d/f"), mode(&out.join("d"))), ("1".into(), 0o555));
+        assert_eq!(store.verify().unwrap(), []);
+    };
+    publish();
+    set_mode(&out.join("d"), 0o755);
+    fs::remove_file(out.join("d/f")).unwrap();
+    set_mode(&out.join("d"), 0o555);
+    publish();
+    set_mode(&out.join("d"), 0o755);
+    fs::remove_dir_all(&out).unwrap();
+    publish();
+    for dir in [source.join("d"), out.join("d")] {
+        set_mode(&dir, 0o755);
+    }
+}
+
+/// Without RENAME_NOREPLACE, into a directory that may be searched and written to, and not read.
+fn linked(out: &Path) {
+    let without = LinuxFs::without(Without { no_replace: true, ..Without::default() });
+    let store = Store::open_with(&OpenOptions::with(without), out).unwrap();
+    publish(&store, &[("d/a", "1")]).unwrap();
+    set_mode(&out.join("d"), 0o300);
+    let mut transaction = store.begin(BeginOptions::default().from(txfs::From::Current)).unwrap();
+    transaction.write("d/b", "2").unwrap();
+    let mut options = lenient();
+    options.allow_drift = true;
+    transaction.commit(&options).unwrap();
+    set_mode(&out.join("d"), 0o700);
+    assert_eq!(read(out, "d/b"), "2");
+}
+
+/// Where the system has no more threads to give, those that there are do the work.
+fn few_threads(out: &Path) {
+    let store = Store::open(out).unwrap();
+    let files: Vec<_> = (0..1000).map(|n| format!("d{}/f{n}", n % 10)).collect();
+    let publish = |content: &str| {
+        let mut transaction = store.begin(BeginOptions::default()).unwrap();
+        for file in &files {
+            let path = transaction.stage().join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, content).unwrap();
+        }
+        transaction.commit(&lenient()).unwrap();
+        assert_eq!(store.verify().unwrap(), []);
+    };
+    publish("1");
+    let (_, most) = getrlimit(Resource::RLIMIT_NPROC).unwrap();
+    setrlimit(Resource::RLIMIT_NPROC, 1, most).unwrap();
+    assert!(std::thread::Builder::new().spawn(|| ()).is_err(), "the limit does not hold here");
+    publish("2");
+}
+
+#[test]
+fn what_is_missing_is_put_back_where_the_source_is_read_only() {
+    if needs_root("what is missing is put back") {
+        let (_dir, ground) = ground();
+        as_user("put back", &ground);
+    }
+}
+
+#[test]
+fn what_cannot_be_read_is_synced_after_it_was_opened() {
+    if needs_root("a directory that cannot be read") {
+        let (_dir, ground) = ground();
+        as_user("linked", &ground);
+    }
+}
+
+#[test]
+fn a_commit_needs_no_second_thread() {
+    if needs_root("no second thread") {
+        let (_dir, ground) = ground();
+        as_user("few threads", &ground);
+    }
 }
 
 #[test]

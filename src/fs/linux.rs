@@ -152,6 +152,17 @@ impl Fs for LinuxFs {
         Ok(fcntl::openat(at, name, flags, Mode::empty())?.into())
     }
 
+    fn open_lock(&self, at: &OwnedFd, name: &[u8]) -> io::Result<File> {
+        match self.open_write(at, name) {
+            Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => {
+                let flags =
+                    OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+                Ok(fcntl::openat(at, name, flags, Mode::empty())?.into())
+            }
+            opened => opened,
+        }
+    }
+
     fn create_file(&self, at: &OwnedFd, name: &[u8], mode: u32) -> io::Result<File> {
         let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         Ok(fcntl::openat(at, name, flags, Mode::from_bits_truncate(mode))?.into())
@@ -428,6 +439,7 @@ fn convert(stat: &FileStat) -> Stat {
         kind,
         mode: stat.st_mode & 0o7777,
         uid: stat.st_uid,
+        gid: stat.st_gid,
         nlink: stat.st_nlink as u64,
         dev: stat.st_dev as u64,
         ino: stat.st_ino as u64,

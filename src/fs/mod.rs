@@ -65,6 +65,8 @@ pub struct Stat {
     pub mode: u32,
     /// The owner.
     pub uid: u32,
+    /// The group.
+    pub gid: u32,
     /// The number of hard links.
     pub nlink: u64,
     /// The device. Never stored: device numbers do not survive a reboot.
@@ -127,6 +129,11 @@ pub trait Fs: Clone + Send + Sync {
     fn open_file(&self, at: &Self::Dir, name: &[u8]) -> io::Result<(Self::File, Stat)>;
     /// Opens an existing regular file for writing in place, without following a link.
     fn open_write(&self, at: &Self::Dir, name: &[u8]) -> io::Result<Self::File>;
+    /// Opens a file that is there to lock it: as [`Fs::open_write`], for NFS locks nothing else; on a file system that is mounted
+    /// read-only for reading.
+    fn open_lock(&self, at: &Self::Dir, name: &[u8]) -> io::Result<Self::File> {
+        self.open_write(at, name)
+    }
     /// Creates a file that did not exist, for reading and writing; `mode` is subject to the umask.
     fn create_file(&self, at: &Self::Dir, name: &[u8], mode: u32) -> io::Result<Self::File>;
 

@@ -331,6 +331,8 @@ impl<F: Fs> Tree<F> {
     /// Sets the mode of a directory, also of one that cannot be opened yet.
     pub(crate) fn set_dir_mode(&self, path: &RelPath, mode: u32) -> Result<()> {
         let result = self.dir(path).and_then(|dir| self.fs.set_dir_mode(&dir, mode));
+        // Opened while it was closed it can be searched, and neither listed nor synced.
+        self.forget_at(path);
         result.map_err(self.io("change the mode of", path))
     }
 }

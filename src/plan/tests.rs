@@ -26,6 +26,7 @@ impl Live for Memory {
             kind: Some(object.kind),
             mode: object.mode,
             uid: 0,
+            gid: 0,
             nlink: 1,
             dev: 1,
             ino: object.ino,

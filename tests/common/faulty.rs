@@ -61,6 +61,8 @@ type Rule = dyn Fn(&Call) -> Option<Errno> + Send + Sync;
 pub struct Faulty {
     kernel: LinuxFs,
     rule: Arc<Rule>,
+    /// Whether times have no fraction of a second, as on an ext3.
+    coarse: bool,
 }
 
 impl Faulty {
@@ -70,7 +72,17 @@ impl Faulty {
 
     /// On a kernel that lacks something.
     pub fn on(kernel: LinuxFs, rule: impl Fn(&Call) -> Option<Errno> + Send + Sync + 'static) -> Self {
-        Self { kernel, rule: Arc::new(rule) }
+        Self { kernel, rule: Arc::new(rule), coarse: false }
+    }
+
+    /// Where times have no fraction of a second.
+    pub fn coarse() -> Self {
+        Self { coarse: true, ..Self::new(|_| None) }
+    }
+
+    fn timed(&self, stat: Stat) -> Stat {
+        let nanos = if self.coarse { 0 } else { stat.mtime.nanos };
+        Stat { mtime: Timestamp { nanos, ..stat.mtime }, ..stat }
     }
 
     fn ask(&self, call: &Call) -> io::Result<()> {
@@ -107,7 +119,7 @@ impl Fs for Faulty {
         self.kernel.open_dir(at, path)
     }
     fn open_file(&self, at: &OwnedFd, name: &[u8]) -> io::Result<(File, Stat)> {
-        self.kernel.open_file(at, name)
+        self.kernel.open_file(at, name).map(|(file, stat)| (file, self.timed(stat)))
     }
     fn open_write(&self, at: &OwnedFd, name: &[u8]) -> io::Result<File> {
         self.kernel.open_write(at, name)
@@ -118,13 +130,13 @@ impl Fs for Faulty {
     }
     fn stat(&self, at: &OwnedFd, name: &[u8]) -> io::Result<Stat> {
         self.look("stat")?;
-        self.kernel.stat(at, name)
+        self.kernel.stat(at, name).map(|stat| self.timed(stat))
     }
     fn stat_dir(&self, dir: &OwnedFd) -> io::Result<Stat> {
         self.kernel.stat_dir(dir)
     }
     fn stat_file(&self, file: &File) -> io::Result<Stat> {
-        self.kernel.stat_file(file)
+        self.kernel.stat_file(file).map(|stat| self.timed(stat))
     }
     fn list(&self, dir: &OwnedFd) -> io::Result<Vec<Listed>> {
         self.look("list")?;

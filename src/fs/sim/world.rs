@@ -470,6 +470,7 @@ impl World {
             kind: inode.kind(),
             mode: inode.mode,
             uid: inode.uid,
+            gid: 0,
             nlink: self.aux[slot as usize].nlink.into(),
             dev: inode.dev,
             ino: inode.ino,

@@ -1,0 +1,219 @@
+//! What recovery makes of a commit that passed its commit point and began nothing: the process died there, or a crash took what it
+//! had begun. Nobody's doing in the meantime takes the commit back.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use common::faulty::{Call, Faulty};
+use common::tree::snapshot;
+use common::{Scratch, fast_scratch, lenient, publish, read};
+use nix::errno::Errno;
+use txfs::{BeginOptions, Error, ErrorKind, From, OpenOptions, Recovered, RecoveredCommit, Store, Transaction};
+
+fn scratch() -> (Scratch, PathBuf) {
+    let dir = fast_scratch();
+    let out = dir.path().join("dist");
+    (dir, out)
+}
+
+/// A kernel that does nothing more from the instant at which the commit point was passed.
+fn dying() -> Faulty {
+    let dead = AtomicBool::new(false);
+    Faulty::new(move |call| {
+        if matches!(call, Call::Rename { name, .. } if name == b"journal.new") {
+            dead.store(true, Ordering::SeqCst);
+        }
+        dead.load(Ordering::SeqCst).then_some(Errno::EIO)
+    })
+}
+
+/// Commits what `fill` stages up to the commit point, and returns the stage that is left behind.
+fn interrupted(out: &Path, from: From, fill: impl FnOnce(&mut Transaction<'_, Faulty>)) -> PathBuf {
+    let store = Store::open_with(&OpenOptions::with(dying()), out).unwrap();
+    let mut transaction = store.begin(BeginOptions::default().from(from)).unwrap();
+    let stage = transaction.stage();
+    fill(&mut transaction);
+    let error = transaction.commit(&lenient()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unknown, "{error}");
+    assert!(store.state().join("journal.new").exists());
+    stage
+}
+
+fn recovered(out: &Path) -> txfs::Result<Recovered> {
+    Store::make(&OpenOptions::default(), out).unwrap().recover()
+}
+
+fn assert_rolled_forward(recovered: &Recovered) {
+    let commit = recovered.commit;
+    assert!(matches!(commit, Some(RecoveredCommit::RolledForward { generation: 2, .. })), "{commit:?}");
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o7777
+}
+
+/// A staged file with a second name elsewhere.
+fn link(stage: &Path, path: &str, content: &str) {
+    let other = stage.parent().unwrap().join("elsewhere");
+    fs::create_dir_all(stage.join(path).parent().unwrap()).unwrap();
+    fs::write(&other, content).unwrap();
+    fs::hard_link(&other, stage.join(path)).unwrap();
+}
+
+#[test]
+fn a_change_into_a_directory_that_somebody_removed_stands() {
+    let (_dir, out) = scratch();
+    let store = Store::open(&out).unwrap();
+    publish(&store, &[("a/x", "old"), ("a/other", "old"), ("a/deep/er", "old"), ("top", "old")]).unwrap();
+    drop(store);
+    fs::remove_dir_all(out.join("a")).unwrap();
+    interrupted(&out, From::Current, |transaction| {
+        transaction.write("a/x", "new").unwrap();
+        transaction.write("top", "new").unwrap();
+    });
+    assert_rolled_forward(&recovered(&out).unwrap());
+    assert_eq!((read(&out, "a/x"), read(&out, "top")), ("new".into(), "new".into()));
+    // What the change did not name is as it was: missing.
+    assert!(!out.join("a/other").exists());
+}
+
+#[test]
+fn what_is_added_to_a_staged_directory_late_is_moved_aside_and_the_commit_stands() {
+    let (_dir, out) = scratch();
+    publish(&Store::open(&out).unwrap(), &[("top", "old")]).unwrap();
+    let stage = interrupted(&out, From::Empty, |transaction| {
+        transaction.write("new/deep/x", "new").unwrap();
+        transaction.write("top", "new").unwrap();
+    });
+    fs::write(stage.join("new/late"), "late").unwrap();
+    fs::create_dir_all(stage.join("new/deep/more/still")).unwrap();
+    fs::write(stage.join("new/deep/more/still/later"), "later").unwrap();
+    let recovered = recovered(&out).unwrap();
+    assert_rolled_forward(&recovered);
+    assert_eq!((read(&out, "new/deep/x"), read(&out, "top")), ("new".into(), "new".into()));
+    assert!(!out.join("new/late").exists() && !out.join("new/deep/more").exists());
+    let aside: Vec<String> =
+        recovered.rescued.iter().map(|path| fs::read_to_string(path).unwrap_or_default()).collect();
+    assert_eq!(aside, ["", "late"]);
+    assert_eq!(read(&recovered.rescued[0], "still/later"), "later");
+    assert_eq!(Store::open(&out).unwrap().verify().unwrap(), []);
+}
+
+#[test]
+fn what_was_staged_and_is_not_there_was_never_durable() {
+    type Lose = fn(&Path);
+    let losses: [(&str, Lose); 4] = [
+        ("a file that moves along", |stage| fs::remove_file(stage.join("new/deep/x")).unwrap()),
+        ("a directory that moves along", |stage| fs::remove_dir_all(stage.join("new/deep")).unwrap()),
+        ("a file that moves", |stage| fs::remove_file(stage.join("top")).unwrap()),
+        ("content", |stage| common::change_a_byte(&stage.join("new/deep/x"))),
+    ];
+    for (name, lose) in losses {
+        let (_dir, out) = scratch();
+        publish(&Store::open(&out).unwrap(), &[("top", "old")]).unwrap();
+        let before = snapshot(&out);
+        let stage = interrupted(&out, From::Empty, |transaction| {
+            transaction.write("new/deep/x", "new").unwrap();
+            transaction.write("top", "new").unwrap();
+        });
+        lose(&stage);
+        let recovered = recovered(&out).unwrap();
+        assert!(matches!(recovered.commit, Some(RecoveredCommit::Discarded)), "{name}: {recovered:?}");
+        assert_eq!(snapshot(&out), before, "{name}");
+    }
+}
+
+#[test]
+fn a_file_that_is_written_to_after_the_commit_point_does_not_take_the_commit_back() {
+    let (_dir, out) = scratch();
+    publish(&Store::open(&out).unwrap(), &[("top", "old")]).unwrap();
+    let stage = interrupted(&out, From::Empty, |transaction| {
+        transaction.write("new/x", "new").unwrap();
+        transaction.write("top", "new").unwrap();
+    });
+    // The kernel's clock for files may be a few milliseconds behind.
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    fs::write(stage.join("new/x"), "edited by somebody").unwrap();
+    assert_rolled_forward(&recovered(&out).unwrap());
+    assert_eq!((read(&out, "new/x"), read(&out, "top")), ("edited by somebody".into(), "new".into()));
+
+    // What is moved by itself has to be what was intended: then recovery refuses, and discards nothing.
+    let stage = interrupted(&out, From::Current, |transaction| transaction.write("top", "newer").unwrap());
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    fs::write(stage.join("top"), "edited by somebody").unwrap();
+    let error = recovered(&out).unwrap_err();
+    assert!(matches!(error, Error::Unrecognized { .. }), "{error}");
+    assert_eq!(read(&stage, "top"), "edited by somebody");
+}
+
+#[test]
+fn a_link_in_a_closed_directory_keeps_the_mode_that_is_published() {
+    let (_dir, out) = scratch();
+    publish(&Store::open(&out).unwrap(), &[("top", "old")]).unwrap();
+    interrupted(&out, From::Empty, |transaction| {
+        let stage = transaction.stage();
+        link(&stage, "new/d/a", "a");
+        fs::write(stage.join("top"), "new").unwrap();
+        set_mode(&stage.join("new/d"), 0o555);
+    });
+    assert_rolled_forward(&recovered(&out).unwrap());
+    assert_eq!((read(&out, "new/d/a"), mode(&out.join("new/d"))), ("a".into(), 0o555));
+    assert_eq!(Store::open(&out).unwrap().verify().unwrap(), []);
+    set_mode(&out.join("new/d"), 0o755);
+}
+
+#[test]
+fn a_refused_commit_gives_a_closed_directory_its_mode_back() {
+    let (_dir, out) = scratch();
+    let store = Store::open(&out).unwrap();
+    let mut transaction = store.begin(BeginOptions::default()).unwrap();
+    let stage = transaction.stage();
+    link(&stage, "d/a", "a");
+    fs::write(stage.join("d/A"), "A").unwrap();
+    set_mode(&stage.join("d"), 0o555);
+    assert_eq!(transaction.commit(&lenient()).unwrap_err().kind(), ErrorKind::Refused);
+    assert_eq!(mode(&stage.join("d")), 0o555);
+    let mut options = lenient();
+    options.allow_case_collisions = true;
+    transaction.commit(&options).unwrap();
+    assert_eq!(mode(&out.join("d")), 0o555);
+    assert_eq!(store.verify().unwrap(), []);
+    set_mode(&out.join("d"), 0o755);
+}
+
+#[test]
+fn an_early_barrier_that_fails_loses_the_stage_whatever_fails_besides() {
+    const FILES: usize = 2000;
+    let (_dir, out) = scratch();
+    let (armed, synced) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let (is_armed, has_synced) = (armed.clone(), synced.clone());
+    // The kernel tells once; and one of the files that are read after it has told cannot be read.
+    let kernel = Faulty::new(move |call| match call {
+        _ if !is_armed.load(Ordering::SeqCst) => None,
+        Call::SyncFs => (!has_synced.swap(true, Ordering::SeqCst)).then_some(Errno::EIO),
+        Call::Read("read") => has_synced.load(Ordering::SeqCst).then_some(Errno::EIO),
+        _ => None,
+    });
+    let store = Store::open_with(&OpenOptions::with(kernel), &out).unwrap();
+    let mut transaction = store.begin(BeginOptions::default()).unwrap();
+    for n in 0..FILES {
+        fs::write(transaction.stage().join(format!("f{n}")), n.to_string()).unwrap();
+    }
+    armed.store(true, Ordering::SeqCst);
+    let error = transaction.commit(&lenient()).unwrap_err();
+    armed.store(false, Ordering::SeqCst);
+    assert!(synced.load(Ordering::SeqCst), "{error}");
+    assert!(matches!(error, Error::StageLost { .. }), "{error}");
+    assert!(!transaction.is_open());
+}
