@@ -253,21 +253,95 @@ fn run_publishes_what_its_command_wrote() {
 fn run_passes_the_status_of_a_failing_command_through() {
     let dir = Scratch::new();
     dir.publish(&[("a", "a")]);
-    dir.run(&[], "echo broken > {stage}/a; exit 42").expect(42).says("exited with status 42: dist is unchanged");
+    dir.run(&[], "echo broken > {stage}/a; exit 42")
+        .expect(42)
+        .says("exited with status 42: txfs changed nothing in dist");
     dir.run(&[], "kill -9 $$").expect(137).says("killed by signal 9");
-    dir.txfs(["run", "dist", "--", "no-such-command"]).expect(127).says("dist is unchanged");
-    dir.txfs(["run", "dist", "--", "./src/a"]).expect(126).says("dist is unchanged");
+    dir.txfs(["run", "dist", "--", "no-such-command"]).expect(127).says("txfs changed nothing in dist");
+    dir.txfs(["run", "dist", "--", "./src/a"]).expect(126).says("txfs changed nothing in dist");
     assert_eq!((dir.read("dist/a").as_str(), dir.transactions()), ("a", 0));
+    for code in [1, 2, 3, 125] {
+        let failed = dir.run(&["--json"], &format!("exit {code}")).expect(code);
+        assert_eq!((&failed.json()[0]["code"], &failed.json()[0]["error"]), (&code.into(), &"command".into()));
+    }
+    dir.txfs(["run", "dist", "--", "false"]).expect(1).says("`false` exited with status 1");
 }
 
 #[test]
 fn failures_of_run_itself_are_told_from_those_of_its_command() {
     let dir = Scratch::new();
     dir.txfs(["run", "none/dist", "--", "true"]).expect(125);
-    dir.run(&["--remove", "x"], "echo > {stage}/x").expect(125);
+    let refused = dir.run(&["--remove", "x", "--json"], "echo > {stage}/x").expect(125);
+    assert_eq!((&refused.json()[0]["code"], &refused.json()[0]["error"]), (&125.into(), &"usage".into()));
     dir.run(&[], "true").expect(5).says("the stage was discarded");
     dir.txfs(["run", "dist", "true"]).expect(2);
     assert_eq!(dir.transactions(), 0);
+}
+
+#[test]
+fn a_run_whose_command_wrote_nothing_says_where_to_write() {
+    let dir = Scratch::new();
+    let unaware = dir.txfs(["run", "dist", "--", "true"]).expect(5).says("--allow-empty").says("$TXFS_STAGE");
+    assert!(
+        unaware.err.contains("hint: no argument contains {stage}, and the command wrote no file"),
+        "{}",
+        unaware.err
+    );
+    let told =
+        dir.txfs(["run", "dist", "--", "ls", "{stage}"]).expect(5).says("the command wrote no file to its stage");
+    assert!(told.err.contains("--allow-empty") && !told.err.contains("no argument"), "{}", told.err);
+    assert_eq!(told.err.matches("--allow-empty").count(), 1, "{}", told.err);
+    dir.txfs(["run", "dist", "--allow-empty", "--", "true"]).expect(0);
+}
+
+#[test]
+fn the_way_out_of_a_refused_run_does_not_need_the_stage_that_is_gone() {
+    let dir = Scratch::new();
+    for (script, way_out) in [
+        ("mkfifo {stage}/x", "have the command not make them"),
+        ("mkdir {stage}/.txfs; echo > {stage}/.txfs/a", "leave them out"),
+        ("echo > {stage}/a; echo > {stage}/A", "have the command rename one of each"),
+    ] {
+        let refused = dir.run(&[], &format!("echo > {{stage}}/b; {script}")).expect(5).says(way_out);
+        let hints: Vec<_> = refused.err.lines().filter(|line| line.starts_with("hint: ")).collect();
+        assert_eq!(hints.len(), 2, "{hints:?}");
+        assert_eq!(hints[1], "hint: the stage was discarded: txfs changed nothing in dist");
+        assert!(!hints[0].contains("from the stage"), "{hints:?}");
+    }
+    assert_eq!(dir.transactions(), 0);
+}
+
+#[test]
+fn a_change_that_was_overtaken_is_to_be_made_again() {
+    let dir = Scratch::new();
+    dir.publish(&[("a", "a")]);
+    let stage = dir.begin(&["--from", "current"]);
+    let slow = "echo b > {stage}/b; touch ready; until test -e go; do sleep 0.01; done";
+    let child = dir.start(["run", "dist", "--from", "current", "--", "sh", "-c", slow]);
+    wait_for("the command", || dir.at("ready").exists());
+    dir.publish(&[("a", "new")]);
+    dir.write("go", "");
+    end(child).expect(4).says("run the same command again").says("txfs abort");
+    fs::write(stage.join("c"), "c").unwrap();
+    dir.txfs([OsStr::new("commit"), stage.as_os_str()])
+        .expect(4)
+        .says("`txfs begin dist --from current` begins it again");
+}
+
+#[test]
+fn what_a_lost_state_had_published_can_be_taken_over() {
+    let dir = Scratch::new();
+    dir.publish(&[("a", "a")]);
+    fs::remove_dir_all(dir.at(".dist.txfs")).unwrap();
+    dir.write("src/a", "new");
+    let lost = "its state directory was deleted since, --adopt takes them over";
+    dir.txfs(["publish", "dist", "src"]).expect(4).says(lost);
+    dir.run(&["--dry-run"], "echo > {stage}/a").expect(4).says(lost);
+    dir.txfs(["publish", "dist", "src", "--adopt"]).expect(0);
+    dir.write("dist/b", "mine");
+    dir.write("src/b", "theirs");
+    let refused = dir.txfs(["publish", "dist", "src"]).expect(4).says("--adopt");
+    assert!(!refused.err.contains("state directory"), "{}", refused.err);
 }
 
 #[test]
@@ -285,7 +359,7 @@ fn a_signal_reaches_the_command_and_nothing_is_committed() {
         let child = dir.start(["run", "dist", "--", "sh", "-c", &script]);
         wait_for("the command", || dir.at("ready").exists());
         signal(&child, name);
-        let ended = end(child).expect(status).says("dist is unchanged");
+        let ended = end(child).expect(status).says("txfs changed nothing in dist");
         assert_eq!((ended.out.as_str(), dir.at("dist").exists(), dir.transactions()), ("caught\n", false, 0));
     }
 }

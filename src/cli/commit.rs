@@ -83,8 +83,8 @@ fn keep_open(ui: &Ui, store: &Store, transaction: &Transaction<'_>, stage: &Path
     match failure.source() {
         None | Some(Error::StageLost { .. } | Error::OutcomeUnknown { .. }) => failure,
         Some(Error::BaseMoved { .. }) => {
-            let hint = handle::overtaken(ui, store, transaction.from(), stage);
-            failure.hint(hint)
+            let again = format!("`txfs begin {} --from current` begins it again", ui.name(store.output()));
+            failure.hint(handle::overtaken(ui, store, transaction.from(), stage, &again))
         }
         Some(_) => failure.hint(handle::still_open(ui, stage)),
     }
@@ -92,6 +92,29 @@ fn keep_open(ui: &Ui, store: &Store, transaction: &Transaction<'_>, stage: &Path
 
 /// Commits the transaction, or says what a commit would do.
 pub(super) fn conclude(
+    context: &Context,
+    store: &Store,
+    transaction: &mut Transaction<'_>,
+    options: &PublishOptions,
+) -> Result<Done, Failure> {
+    let result = commit_or_rehearse(context, store, transaction, options);
+    result.map_err(|failure| if transaction.base() == 0 { ask_for_lost_state(failure) } else { failure })
+}
+
+/// To a store that was made anew, what the one before it published is foreign.
+fn ask_for_lost_state(failure: Failure) -> Failure {
+    match failure.source() {
+        Some(Error::Refused { problems, .. })
+            if problems.iter().any(|problem| matches!(problem, Problem::Foreign(_))) =>
+        {
+            failure
+                .hint("if txfs published them and its state directory was deleted since, --adopt takes them over again")
+        }
+        _ => failure,
+    }
+}
+
+fn commit_or_rehearse(
     context: &Context,
     store: &Store,
     transaction: &mut Transaction<'_>,

@@ -11,8 +11,10 @@ pub(super) const USAGE: u8 = 2;
 pub(super) const CONFLICT: u8 = 4;
 /// `diff --exit-code` found changes.
 pub(super) const DIFFERS: u8 = 8;
-/// txfs itself failed in `run`; its command's own status would be passed through.
+/// txfs itself failed in `run`; the status of its command is passed through.
 pub(super) const RUN_FAILED: u8 = 125;
+/// What JSON calls the failure of the command that `run` ran: its exit code is that command's.
+const OF_COMMAND: &str = "command";
 /// Whoever read stdout stopped; what the shell makes of SIGPIPE.
 pub(super) const CLOSED: u8 = 141;
 
@@ -53,6 +55,11 @@ impl Failure {
         Self { message, ..Self::silent(code) }
     }
 
+    /// The command that `run` ran ended with `code`.
+    pub(super) fn of_command(code: u8, message: String) -> Self {
+        Self { word: OF_COMMAND, ..Self::with_code(code, message) }
+    }
+
     pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hints.push(hint.into());
         self
@@ -62,9 +69,23 @@ impl Failure {
         self.source.as_deref()
     }
 
-    /// The same failure in `run`, where the codes 1 and 2 are those of its command.
+    /// Puts other ways out of what was refused in the place of the library's, where `own` knows them.
+    pub(super) fn with_ways_out(mut self, own: impl Fn(&Problem) -> Option<String>) -> Self {
+        let Some(error @ Error::Refused { output, problems }) = self.source() else { return self };
+        let general =
+            |problem: &Problem| Error::Refused { output: output.clone(), problems: vec![problem.clone()] }.hint();
+        let mut hints: Vec<_> =
+            problems.iter().filter_map(|problem| own(problem).or_else(|| general(problem))).collect();
+        hints.dedup();
+        let replaced = error.hint();
+        self.hints.retain(|hint| Some(hint) != replaced.as_ref());
+        self.hints.splice(0..0, hints);
+        self
+    }
+
+    /// The same failure in `run`, where the codes 1 and 2 are left to its command.
     pub(super) fn of_run(mut self) -> Self {
-        if matches!(self.code, 1 | USAGE) {
+        if matches!(self.code, 1 | USAGE) && self.word != OF_COMMAND {
             self.code = RUN_FAILED;
         }
         self

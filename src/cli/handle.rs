@@ -72,14 +72,15 @@ fn is_stage(path: &Path) -> bool {
     matches!(names[..], [b"stage", id, b"tx", state] if is_id(id) && state.ends_with(b".txfs"))
 }
 
-/// What to do with a transaction that stays open although another commit came first.
-pub(super) fn overtaken(ui: &Ui, store: &Store, from: From, stage: &Path) -> String {
+/// What to do with a transaction that stays open although another commit came first; `again` is how to make the same change to
+/// that generation.
+pub(super) fn overtaken(ui: &Ui, store: &Store, from: From, stage: &Path, again: &str) -> String {
     let (output, stage) = (ui.name(store.output()), ui.name(stage));
     let way_out = match from {
-        From::Current => String::new(),
-        _ => format!("`txfs publish {output} {stage}` publishes it over that generation, "),
+        From::Current => again.to_owned(),
+        _ => format!("`txfs publish {output} {stage}` publishes it over that generation"),
     };
-    format!("the stage is kept at {stage}: {way_out}`txfs abort {stage}` discards it")
+    format!("the stage is kept at {stage}: {way_out}, `txfs abort {stage}` discards it")
 }
 
 /// What to do with a stage that is kept until what stands in its way is gone.

@@ -57,7 +57,8 @@ Exit codes:
   6    the state directory is damaged or not trusted
   7    the outcome is unknown until `txfs recover` has run
   8    `diff --exit-code` found changes
-  `run` passes its command's status through (128 + N when signal N killed it), and adds:
+  `run` passes its command's status through (128 + N when signal N killed it): with --json, an
+  \"error\" that is \"command\" says that the code is the command's. Of its own it has 3 to 7 and
   125  txfs itself failed    126  the command cannot be executed    127  it was not found
 
 Begin with:

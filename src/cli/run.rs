@@ -29,11 +29,12 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::flag;
 use signal_hook::iterator::SignalsInfo;
 use signal_hook::iterator::exfiltrator::WithOrigin;
-use txfs::{BeginOptions, Error, ErrorKind, Shown, Store, Transaction};
+use txfs::{BeginOptions, Error, ErrorKind, Problem, Shown, Store, Transaction};
 
 use super::begin::FromArgs;
 use super::commit::{self, Done, PublishOptions, ended};
 use super::error::{self, DONE, Failure, failed};
+use super::output::Ui;
 use super::{Context, handle};
 
 const PLACEHOLDER: &[u8] = b"{stage}";
@@ -43,8 +44,8 @@ const NOT_EXECUTABLE: u8 = 126;
 /// Run a command and publish what it writes to the stage, if it succeeds
 ///
 /// The command finds the stage's path in TXFS_STAGE and wherever `{stage}` stands in its arguments, and the output's in TXFS_OUTPUT.
-/// When it exits with 0 the stage is committed; otherwise OUT stays as it is, and the command's exit status is passed through. When
-/// the commit meets a conflict the stage is kept, and how to go on is said.
+/// When it exits with 0 the stage is committed; otherwise txfs changes nothing in OUT, and passes the command's exit status through.
+/// When the commit meets a conflict the stage is kept, and how to go on is said.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
@@ -74,32 +75,31 @@ fn attempt(context: &Context, args: &RunArgs) -> Result<u8, Failure> {
     let signals =
         Signals::hold().map_err(|error| failed(format!("cannot handle signals: {}", error::reason(&error))))?;
     context.ui.detail(format_args!("the stage is {}", context.ui.name(&transaction.stage())));
-    if let Err(failure) = build(&store, &transaction.stage(), &args.command, &signals, &context.ui.name(store.output()))
-    {
+    if let Err(failure) = build(&context.ui, &store, &transaction.stage(), &args.command, &signals) {
         discard(context, transaction);
         return Err(failure);
     }
     match commit::conclude(context, &store, &mut transaction, &args.publish) {
         Ok(Done::Committed(committed)) => commit::report(context, &store, &committed, false),
         Ok(Done::DryRun) => discard(context, transaction),
-        Err(failure) => return Err(leave(context, &store, transaction, failure, args.publish.is_dry_run())),
+        Err(failure) => return Err(leave(context, &store, transaction, failure, args)),
     }
     Ok(DONE)
 }
 
 /// Runs the command; an error says why its stage is not to be published.
-fn build(store: &Store, stage: &Path, words: &[OsString], signals: &Signals, output: &str) -> Result<(), Failure> {
+fn build(ui: &Ui, store: &Store, stage: &Path, words: &[OsString], signals: &Signals) -> Result<(), Failure> {
     let words: Vec<_> = words.iter().map(|word| replace_stage(word, stage)).collect();
     let Some((program, arguments)) = words.split_first() else {
         return Err(error::usage("there is no command to run"));
     };
-    let name = Shown(Path::new(program));
+    let (name, nothing) = (Shown(Path::new(program)), changed_nothing(ui, store));
     let mut command = Command::new(program);
     command.args(arguments).env("TXFS_STAGE", stage).env("TXFS_OUTPUT", store.output());
     let child = command.spawn().map_err(|error| {
         let code = if error.kind() == io::ErrorKind::NotFound { NOT_FOUND } else { NOT_EXECUTABLE };
         let reason = error::reason(&error);
-        Failure::with_code(code, format!("cannot run `{name}`: {reason}: {output} is unchanged"))
+        Failure::with_code(code, format!("cannot run `{name}`: {reason}: {nothing}"))
     })?;
     let status = signals
         .supervise(child)
@@ -108,17 +108,27 @@ fn build(store: &Store, stage: &Path, words: &[OsString], signals: &Signals, out
         (0, None) => Ok(()),
         (0, Some(signal)) => Err(Failure::with_code(
             killed_by(signal),
-            format!("stopped by signal {signal}, although `{name}` finished: {output} is unchanged"),
+            format!("stopped by signal {signal}, although `{name}` finished: {nothing}"),
         )),
-        (code, _) => Err(Failure::with_code(code, format!("`{name}` {}: {output} is unchanged", ended(status)))),
+        (code, _) => Err(Failure::of_command(code, format!("`{name}` {}: {nothing}", ended(status)))),
     }
+}
+
+/// The command itself may have written to the output, whatever txfs did.
+fn changed_nothing(ui: &Ui, store: &Store) -> String {
+    format!("txfs changed nothing in {}", ui.name(store.output()))
+}
+
+/// Where the next `{stage}` stands.
+fn find_placeholder(word: &[u8]) -> Option<usize> {
+    word.windows(PLACEHOLDER.len()).position(|window| window == PLACEHOLDER)
 }
 
 /// Every `{stage}` in an argument becomes the stage's path, byte for byte.
 fn replace_stage(word: &OsStr, stage: &Path) -> OsString {
     let mut rest = word.as_bytes();
     let mut replaced = Vec::with_capacity(rest.len());
-    while let Some(at) = rest.windows(PLACEHOLDER.len()).position(|window| window == PLACEHOLDER) {
+    while let Some(at) = find_placeholder(rest) {
         replaced.extend_from_slice(&rest[..at]);
         replaced.extend_from_slice(stage.as_os_str().as_bytes());
         rest = &rest[at + PLACEHOLDER.len()..];
@@ -140,7 +150,8 @@ fn killed_by(signal: i32) -> u8 {
 }
 
 /// What becomes of the stage that was built and could not be committed.
-fn leave(context: &Context, store: &Store, transaction: Transaction<'_>, failure: Failure, dry_run: bool) -> Failure {
+fn leave(context: &Context, store: &Store, transaction: Transaction<'_>, failure: Failure, args: &RunArgs) -> Failure {
+    let failure = failure.with_ways_out(|problem| way_out(problem, &args.command));
     let Some(source) = failure.source() else {
         discard(context, transaction);
         return failure;
@@ -148,10 +159,12 @@ fn leave(context: &Context, store: &Store, transaction: Transaction<'_>, failure
     let overtaken = matches!(source, Error::BaseMoved { .. });
     match source.kind() {
         // What stands in the way may go, and the build may have taken hours.
-        ErrorKind::Conflict | ErrorKind::Busy if !dry_run => {
+        ErrorKind::Conflict | ErrorKind::Busy if !args.publish.is_dry_run() => {
             let (from, stage) = (transaction.from(), transaction.stage());
             match transaction.keep() {
-                Ok(_) if overtaken => failure.hint(handle::overtaken(&context.ui, store, from, &stage)),
+                Ok(_) if overtaken => {
+                    failure.hint(handle::overtaken(&context.ui, store, from, &stage, "run the same command again"))
+                }
                 Ok(_) => failure.hint(handle::kept(&context.ui, &stage)),
                 Err(error) => failure.hint(format!("the stage could not be kept: {error}")),
             }
@@ -160,9 +173,36 @@ fn leave(context: &Context, store: &Store, transaction: Transaction<'_>, failure
         ErrorKind::Unknown => failure,
         _ => {
             discard(context, transaction);
-            failure.hint(format!("the stage was discarded: {} is unchanged", context.ui.name(store.output())))
+            failure.hint(format!("the stage was discarded: {}", changed_nothing(&context.ui, store)))
         }
     }
+}
+
+/// What is to be done about the command: its stage may be gone when somebody reads this. `None` where the library says it well.
+fn way_out(problem: &Problem, command: &[OsString]) -> Option<String> {
+    Some(match problem {
+        Problem::EmptyStage => wrote_no_file(command),
+        Problem::CaseCollision(_) => "have the command rename one of each, or say --allow-case-collisions".to_owned(),
+        Problem::UnsupportedKind(_) => {
+            "have the command not make them: only files, directories and symlinks are published".to_owned()
+        }
+        Problem::NeedsExchange(_) => {
+            "have the command give them new names, or move the output to ext4, xfs, btrfs, tmpfs or overlayfs"
+                .to_owned()
+        }
+        _ => return None,
+    })
+}
+
+fn wrote_no_file(command: &[OsString]) -> String {
+    let told = command.iter().any(|word| find_placeholder(word.as_bytes()).is_some());
+    let how = match told {
+        true => "the command wrote no file to its stage, whose path it has from {stage} and from $TXFS_STAGE",
+        false => {
+            "no argument contains {stage}, and the command wrote no file to its stage: put {stage} where it is told where to write, or have it write to $TXFS_STAGE"
+        }
+    };
+    format!("{how}; if nothing is to be published, say --allow-empty")
 }
 
 fn discard(context: &Context, transaction: Transaction<'_>) {
