@@ -186,6 +186,51 @@ fn the_output_names_its_only_transaction() {
 }
 
 #[test]
+fn a_stage_is_a_handle_by_whatever_path() {
+    let dir = Scratch::new();
+    let stage = dir.begin(&[]);
+    fs::create_dir(stage.join("below")).unwrap();
+    fs::write(stage.join("a"), "a").unwrap();
+    std::os::unix::fs::symlink(&stage, dir.at("link")).unwrap();
+    let within = |from: &Path, args: &[&str]| Ended::from(dir.command(args).current_dir(from).output().unwrap());
+    let output = dir.at("dist");
+    let output = output.to_str().unwrap();
+    within(&stage, &["diff", "--exit-code", output, "."]).expect(8);
+    within(&stage, &["commit", "--dry-run", "."]).expect(0);
+    within(&stage.join("below"), &["commit", "--dry-run", ".."]).expect(0);
+    within(&dir.at(""), &["commit", "link"]).expect(0);
+    let stage = dir.begin(&["--from", "current"]);
+    fs::write(stage.join("b"), "b").unwrap();
+    assert_eq!(within(&stage, &["diff", output, "."]).expect(0).out, "A b\n", "a change, not a whole generation");
+    within(&stage, &["abort", "."]).expect(0);
+    assert_eq!(dir.transactions(), 0);
+}
+
+#[test]
+fn a_stage_is_no_output() {
+    let dir = Scratch::new();
+    let stage = dir.begin(&[]);
+    for command in ["status", "verify", "diff", "journal", "recover", "begin"] {
+        let refused = dir.txfs([OsStr::new(command), stage.as_os_str()]).expect(2);
+        let refused = refused.says("is no output: it is the stage of a transaction on dist").says("say dist instead");
+        assert_eq!(refused.out, "", "{command}");
+        let refused = Ended::from(dir.command([command, "."]).current_dir(&stage).output().unwrap());
+        refused.expect(2).says("is no output");
+    }
+    assert_eq!(dir.transactions(), 1);
+}
+
+#[test]
+fn nothing_is_shortened_below_the_root() {
+    let dir = Scratch::new();
+    dir.publish(&[("a", "a")]);
+    let output = dir.at("dist");
+    let verified = dir.command([OsStr::new("verify"), output.as_os_str()]).current_dir("/").output().unwrap();
+    let expected = format!("{} is as published: generation 1\n", output.display());
+    assert_eq!(Ended::from(verified).expect(0).err, expected);
+}
+
+#[test]
 fn abort_discards_the_stage() {
     let dir = Scratch::new();
     let stage = dir.begin(&[]);

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use txfs::fs::LinuxFs;
-use txfs::{Error, From, OpenTransaction, Store, Transaction, TransactionId};
+use txfs::{Error, From, OpenTransaction, Shown, Store, Transaction, TransactionId};
 
 use super::error::{Failure, usage};
 use super::output::Ui;
@@ -62,7 +62,23 @@ pub(super) fn only(context: &Context, store: &Store) -> Result<OpenTransaction, 
 
 /// The output and the transaction that a stage belongs to.
 pub(super) fn parse(stage: &Path) -> Result<Option<(PathBuf, TransactionId)>, Error> {
-    Store::parse_stage(&LinuxFs::new(), stage)
+    let fs = LinuxFs::new();
+    if let Some(found) = Store::parse_stage(&fs, stage)? {
+        return Ok(Some(found));
+    }
+    // `.`, `..` and links say only where they lead what they name.
+    match stage.canonicalize() {
+        Ok(path) => Store::parse_stage(&fs, &path),
+        Err(_) => Ok(None),
+    }
+}
+
+/// A stage is no output: a store would be made for it inside the state of another.
+pub(super) fn refuse_as_output(ui: &Ui, out: &Path) -> Result<(), Failure> {
+    let Some((output, _)) = parse(out)? else { return Ok(()) };
+    let output = ui.name(&output);
+    Err(usage(format!("{} is no output: it is the stage of a transaction on {output}", Shown(out)))
+        .hint(format!("say {output} instead")))
 }
 
 /// Whether a path that leads nowhere has the shape of a stage's: `….txfs/tx/ID/stage`.

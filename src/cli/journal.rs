@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use txfs::{Begin, JournalDump, Kind, Object as Entry, Operation, Record, Shown, Store};
+use txfs::{Begin, JournalDump, Kind, Object as Entry, Operation, Record, Shown};
 
 use super::error::{DONE, Failure, cannot};
 use super::output::{Data, Object, Style, time};
@@ -33,7 +33,7 @@ pub(super) fn run(context: &Context, args: &JournalArgs) -> Result<u8, Failure> 
             let input = File::open(file).map_err(|error| cannot("read", file, error))?;
             vec![(file.clone(), JournalDump::read(BufReader::new(input)))]
         }
-        (None, Some(out)) => match Store::find(&context.options(), out)? {
+        (None, Some(out)) => match context.open(&context.options(), out)? {
             Some(store) => store.journals()?,
             None => Vec::new(),
         },

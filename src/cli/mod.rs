@@ -142,14 +142,21 @@ impl Context {
 
     /// The recovered store of `out`; made where there is none.
     fn make(&self, out: &Path) -> Result<Store, Failure> {
+        handle::refuse_as_output(&self.ui, out)?;
         let store = Store::make(&self.options(), out)?;
         self.recover(&store)?;
         Ok(store)
     }
 
+    /// The store of `out`, as it is; `None` when txfs has nothing there.
+    fn open(&self, options: &OpenOptions, out: &Path) -> Result<Option<Store>, Failure> {
+        handle::refuse_as_output(&self.ui, out)?;
+        Ok(Store::find(options, out)?)
+    }
+
     /// The recovered store of `out`; `None` when txfs has nothing there.
     fn find(&self, out: &Path) -> Result<Option<Store>, Failure> {
-        let Some(store) = Store::find(&self.options(), out)? else { return Ok(None) };
+        let Some(store) = self.open(&self.options(), out)? else { return Ok(None) };
         self.recover(&store)?;
         Ok(Some(store))
     }

@@ -68,7 +68,8 @@ impl Ui {
             verbose,
             color_data: wanted(io::stdout().is_terminal()),
             color_talk: wanted(io::stderr().is_terminal()),
-            current_dir: std::env::current_dir().ok(),
+            // Everything is below the root: nothing would be shorter for it than by a slash, and look relative.
+            current_dir: std::env::current_dir().ok().filter(|dir| dir.parent().is_some()),
         }
     }
 

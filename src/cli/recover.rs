@@ -27,7 +27,7 @@ pub(super) struct RecoverArgs {
 }
 
 pub(super) fn run(context: &Context, args: &RecoverArgs) -> Result<u8, Failure> {
-    let Some(store) = Store::find(&context.options(), &args.out)? else {
+    let Some(store) = context.open(&context.options(), &args.out)? else {
         print(&context.ui, None, &Recovered::default())?;
         return Ok(DONE);
     };

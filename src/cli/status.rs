@@ -23,7 +23,7 @@ pub(super) struct StatusArgs {
 }
 
 pub(super) fn run(context: &Context, args: &StatusArgs) -> Result<u8, Failure> {
-    let Some(store) = Store::find(&context.options().lock_timeout(Duration::ZERO), &args.out)? else {
+    let Some(store) = context.open(&context.options().lock_timeout(Duration::ZERO), &args.out)? else {
         none(&context.ui, &args.out)?;
         return Ok(DONE);
     };
