@@ -153,7 +153,7 @@ fn begin_prints_the_stage_alone_and_commit_the_generation() {
     assert!(!dir.at("dist").exists(), "G2");
     let committed = dir.txfs([OsStr::new("commit"), stage.as_os_str()]).expect(0);
     assert_eq!(committed.out, "1\n");
-    assert_eq!(committed.err, "published generation 1 of dist: 1 added\n");
+    assert_eq!(committed.err, "published generation 1 of dist: 1 path added\n");
     assert_eq!(dir.read("dist/index.html"), "one");
     dir.txfs([OsStr::new("commit"), stage.as_os_str()]).expect(2).says("no such transaction");
 }
@@ -285,7 +285,7 @@ fn run_publishes_what_its_command_wrote() {
         &["-m", "first"],
         "echo out; echo one > {stage}/a; echo two > $TXFS_STAGE/b; echo $TXFS_OUTPUT > {stage}/c",
     );
-    let ran = ran.expect(0).says("published generation 1 of dist: 3 added");
+    let ran = ran.expect(0).says("published generation 1 of dist: 3 paths added");
     assert_eq!(ran.out, "out\n", "stdout is the command's");
     assert_eq!((dir.read("dist/a").as_str(), dir.read("dist/b").as_str()), ("one\n", "two\n"));
     assert_eq!(dir.read("dist/c").trim_end(), dir.at("dist").to_str().unwrap());
@@ -676,7 +676,7 @@ fn journal_shows_a_settled_journal_and_damaged_ones() {
     let mut flipped = journal;
     flipped[40] ^= 1;
     fs::write(dir.at("flipped"), &flipped).unwrap();
-    assert!(dir.txfs(["journal", "--file", "flipped"]).expect(0).out.contains("corrupt: "));
+    assert!(dir.txfs(["journal", "--file", "flipped"]).expect(6).out.contains("corrupt: "));
     assert_eq!(dir.txfs(["journal", "--file", "flipped", "--json"]).json()[0]["verdict"], "corrupt");
     dir.txfs(["journal", "--file", "none"]).expect(1).says("cannot read none");
     dir.txfs(["journal"]).expect(2);
@@ -692,6 +692,21 @@ fn verify_finds_what_was_changed_behind_txfs() {
     assert_eq!(dir.txfs(["verify", "dist"]).expect(4).out, "content a\nmissing b\n");
     let objects = dir.txfs(["verify", "dist", "--json"]).expect(4).json();
     assert_eq!((&objects[1]["finding"], &objects[2]["findings"]), (&"missing".into(), &2.into()));
+}
+
+#[test]
+fn verify_says_where_nothing_has_been_published() {
+    let dir = Scratch::new();
+    for _ in 0..2 {
+        let verified = dir.txfs(["verify", "dist"]).expect(0);
+        assert_eq!(
+            (verified.out.as_str(), verified.err.as_str()),
+            ("", "nothing has been published to dist by txfs\n")
+        );
+        let object = &dir.txfs(["verify", "dist", "--json"]).expect(0).json()[0];
+        assert_eq!((&object["generation"], &object["findings"]), (&Value::Null, &0.into()));
+        dir.begin(&[]);
+    }
 }
 
 #[test]
@@ -744,12 +759,10 @@ fn what_makes_no_sense_is_a_usage_error() {
         &["publish", "dist", "src/a/b"],
         &["publish", "dist", ".dist.txfs"],
         &["commit", "src"],
-        &["verify", "src"],
         &["diff", "src", "dist"],
         &["commit"],
         &["explode"],
         &["status", "dist", "--lock-timeout", "soon"],
-        &["commit", "dist", "--max-removed", "101"],
         &["begin", "dist", "--from", "nowhere"],
         &["begin", "dist", "-q", "-v"],
     ] {
@@ -760,6 +773,21 @@ fn what_makes_no_sense_is_a_usage_error() {
     assert_eq!(dir.transactions(), 0);
     let object = &dir.txfs(["publish", "dist", "dist", "--json"]).expect(2).json()[0];
     assert_eq!((&object["error"], &object["code"]), (&"usage".into(), &2.into()));
+}
+
+#[test]
+fn numbers_that_are_none_are_refused_in_plain_words() {
+    let dir = Scratch::new();
+    for given in ["x", "101", "-1", "1.5"] {
+        let given = format!("--max-removed={given}");
+        dir.txfs(["publish", "dist", "src", &given]).expect(2).says("this is no whole number from 0 to 100");
+    }
+    for (given, said) in
+        [("soon", "no number of seconds"), ("-1", "no number"), ("nan", "no number"), ("1e20", "longer")]
+    {
+        let given = format!("--lock-timeout={given}");
+        dir.txfs(["status", "dist", &given]).expect(2).says(&format!("this is {said}"));
+    }
 }
 
 #[test]
@@ -804,7 +832,7 @@ fn a_damaged_journal_is_refused_and_status_shows_what_it_can() {
     let status = dir.txfs(["status", "dist"]).expect(6).says("cannot be used").says("hint: ");
     assert!(status.out.contains("generation:   1"), "{}", status.out);
     dir.txfs(["begin", "dist"]).expect(6);
-    assert!(dir.txfs(["journal", "dist"]).expect(0).out.contains("corrupt: "));
+    assert!(dir.txfs(["journal", "dist"]).expect(6).out.contains("corrupt: "));
     assert_eq!(dir.read("dist/a"), "a");
 }
 

@@ -12,7 +12,7 @@ use txfs::{ChangeKind, CommitOptions, Committed, Error, From, Plan, Problem, Rel
 
 use super::error::{DONE, Failure, usage};
 use super::output::{Object, Ui};
-use super::{Context, diff, error, handle};
+use super::{Context, count, diff, error, handle};
 
 /// Publish a transaction's stage: all of it, durably, or nothing
 ///
@@ -37,7 +37,7 @@ pub(super) struct PublishOptions {
     #[arg(long)]
     allow_empty: bool,
     /// Refuse to lose more than this many percent of the published files
-    #[arg(long, value_name = "PERCENT", default_value_t = 50, value_parser = clap::value_parser!(u8).range(0..=100))]
+    #[arg(long, value_name = "PERCENT", default_value_t = 50, value_parser = percent)]
     max_removed: u8,
     /// Take over files and links in the way that txfs did not publish; they are kept as the previous generation
     #[arg(long)]
@@ -215,6 +215,11 @@ impl PublishOptions {
     }
 }
 
+fn percent(text: &str) -> Result<u8, String> {
+    let percent = text.parse().ok().filter(|percent| *percent <= 100);
+    percent.ok_or_else(|| "this is no whole number from 0 to 100".to_owned())
+}
+
 fn name_of(check: &OsStr) -> String {
     Shown(Path::new(check)).to_string()
 }
@@ -311,7 +316,7 @@ pub(super) fn summary_fields(object: Object, plan: &Plan) -> Object {
     object.field("removed", summary.removed).field("unchanged", summary.unchanged)
 }
 
-/// How many paths a plan changes, for people.
+/// How many paths a plan changes, for people: the directories among them too, which are no files.
 pub(super) struct Summary<'a>(pub(super) &'a Plan);
 
 impl std::fmt::Display for Summary<'_> {
@@ -323,7 +328,9 @@ impl std::fmt::Display for Summary<'_> {
             (summary.removed, "removed"),
             (summary.unchanged, "unchanged"),
         ];
-        let said: Vec<_> = counts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
-        f.write_str(&if said.is_empty() { "nothing".to_owned() } else { said.join(", ") })
+        let mut counts = counts.into_iter().filter(|(n, _)| *n > 0);
+        let Some((first, what)) = counts.next() else { return f.write_str("nothing") };
+        write!(f, "{} {what}", count(first, "path"))?;
+        counts.try_for_each(|(n, what)| write!(f, ", {n} {what}"))
     }
 }

@@ -9,6 +9,7 @@ use super::output::{Object, Ui};
 pub(super) const DONE: u8 = 0;
 pub(super) const USAGE: u8 = 2;
 pub(super) const CONFLICT: u8 = 4;
+pub(super) const CORRUPT: u8 = 6;
 /// `diff --exit-code` found changes.
 pub(super) const DIFFERS: u8 = 8;
 /// txfs itself failed in `run`; the status of its command is passed through.
@@ -26,7 +27,7 @@ fn classify(kind: ErrorKind) -> (u8, &'static str) {
         ErrorKind::Busy => (3, "busy"),
         ErrorKind::Conflict => (CONFLICT, "conflict"),
         ErrorKind::Refused => (5, "refused"),
-        ErrorKind::Corrupt => (6, "corrupt"),
+        ErrorKind::Corrupt => (CORRUPT, "corrupt"),
         ErrorKind::Unknown => (7, "unknown"),
         _ => (1, "failed"),
     }

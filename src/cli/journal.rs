@@ -8,14 +8,15 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use txfs::{Begin, JournalDump, Kind, Object as Entry, Operation, Record, Shown};
 
-use super::error::{DONE, Failure, cannot};
+use super::error::{CORRUPT, DONE, Failure, cannot};
 use super::output::{Data, Object, Style, time};
 use super::{Context, count};
 
 /// Print journals readably, damaged ones too
 ///
 /// Every record with the offset of its frame in bytes, and a verdict at the end: whether it is a valid commit, or why not. This
-/// command shows what is there: it does not recover. The journals of an output are the one of a commit that is not settled, and the
+/// command shows what is there: it does not recover. Exits with 6 if a journal is corrupt; one that is torn, as a crash leaves it
+/// while it is written, is no failure. The journals of an output are the one of a commit that is not settled, and the
 /// settled ones of generations whose displaced entries are kept.
 #[derive(Args)]
 pub(super) struct JournalArgs {
@@ -54,7 +55,12 @@ pub(super) fn run(context: &Context, args: &JournalArgs) -> Result<u8, Failure> 
         }
     }
     data.finish()?;
-    Ok(DONE)
+    Ok(if journals.iter().any(|(_, dump)| is_corrupt(dump)) { CORRUPT } else { DONE })
+}
+
+/// Recovery refuses a journal that is corrupt; one that is torn was never a commit.
+fn is_corrupt(dump: &JournalDump) -> bool {
+    dump.damage.is_some() && !dump.torn
 }
 
 /// What a journal is worth, in a word and in words.

@@ -165,7 +165,7 @@ impl Context {
     fn expect(&self, out: &Path) -> Result<Store, Failure> {
         self.find(out)?.ok_or_else(|| {
             let name = self.ui.name(out);
-            usage(format!("nothing has been published to {name} by txfs")).hint(format!(
+            usage(nothing_published(&self.ui, out)).hint(format!(
                 "`txfs publish {name} DIR` publishes a directory, `txfs begin {name}` begins a transaction"
             ))
         })
@@ -178,10 +178,18 @@ impl Context {
     }
 }
 
+fn nothing_published(ui: &Ui, out: &Path) -> String {
+    format!("nothing has been published to {} by txfs", ui.name(out))
+}
+
 /// Seconds, with or without a fraction.
 fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds: f64 = text.parse().map_err(|_| "this is no number of seconds".to_owned())?;
-    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
+    match text.parse() {
+        Ok(seconds) if seconds >= 0.0 => {
+            Duration::try_from_secs_f64(seconds).map_err(|_| "this is longer than can be waited".to_owned())
+        }
+        _ => Err("this is no number of seconds".to_owned()),
+    }
 }
 
 fn barriers(text: &str) -> Result<Barriers, String> {

@@ -11,7 +11,7 @@ use txfs::{Capabilities, ErrorKind, From, Head, OpenTransaction, Place, Shown, S
 use super::begin::from_word;
 use super::error::{DONE, Failure};
 use super::output::{Object, Ui, time};
-use super::{Context, count, recover};
+use super::{Context, count, nothing_published, recover};
 
 /// Show what is published, which transactions are open, and what the file system can do
 ///
@@ -48,7 +48,7 @@ fn none(ui: &Ui, out: &Path) -> Result<(), Failure> {
     if ui.json {
         data.object(Object::new().path("output", out.as_os_str().as_bytes()).field("generation", Value::Null))?;
     } else {
-        data.line(format_args!("nothing has been published to {} by txfs", ui.name(out)))?;
+        data.line(nothing_published(ui, out))?;
     }
     data.finish()
 }

@@ -1,14 +1,15 @@
 //! `txfs verify`.
 
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
+use serde_json::Value;
 use txfs::{Finding, FindingKind, Store};
 
 use super::error::{CONFLICT, DONE, Failure};
 use super::output::{Object, Style};
-use super::{Context, count};
+use super::{Context, count, nothing_published};
 
 /// Read everything that is published and hold it against the manifest
 ///
@@ -20,10 +21,36 @@ pub(super) struct VerifyArgs {
 }
 
 pub(super) fn run(context: &Context, args: &VerifyArgs) -> Result<u8, Failure> {
-    let store = context.expect(&args.out)?;
+    let Some(store) = context.find(&args.out)? else { return none(context, &args.out) };
     let (generation, findings) = audit(context, &store)?;
+    let Some(generation) = generation else { return none(context, store.output()) };
+    print(context, &store, generation, &findings)?;
+    let output = context.ui.name(store.output());
+    if findings.is_empty() {
+        context.ui.say(format_args!("{output} is as published: generation {generation}"));
+        return Ok(DONE);
+    }
+    let found = count(findings.len() as u64, "difference");
+    context.ui.say(format_args!("{output} is not as published: {found} from generation {generation}"));
+    Ok(CONFLICT)
+}
+
+/// Where nothing has been published, nothing can differ.
+fn none(context: &Context, out: &Path) -> Result<u8, Failure> {
+    if context.ui.json {
+        let object = Object::new().path("output", out.as_os_str().as_bytes()).field("generation", Value::Null);
+        let mut data = context.ui.data();
+        data.object(object.field("findings", 0))?;
+        data.finish()?;
+    }
+    // stdout is for what differs.
+    context.ui.say(nothing_published(&context.ui, out));
+    Ok(DONE)
+}
+
+fn print(context: &Context, store: &Store, generation: u64, findings: &[Finding]) -> Result<(), Failure> {
     let mut data = context.ui.data();
-    for Finding { path, kind } in &findings {
+    for Finding { path, kind } in findings {
         if context.ui.json {
             data.object(Object::new().field("finding", word(*kind)).relative("path", path))?;
         } else {
@@ -35,26 +62,18 @@ pub(super) fn run(context: &Context, args: &VerifyArgs) -> Result<u8, Failure> {
         let object = Object::new().path("output", store.output().as_os_str().as_bytes());
         data.object(object.field("generation", generation).field("findings", findings.len()))?;
     }
-    data.finish()?;
-    let output = context.ui.name(store.output());
-    if findings.is_empty() {
-        context.ui.say(format_args!("{output} is as published: generation {generation}"));
-        return Ok(DONE);
-    }
-    let found = count(findings.len() as u64, "difference");
-    context.ui.say(format_args!("{output} is not as published: {found} from generation {generation}"));
-    Ok(CONFLICT)
+    data.finish()
 }
 
 /// Findings while another process commits mean nothing: then it looks again.
-fn audit(context: &Context, store: &Store) -> Result<(u64, Vec<Finding>), Failure> {
+fn audit(context: &Context, store: &Store) -> Result<(Option<u64>, Vec<Finding>), Failure> {
     loop {
         let before = store.head()?;
         let findings = store.verify()?;
         // Waits for a commit that is being applied.
         context.recover(store)?;
         if findings.is_empty() || store.head()? == before {
-            return Ok((before.map_or(0, |head| head.info.generation), findings));
+            return Ok((before.map(|head| head.info.generation), findings));
         }
     }
 }
