@@ -101,6 +101,7 @@ mod path;
 mod plan;
 mod published;
 mod recover;
+mod rollback;
 mod settle;
 mod stage;
 mod store;

@@ -276,6 +276,13 @@ pub(crate) fn copy_root_mode<F: Fs>(from: &Tree<F>, to: &Tree<F>) -> Result<()> 
     to.set_dir_mode(&root, stat.mode & 0o777 | 0o700)
 }
 
+/// As [`copy_tree`], without exceptions.
+pub(crate) fn copy_all<F: Fs>(from: &Tree<F>, to: &Tree<F>) -> Result<()> {
+    let mut copier = Copier::new(from, to);
+    from.walk(&RelPath::root(), |_| true, |entry| copier.copy(&entry))?;
+    copier.finish()
+}
+
 /// As [`copy_tree`], but what `published` has with the same size, time and mode is not copied: it is returned.
 pub(crate) fn copy_differing<F: Fs>(
     from: &Tree<F>,
@@ -367,7 +374,7 @@ impl<'a, F: Fs> Copier<'a, F> {
         }
         match stat.kind {
             Some(Kind::File) => copy_file(from, path, stat, to, path),
-            Some(Kind::Symlink) => copy_symlink(from, to, path),
+            Some(Kind::Symlink) => copy_symlink(from, path, to, path),
             Some(Kind::Directory) => self.make_dir(path.clone(), stat.mode),
             None => Err(Error::Usage {
                 path: path.under(from.at()),
@@ -402,9 +409,9 @@ impl<'a, F: Fs> Copier<'a, F> {
     }
 }
 
-fn copy_symlink<F: Fs>(from: &Tree<F>, to: &Tree<F>, path: &RelPath) -> Result<()> {
+pub(crate) fn copy_symlink<F: Fs>(from: &Tree<F>, path: &RelPath, to: &Tree<F>, new: &RelPath) -> Result<()> {
     let target = from.parent(path).and_then(|dir| from.fs.read_link(&dir, path.name()));
     let target = target.map_err(from.io("read the link", path))?;
-    let made = to.parent(path).and_then(|dir| to.fs.make_symlink(&dir, path.name(), &target));
-    made.map_err(to.io("make the link", path))
+    let made = to.parent(new).and_then(|dir| to.fs.make_symlink(&dir, new.name(), &target));
+    made.map_err(to.io("make the link", new))
 }

@@ -18,7 +18,7 @@ const LAYERS: &[&[&str]] = &[
     &["evidence", "carry_out"],
     &["recover"],
     &["transaction", "inspect"],
-    &["commit", "fuzzing"],
+    &["commit", "rollback", "fuzzing"],
 ];
 
 fn sources(below: &str) -> Vec<(PathBuf, String)> {

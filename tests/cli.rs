@@ -231,6 +231,33 @@ fn nothing_is_shortened_below_the_root() {
 }
 
 #[test]
+fn rollback_publishes_the_generation_before() {
+    let scratch = Scratch::new();
+    scratch.txfs(["rollback", "dist"]).expect(2).says("nothing has been published to dist by txfs");
+    scratch.publish(&[("index.html", "one"), ("stale.css", "one")]);
+    scratch.txfs(["rollback", "dist"]).expect(2).says("there is no generation to go back to");
+    scratch.publish(&[("index.html", "two"), ("a", "two"), ("b", "two"), ("c", "two"), ("d", "two")]);
+
+    let shown = scratch.txfs(["rollback", "dist", "--dry-run"]).expect(0);
+    assert_eq!(shown.out, "D a\nD b\nD c\nD d\nM index.html\nA stale.css\n");
+    assert_eq!((scratch.read("dist/index.html"), scratch.transactions()), ("two".to_owned(), 0));
+
+    // Most of the files go: they have not been there before.
+    let gone_back = scratch.txfs(["rollback", "dist"]).expect(0);
+    assert_eq!(gone_back.out, "3\n");
+    assert_eq!((scratch.read("dist/index.html"), scratch.read("dist/stale.css")), ("one".to_owned(), "one".to_owned()));
+    scratch.txfs(["verify", "dist"]).expect(0);
+    let status = scratch.txfs(["status", "dist"]).expect(0);
+    assert!(status.out.contains("rollback to generation 1"), "{}", status.out);
+
+    fs::write(scratch.at("dist/index.html"), "edited").unwrap();
+    scratch.txfs(["rollback", "dist"]).expect(4).says("published entries were changed by somebody else: index.html");
+    assert_eq!(scratch.transactions(), 0);
+    scratch.txfs(["rollback", "dist", "--allow-drift", "-m", "forward"]).expect(0);
+    assert_eq!((scratch.read("dist/index.html"), scratch.read("dist/d")), ("two".to_owned(), "two".to_owned()));
+}
+
+#[test]
 fn abort_discards_the_stage() {
     let dir = Scratch::new();
     let stage = dir.begin(&[]);

@@ -142,6 +142,21 @@ fn is_removed(plan: &Plan, path: &RelPath) -> bool {
 }
 
 impl PublishOptions {
+    /// For a generation that was published once: it may be as small as it was then.
+    pub(super) fn of_an_old_generation(message: String, allow_drift: bool, dry_run: bool) -> Self {
+        Self {
+            check: Vec::new(),
+            allow_empty: true,
+            max_removed: 100,
+            adopt: false,
+            allow_drift,
+            allow_case_collisions: true,
+            dry_run,
+            message: Some(message),
+            remove: Vec::new(),
+        }
+    }
+
     /// Everything but the checks.
     fn for_library(&self) -> CommitOptions<'_> {
         let mut options = CommitOptions::default();

@@ -28,6 +28,7 @@ mod journal;
 mod output;
 mod publish;
 mod recover;
+mod rollback;
 mod run;
 mod status;
 mod verify;
@@ -95,6 +96,7 @@ enum Command {
     Run(run::RunArgs),
     Publish(publish::PublishArgs),
     Recover(recover::RecoverArgs),
+    Rollback(rollback::RollbackArgs),
     Status(status::StatusArgs),
     Diff(diff::DiffArgs),
     Journal(journal::JournalArgs),
@@ -127,6 +129,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Run(args) => run::run(&context, args),
         Command::Publish(args) => publish::run(&context, args),
         Command::Recover(args) => recover::run(&context, args),
+        Command::Rollback(args) => rollback::run(&context, args),
         Command::Status(args) => status::run(&context, args),
         Command::Diff(args) => diff::run(&context, args),
         Command::Journal(args) => journal::run(&context, args),

@@ -1,0 +1,179 @@
+//! Going back: the generation before the current one, staged from what the current one displaced. Its commit is one as any other.
+//!
+//! Invariants:
+//! 1. Only the stage is written. What the current generation displaced is copied, and stays until the commit that goes back is swept.
+//! 2. Nothing is taken for what was displaced that is not it, by identity or by content.
+//!
+//! A crash inside leaves a dead transaction, as one that is being filled in any other way.
+
+use std::collections::BTreeMap;
+
+use crate::digest;
+use crate::error::{Error, Paths, Result};
+use crate::fs::tree::Tree;
+use crate::fs::{Fs, Kind, Stat};
+use crate::journal::reader::Journal;
+use crate::journal::record::Operation;
+use crate::layout::{name, numbered};
+use crate::manifest::inventory::Inventory;
+use crate::manifest::{Entry, Object};
+use crate::path::RelPath;
+use crate::settle;
+use crate::stage;
+use crate::store::Store;
+use crate::transaction::{Referenced, Transaction};
+use crate::txdir::From;
+
+impl<F: Fs> Transaction<'_, F> {
+    /// Fills the stage with what was published before the current generation, and returns that generation's number. What is in
+    /// both is taken from the output without being copied; the stage has only what differs. What the current generation displaced
+    /// comes back also where txfs had not published it: it was taken over, or published over, with the user's leave. To go back
+    /// twice is to go forward again.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] when there is no generation before, or it cannot be put together again: something of it was missing in
+    /// the output already. [`Error::Corrupt`] when what was displaced is not as it was any more; [`Error::BaseMoved`].
+    pub fn copy_previous(&mut self) -> Result<u64> {
+        let head = self.check_base()?;
+        let output = self.store.output.path.clone();
+        let usage = |what: String| Error::Usage { path: output.clone(), what };
+        if self.meta.from == From::Current {
+            return Err(usage("this transaction is a change: going back takes one that is a whole generation".into()));
+        }
+        let current = head.as_ref().map_or(0, |head| head.info.generation);
+        let Some(displaced) = Displaced::by(self.store, current)? else {
+            return Err(usage("there is no generation to go back to".into()));
+        };
+        let Some(from) = self.store.output.open()? else {
+            return Err(usage("it is gone, and going back changes only what differs: publish the whole".into()));
+        };
+        let (now, before) =
+            (self.store.inventory(head.as_ref())?, self.store.base_inventory(&displaced.journal.begin)?);
+        let mut restoring = Restoring { stage: self.stage_tree()?, before: &before, now: &now, made: BTreeMap::new() };
+        restoring.displaced(&displaced)?;
+        let (entries, lost) = restoring.others(&displaced)?;
+        let generation = displaced.journal.begin.base;
+        if !lost.is_empty() {
+            let what =
+                format!("generation {generation} cannot be put together again, for this was missing already: {lost}");
+            return Err(usage(what));
+        }
+        restoring.close()?;
+        self.referenced = Some(Referenced { from, entries, drifted: None });
+        Ok(generation)
+    }
+}
+
+/// What a generation displaced.
+struct Displaced<F: Fs> {
+    journal: Journal,
+    tree: Tree<F>,
+    /// Where each path of the output lies in `tree`, and what was there.
+    places: BTreeMap<RelPath, (RelPath, Object)>,
+}
+
+impl<F: Fs> Displaced<F> {
+    /// `None` where there is no generation before, or nothing is kept of it.
+    fn by(store: &Store<F>, generation: u64) -> Result<Option<Self>> {
+        let Some(tree) = store.state.find_below(&numbered(name::PREVIOUS, generation))? else { return Ok(None) };
+        let Some(journal) = settle::read_settled(store, generation)?.filter(|journal| journal.begin.base > 0) else {
+            return Ok(None);
+        };
+        let mut places = BTreeMap::new();
+        for (index, operation) in journal.operations.iter().enumerate() {
+            let (Operation::Replace { path, old, .. } | Operation::Remove { path, old }) = operation else { continue };
+            for place in settle::displaced_places(index, operation) {
+                if let Some(stat) = tree.stat(&place)? {
+                    is_still(&tree, &place, old, &stat)?;
+                    places.insert(path.clone(), (place, *old));
+                }
+            }
+        }
+        Ok(Some(Self { journal, tree, places }))
+    }
+
+    /// Whether a path was displaced, by itself or with a directory.
+    fn holds(&self, path: &RelPath) -> bool {
+        self.places.contains_key(path) || path.ancestors().any(|above| self.places.contains_key(&above))
+    }
+}
+
+fn is_still<F: Fs>(tree: &Tree<F>, place: &RelPath, old: &Object, stat: &Stat) -> Result<()> {
+    if old.is(stat) || stat.kind == Some(old.kind) && digest::object(tree, place, old.kind, stat)?.publishes_same(old) {
+        return Ok(());
+    }
+    Err(Error::corrupt(place.under(tree.at()), "it was changed since it was displaced"))
+}
+
+/// A stage that is being filled with a generation that was.
+struct Restoring<'a, F: Fs> {
+    stage: Tree<F>,
+    before: &'a Inventory<F>,
+    now: &'a Inventory<F>,
+    /// Directories that were made, open to their owner, with the modes that they are to have.
+    made: BTreeMap<RelPath, u32>,
+}
+
+impl<F: Fs> Restoring<'_, F> {
+    /// Copies everything that was displaced to where it was.
+    fn displaced(&mut self, displaced: &Displaced<F>) -> Result<()> {
+        for (path, (place, old)) in &displaced.places {
+            path.ancestors().try_for_each(|above| self.make_dir(&above))?;
+            match old.kind {
+                Kind::Directory => {
+                    self.make_dir(path)?;
+                    self.made.insert(path.clone(), old.mode);
+                    stage::copy_all(&displaced.tree.below(place)?, &self.stage.below(path)?)?;
+                }
+                Kind::File => {
+                    let stat = Stat { mode: old.mode, ..self.look(&displaced.tree, place)? };
+                    stage::copy_file(&displaced.tree, place, &stat, &self.stage, path)?;
+                }
+                Kind::Symlink => stage::copy_symlink(&displaced.tree, place, &self.stage, path)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn look(&self, tree: &Tree<F>, path: &RelPath) -> Result<Stat> {
+        let gone = || tree.io("read the attributes of", path)(std::io::ErrorKind::NotFound.into());
+        tree.stat(path)?.ok_or_else(gone)
+    }
+
+    /// Of what was not displaced, that which is published now as it was then; and what is nowhere.
+    fn others(&mut self, displaced: &Displaced<F>) -> Result<(Vec<Entry>, Paths)> {
+        let (mut same, mut lost) = (Vec::new(), Paths::default());
+        for entry in self.before.entries() {
+            let Entry { path, object } = entry?;
+            if displaced.holds(&path) {
+                continue;
+            }
+            match self.now.get(&path)? {
+                Some(now) if now.publishes_same(&object) => same.push(Entry { path, object: now }),
+                _ if object.kind == Kind::Directory => self.make_dir(&path)?,
+                _ => lost.push(path),
+            }
+        }
+        Ok((same, lost))
+    }
+
+    /// Makes a directory with the mode that it had; what was no entry then keeps the mode that it has.
+    fn make_dir(&mut self, path: &RelPath) -> Result<()> {
+        if self.made.contains_key(path) {
+            return Ok(());
+        }
+        let known = match self.before.get(path)? {
+            Some(object) => Some(object),
+            None => self.now.get(path)?,
+        };
+        let made = self.stage.parent(path).and_then(|dir| self.stage.fs.make_dir(&dir, path.name(), 0o700));
+        made.map_err(self.stage.io("make the directory", path))?;
+        self.made.insert(path.clone(), known.map_or(0o755, |object| object.mode));
+        Ok(())
+    }
+
+    /// Modes last, and from the bottom: a directory that its owner may not write to could not be filled.
+    fn close(self) -> Result<()> {
+        self.made.iter().rev().try_for_each(|(path, mode)| self.stage.set_dir_mode(path, *mode))
+    }
+}

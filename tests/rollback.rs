@@ -1,0 +1,165 @@
+//! Going back to the generation before.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+use common::tree::snapshot;
+use common::{Random, Scratch, fast_scratch, lenient, publish, read};
+use txfs::{BeginOptions, CommitOptions, Committed, ErrorKind, From, Store};
+
+fn scratch() -> (Scratch, PathBuf) {
+    let dir = fast_scratch();
+    let out = dir.path().join("dist");
+    (dir, out)
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+fn roll_back(store: &Store) -> txfs::Result<Committed> {
+    let mut transaction = store.begin(BeginOptions::default())?;
+    transaction.copy_previous()?;
+    transaction.commit(&lenient())
+}
+
+#[test]
+fn the_generation_before_comes_back_and_going_back_again_goes_forward() {
+    let (_dir, out) = scratch();
+    let store = Store::open(&out).unwrap();
+    let commit = |fill: &dyn Fn(&Path)| {
+        let mut transaction = store.begin(BeginOptions::default()).unwrap();
+        fill(&transaction.stage());
+        transaction.commit(&lenient()).unwrap();
+    };
+    commit(&|stage| {
+        fs::create_dir_all(stage.join("stale/deep/.txfs")).unwrap();
+        fs::create_dir_all(stage.join("becomes-file")).unwrap();
+        fs::create_dir_all(stage.join("closed/sub")).unwrap();
+        for file in
+            ["same", "changes", "stale/deep/x", "stale/deep/.txfs/y", "becomes-file/z", "becomes-dir", "closed/sub/a"]
+        {
+            fs::write(stage.join(file), "one").unwrap();
+        }
+        symlink("same", stage.join("link")).unwrap();
+        set_mode(&stage.join("stale/deep"), 0o500);
+        set_mode(&stage.join("changes"), 0o640);
+        set_mode(&stage.join("closed/sub"), 0o555);
+        set_mode(&stage.join("closed"), 0o555);
+    });
+    let (first, inode) = (snapshot(&out), fs::metadata(out.join("same")).unwrap().ino());
+    commit(&|stage| {
+        fs::create_dir_all(stage.join("becomes-dir/deep")).unwrap();
+        fs::create_dir_all(stage.join("closed/sub")).unwrap();
+        fs::create_dir_all(stage.join("fresh")).unwrap();
+        fs::write(stage.join("same"), "one").unwrap();
+        for file in ["changes", "becomes-file", "becomes-dir/deep/z", "closed/sub/a", "fresh/f"] {
+            fs::write(stage.join(file), "two").unwrap();
+        }
+        symlink("changes", stage.join("link")).unwrap();
+    });
+    let second = snapshot(&out);
+    for (round, expected) in [&first, &second, &first, &second].into_iter().enumerate() {
+        let committed = roll_back(&store).unwrap();
+        assert_eq!(committed.generation, round as u64 + 3);
+        assert_eq!(&snapshot(&out), expected, "{round}");
+        assert_eq!(store.verify().unwrap(), []);
+        assert_eq!(fs::metadata(out.join("same")).unwrap().ino(), inode, "what is the same is not touched");
+    }
+}
+
+#[test]
+fn any_two_generations_change_places() {
+    let names = ["a", "b", "d/a", "d/b", "d/e/a", "d/e/b", "f", "g/h", "i"];
+    for seed in 0..200 {
+        let mut random = Random::new(seed);
+        let (_dir, out) = scratch();
+        let store = Store::open(&out).unwrap();
+        let mut generation = |content: &str| {
+            let mut transaction = store.begin(BeginOptions::default()).unwrap();
+            transaction.write("always", "1").unwrap();
+            for name in names {
+                match random.below(4) {
+                    0 => transaction.write(name, content).unwrap(),
+                    1 => transaction.write(name, "same").unwrap(),
+                    2 => transaction.symlink(name, content).unwrap(),
+                    _ => {}
+                }
+            }
+            if random.below(3) == 0 {
+                // A directory where a file may have been, and the other way round.
+                transaction.remove("f").unwrap();
+                transaction.write("f/x", content).unwrap();
+            }
+            transaction.commit(&lenient()).unwrap();
+        };
+        generation("one");
+        let first = snapshot(&out);
+        generation("two");
+        let second = snapshot(&out);
+        if first == second {
+            continue;
+        }
+        roll_back(&store).unwrap();
+        assert_eq!(snapshot(&out), first, "seed {seed}");
+        roll_back(&store).unwrap();
+        assert_eq!(snapshot(&out), second, "seed {seed}");
+        assert_eq!(store.verify().unwrap(), []);
+    }
+}
+
+#[test]
+fn what_was_taken_over_comes_back_and_what_is_foreign_stays() {
+    let (_dir, out) = scratch();
+    fs::create_dir(&out).unwrap();
+    let store = Store::open(&out).unwrap();
+    publish(&store, &[("ours", "one")]).unwrap();
+    fs::write(out.join("theirs"), "theirs").unwrap();
+    fs::write(out.join("CNAME"), "example.org").unwrap();
+    let mut options = CommitOptions::default();
+    options.adopt = true;
+    let mut transaction = store.begin(BeginOptions::default()).unwrap();
+    transaction.write("ours", "two").unwrap();
+    transaction.write("theirs", "taken over").unwrap();
+    transaction.commit(&options).unwrap();
+    roll_back(&store).unwrap();
+    let now = ["ours", "theirs", "CNAME"].map(|path| read(&out, path));
+    assert_eq!(now, ["one", "theirs", "example.org"]);
+}
+
+#[test]
+fn going_back_is_refused_where_it_cannot_be_done() {
+    let (_dir, out) = scratch();
+    let store = Store::open(&out).unwrap();
+    let refused = |kind: ErrorKind, text: &str| {
+        let before = out.exists().then(|| snapshot(&out));
+        let error = roll_back(&store).unwrap_err();
+        assert_eq!(error.kind(), kind, "{error}");
+        assert!(error.to_string().contains(text), "{error}");
+        assert_eq!(out.exists().then(|| snapshot(&out)), before);
+    };
+    refused(ErrorKind::Usage, "there is no generation to go back to");
+    publish(&store, &[("a", "one"), ("b", "one"), ("c", "one")]).unwrap();
+    refused(ErrorKind::Usage, "there is no generation to go back to");
+
+    // What was missing when the second generation came was displaced by nothing.
+    fs::remove_file(out.join("b")).unwrap();
+    publish(&store, &[("a", "two"), ("b", "two"), ("c", "one")]).unwrap();
+    refused(ErrorKind::Usage, "generation 1 cannot be put together again, for this was missing already: b");
+
+    publish(&store, &[("a", "three"), ("b", "two"), ("c", "one")]).unwrap();
+    store.sweep().unwrap();
+    fs::write(store.state().join("previous/3/stage/a"), "tampered with").unwrap();
+    refused(ErrorKind::Corrupt, "it was changed since it was displaced");
+
+    publish(&store, &[("a", "four"), ("b", "two"), ("c", "one")]).unwrap();
+    fs::write(out.join("c"), "drift").unwrap();
+    refused(ErrorKind::Conflict, "published entries were changed by somebody else: c");
+    let mut change = store.begin(BeginOptions::default().from(From::Current)).unwrap();
+    assert_eq!(change.copy_previous().unwrap_err().kind(), ErrorKind::Usage);
+}
