@@ -94,6 +94,48 @@ impl fmt::Debug for CommitOptions<'_> {
 }
 
 impl<'a> CommitOptions<'a> {
+    /// Keeps a text with the generation.
+    #[must_use = "this returns the changed options"]
+    pub fn message(mut self, message: impl Into<String>) -> Self {
+        self.message = Some(message.into());
+        self
+    }
+
+    /// Whether files and links are taken over that txfs did not publish, where new ones are to go.
+    #[must_use = "this returns the changed options"]
+    pub fn adopt(mut self, adopt: bool) -> Self {
+        self.adopt = adopt;
+        self
+    }
+
+    /// Whether entries are published over that somebody else changed.
+    #[must_use = "this returns the changed options"]
+    pub fn allow_drift(mut self, allow: bool) -> Self {
+        self.allow_drift = allow;
+        self
+    }
+
+    /// Whether paths are published that differ only by case.
+    #[must_use = "this returns the changed options"]
+    pub fn allow_case_collisions(mut self, allow: bool) -> Self {
+        self.allow_case_collisions = allow;
+        self
+    }
+
+    /// Whether nothing may be published: every file goes.
+    #[must_use = "this returns the changed options"]
+    pub fn allow_empty(mut self, allow: bool) -> Self {
+        self.allow_empty = allow;
+        self
+    }
+
+    /// How many percent of the files may go, at most, without others coming.
+    #[must_use = "this returns the changed options"]
+    pub fn max_removed(mut self, percent: u8) -> Self {
+        self.max_removed = percent;
+        self
+    }
+
     /// Adds a check that sees the stage before anything is published, and may refuse it by saying why.
     #[must_use = "this returns the changed options"]
     pub fn check(mut self, name: impl Into<String>, check: impl Fn(&Path) -> Result<(), String> + Send + 'a) -> Self {

@@ -23,6 +23,7 @@ const STORE: Format = Format { magic: *b"txfsstor", version: 1 };
 
 /// What the file system of a store can do, found out by doing it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Capabilities {
     /// `RENAME_EXCHANGE`: two names change places in one instant.
     pub exchange: bool,

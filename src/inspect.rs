@@ -16,6 +16,7 @@ use crate::store::Store;
 
 /// What could be read of a journal.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct JournalDump {
     /// Every record up to the damage, with the offset of its frame in bytes.
     pub records: Vec<(u64, Record)>,
@@ -50,6 +51,7 @@ pub enum FindingKind {
 
 /// An owned entry that is not as it was published.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Finding {
     /// Which.
     pub path: RelPath,

@@ -113,7 +113,7 @@ mod txdir;
 pub use barrier::Barriers;
 pub use commit::{CommitOptions, Committed};
 pub use error::{Error, ErrorKind, Outcome, Paths, Problem, Result};
-pub use fs::Kind;
+pub use fs::{Kind, Timestamp};
 pub use initialize::Capabilities;
 pub use inspect::{Finding, FindingKind, JournalDump};
 pub use journal::record::{Begin, Operation, Record, TransactionId};

@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, Result};
 use crate::fs::stream::Stream;
 use crate::fs::tree::{Tree, is_absent};
-use crate::fs::{Fs, Kind, LinuxFs, found};
+use crate::fs::{Fs, Kind, LinuxFs, Timestamp, found};
 use crate::journal::record::TransactionId;
 use crate::layout::{name, state_path};
 use crate::lock::{self, Lock};
@@ -118,8 +118,8 @@ pub struct OpenTransaction {
     pub base: Option<u64>,
     /// What its stage stands for; `None` as above.
     pub from: Option<From>,
-    /// When it began, in seconds since 1970.
-    pub began: Option<i64>,
+    /// When it began; `None` as above.
+    pub began: Option<Timestamp>,
     /// Whether a process is at work on it right now.
     pub live: bool,
 }
@@ -211,7 +211,7 @@ impl<F: Fs> Store<F> {
                 stage: txdir::path(id).under(self.state.at()).join(STAGE),
                 base: meta.as_ref().map(|meta| meta.base),
                 from: meta.as_ref().map(|meta| meta.from),
-                began: meta.as_ref().map(|meta| meta.began.seconds),
+                began: meta.as_ref().map(|meta| meta.began),
                 live,
             });
         }

@@ -204,6 +204,6 @@ fn meta_path(id: TransactionId) -> RelPath {
 /// The number that a directory's name stands for.
 pub(crate) fn parse_id(name: &[u8]) -> Option<TransactionId> {
     let text = std::str::from_utf8(name).ok()?;
-    let id = TransactionId(u64::from_str_radix(text, 16).ok()?);
+    let id: TransactionId = text.parse().ok()?;
     (id.to_string() == text).then_some(id)
 }

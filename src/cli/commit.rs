@@ -159,14 +159,16 @@ impl PublishOptions {
 
     /// Everything but the checks.
     fn for_library(&self) -> CommitOptions<'_> {
-        let mut options = CommitOptions::default();
-        options.message.clone_from(&self.message);
-        options.adopt = self.adopt;
-        options.allow_drift = self.allow_drift;
-        options.allow_case_collisions = self.allow_case_collisions;
-        options.allow_empty = self.allow_empty;
-        options.max_removed = self.max_removed;
-        options
+        let options = CommitOptions::default()
+            .adopt(self.adopt)
+            .allow_drift(self.allow_drift)
+            .allow_case_collisions(self.allow_case_collisions)
+            .allow_empty(self.allow_empty)
+            .max_removed(self.max_removed);
+        match &self.message {
+            Some(message) => options.message(message),
+            None => options,
+        }
     }
 
     pub(super) fn has_checks(&self) -> bool {

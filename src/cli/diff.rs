@@ -72,7 +72,7 @@ fn of_transaction(context: &Context, store: &Store, open: &OpenTransaction) -> R
 /// Prints the changes on stdout; with `--json` what stands against them, and how many there are, too.
 pub(super) fn print(ui: &Ui, plan: &Plan, notes: &[String]) -> Result<(), Failure> {
     let mut data = ui.data();
-    for Change { kind, path, entry } in &plan.changes {
+    for Change { kind, path, entry, .. } in &plan.changes {
         if ui.json {
             let object = Object::new().field("change", word(*kind)).field("letter", kind.letter().to_string());
             data.object(object.relative("path", path).field("kind", entry.word()))?;

@@ -90,7 +90,7 @@ fn lines(
     let place = if store.place() == Place::Beside { "beside the output" } else { "inside the output" };
     lines.push(("state:", format!("{} ({place})", Shown(store.state()))));
     lines.push(("publish mode:", "in-place".to_owned()));
-    let Capabilities { exchange, no_replace, links } = store.capabilities();
+    let Capabilities { exchange, no_replace, links, .. } = store.capabilities();
     let able = |yes: bool| if yes { "yes" } else { "no" };
     lines.push((
         "file system:",
@@ -111,7 +111,7 @@ fn describe(ui: &Ui, open: &OpenTransaction) -> String {
         });
     }
     if let Some(began) = open.began {
-        text.push_str(&format!(", began {}", time(began)));
+        text.push_str(&format!(", began {}", time(began.seconds)));
     }
     text + ")"
 }
@@ -129,7 +129,7 @@ fn object(store: &Store, head: Option<&Head>, open: &[OpenTransaction], committi
     let object = object.field("committing", committing).parts("transactions", open.iter().map(part));
     let object = object.path("state", store.state().as_os_str().as_bytes());
     let object = object.field("place", if store.place() == Place::Beside { "beside" } else { "inside" });
-    let Capabilities { exchange, no_replace, links } = store.capabilities();
+    let Capabilities { exchange, no_replace, links, .. } = store.capabilities();
     let able = Object::part().field("exchange", exchange).field("no_replace", no_replace).field("links", links);
     object.field("mode", "in-place").part_of("capabilities", able)
 }
@@ -137,5 +137,8 @@ fn object(store: &Store, head: Option<&Head>, open: &[OpenTransaction], committi
 fn part(open: &OpenTransaction) -> Object {
     let object = Object::part().field("transaction", open.id.to_string());
     let object = object.path("stage", open.stage.as_os_str().as_bytes()).field("live", open.live);
-    object.field("base", open.base).field("from", open.from.map(from_word)).field("began", open.began.map(time))
+    object
+        .field("base", open.base)
+        .field("from", open.from.map(from_word))
+        .field("began", open.began.map(|began| time(began.seconds)))
 }

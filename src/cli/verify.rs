@@ -50,7 +50,7 @@ fn none(context: &Context, out: &Path) -> Result<u8, Failure> {
 
 fn print(context: &Context, store: &Store, generation: u64, findings: &[Finding]) -> Result<(), Failure> {
     let mut data = context.ui.data();
-    for Finding { path, kind } in findings {
+    for Finding { path, kind, .. } in findings {
         if context.ui.json {
             data.object(Object::new().field("finding", word(*kind)).relative("path", path))?;
         } else {

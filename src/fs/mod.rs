@@ -12,6 +12,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
@@ -54,6 +55,19 @@ pub struct Timestamp {
     pub seconds: i64,
     /// Nanoseconds, below one thousand million.
     pub nanos: u32,
+}
+
+impl From<Timestamp> for SystemTime {
+    /// What the system's own times do not reach becomes the beginning of 1970.
+    fn from(time: Timestamp) -> Self {
+        let seconds = Duration::from_secs(time.seconds.unsigned_abs());
+        let whole = match time.seconds {
+            0.. => SystemTime::UNIX_EPOCH.checked_add(seconds),
+            _ => SystemTime::UNIX_EPOCH.checked_sub(seconds),
+        };
+        let time = whole.and_then(|whole| whole.checked_add(Duration::from_nanos(time.nanos.into())));
+        time.unwrap_or(SystemTime::UNIX_EPOCH)
+    }
 }
 
 /// What `lstat` says of an entry.
@@ -203,7 +217,7 @@ pub trait Fs: Clone + Send + Sync {
     /// Whether files are removed sooner by one thread than by two, on the file system of `dir`.
     fn removes_in_turn(&self, dir: &Self::Dir) -> bool;
     /// Waits before a lock is tried again.
-    fn pause(&self, duration: std::time::Duration);
+    fn pause(&self, duration: Duration);
 }
 
 /// `Ok(None)` where there is no such entry.

@@ -15,6 +15,15 @@ impl std::fmt::Display for TransactionId {
     }
 }
 
+impl std::str::FromStr for TransactionId {
+    type Err = std::num::ParseIntError;
+
+    /// What [`Display`](std::fmt::Display) writes, with or without the zeros in front.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        u64::from_str_radix(text, 16).map(Self)
+    }
+}
+
 /// The first record: which commit this is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Begin {

@@ -134,6 +134,7 @@ impl ChangeKind {
 
 /// A path that the commit changes for those who read the output.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Change {
     /// How.
     pub kind: ChangeKind,
@@ -145,6 +146,7 @@ pub struct Change {
 
 /// How many paths change, and how many do not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct Summary {
     /// Paths that appear.
     pub added: u64,

@@ -73,10 +73,7 @@ pub fn bytes(path: &[u8]) -> PathBuf {
 
 /// Options that allow the stage to be as small as the tests like.
 pub fn lenient<'a>() -> CommitOptions<'a> {
-    let mut options = CommitOptions::default();
-    options.max_removed = 100;
-    options.allow_empty = true;
-    options
+    CommitOptions::default().max_removed(100).allow_empty(true)
 }
 
 /// Publishes exactly these files.
