@@ -116,8 +116,10 @@ pub(crate) fn sweep<F: Fs>(store: &Store<F>) -> Result<Vec<PathBuf>> {
 
 /// Of what the current generation displaced, the stage's copies of what was published already.
 fn prune_current<F: Fs>(store: &Store<F>, current: u64) -> Result<()> {
+    // A crash can keep that `meta` went and bring `copy` back: another name of a published file.
+    let is_left = |tree: &Tree<F>, file| Ok::<_, Error>(tree.stat(&part(file))?.is_some());
     if let Some(tree) = store.state.find_below(&previous_path(current))?
-        && tree.stat(&part(txdir::META))?.is_some()
+        && (is_left(&tree, txdir::META)? || is_left(&tree, txdir::COPY)?)
         && let Some(journal) = read_settled(store, current)?
     {
         prune(&tree, &journal.operations)?;

@@ -13,6 +13,8 @@ pub(crate) const OUTPUT: &str = "/w/out";
 pub(crate) const STATE: &str = "/w/.out.txfs";
 /// What no commit may touch.
 pub(crate) const OUTSIDE: &str = "/w/outside";
+/// Where staged files have other names.
+const LINKS: &str = "/links";
 /// What others have dirty where that is much.
 pub(crate) const CROWDED: u64 = 1 << 40;
 /// A foreign entry of the output.
@@ -69,6 +71,10 @@ pub(crate) struct World {
     pub(crate) adopt: bool,
     pub(crate) from: From,
     pub(crate) end: End,
+    /// A directory of the first generation that somebody removed since, with everything in it.
+    pub(crate) lost: Option<&'static str>,
+    /// Staged files have another name elsewhere.
+    pub(crate) linked: bool,
     /// Another transaction of a live process is open.
     pub(crate) bystander: bool,
     /// Everything before the program is durable, and the last journal retired.
@@ -103,6 +109,8 @@ impl World {
             adopt: false,
             from: From::Empty,
             end: End::Commit,
+            lost: None,
+            linked: false,
             bystander: false,
             settled: true,
             config,
@@ -125,6 +133,9 @@ impl World {
         let fs = SimFs::new(self.config.clone());
         fs.put_dir("/w", 0o755);
         fs.put_file(format!("{OUTSIDE}/file"), b"outside", 0o644);
+        if self.linked {
+            fs.put_dir(LINKS, 0o777);
+        }
         if self.present || self.foreign {
             fs.put_dir(OUTPUT, 0o755);
         }
@@ -143,6 +154,9 @@ impl World {
                 }
             }
             None => {}
+        }
+        for (path, _) in self.old.iter().flatten().rev().filter(|(path, _)| self.is_lost(path)) {
+            fs.remove(format!("{OUTPUT}/{path}"));
         }
         if self.settled {
             fs.settle();
@@ -184,22 +198,38 @@ impl World {
             transaction.remove(path)?;
         }
         let changed: Spec = self.new.iter().filter(|(path, node)| old.get(*path) != Some(node)).map(own).collect();
-        fill(fs, transaction, &changed)
+        fill(fs, transaction, &changed)?;
+        if self.linked {
+            let stage = transaction.stage();
+            let mut files = changed.iter().filter(|(_, node)| matches!(node, Node::File(..)));
+            tool(files.try_for_each(|(path, _)| {
+                link_file(fs, &stage.join(path), &Path::new(LINKS).join(path.replace('/', "-")))
+            }));
+        }
+        Ok(())
+    }
+
+    fn is_lost(&self, path: &str) -> bool {
+        self.lost.is_some_and(|lost| Path::new(path).starts_with(lost))
     }
 
     pub(crate) fn is_published(&self) -> bool {
         self.old.is_some() && !self.adopt
     }
 
-    /// What the commit publishes: a change leaves the modes of directories alone.
+    /// What the commit publishes: a change leaves the modes of directories alone, and what it does not name missing.
     pub(crate) fn published(&self) -> Spec {
         let mut published = self.new.clone();
         if let Some(old) = self.old.as_ref().filter(|_| self.from == From::Current && self.is_published()) {
             for (path, node) in &mut published {
-                if let (Node::Dir(mode), Some(Node::Dir(before))) = (node, old.get(path)) {
+                if let (Node::Dir(mode), Some(Node::Dir(before))) = (node, old.get(path))
+                    && !self.is_lost(path)
+                {
                     *mode = *before;
                 }
             }
+            published
+                .retain(|path, node| !self.is_lost(path) || self.lost == Some(path) || old.get(path) != Some(node));
         }
         published
     }
@@ -271,6 +301,12 @@ fn write_file(fs: &SimFs, path: &Path, content: &[u8], mode: u32) -> std::io::Re
     let dir = fs.open_anchor(dir)?;
     let mut file = fs.create_file(&dir, name, mode)?;
     fs.write(&mut file, content).map(drop)
+}
+
+/// Gives a staged file another name, also where its directory may not be written to.
+fn link_file(fs: &SimFs, path: &Path, other: &Path) -> std::io::Result<()> {
+    let ((dir, name), (holder, other)) = (split(path), split(other));
+    fs.link(&fs.open_anchor(dir)?, name, &fs.open_anchor(holder)?, other)
 }
 
 fn set_mode(fs: &SimFs, path: &Path, node: Node) -> std::io::Result<()> {
@@ -466,6 +502,19 @@ impl Worlds {
             new[2].1 = y;
             world(weakness, Some(&old), &new)
         };
+        let removed = |weakness| {
+            let mut world = world(
+                weakness,
+                Some(&[("a", x), ("d", open), ("d/x", x), ("d/y", x)]),
+                &[("a", y), ("d", open), ("d/x", y), ("d/y", x)],
+            );
+            (world.from, world.lost) = (From::Current, Some("d"));
+            world
+        };
+        let linked = |mut world: World| {
+            world.linked = true;
+            world
+        };
         let mut telling = vec![
             // The store's own names.
             world(Weakness::Posix, None, &[("a", x)]),
@@ -488,6 +537,12 @@ impl Worlds {
             few_of_many(Weakness::Posix),
             crowded(few_of_many(Weakness::Btrfs)),
             in_turn(crowded(few_of_many(Weakness::Btrfs))),
+            // A change into a directory that somebody removed with what the change does not name.
+            removed(Weakness::Ordered),
+            removed(Weakness::Btrfs),
+            // Files with other names in a directory that moves along, and that their owner may not write to.
+            linked(world(Weakness::Ordered, Some(&[("a", x)]), &[("d", open), ("d/d", closed), ("d/d/x", x)])),
+            linked(world(Weakness::Posix, Some(&[("a", x)]), &[("d", open), ("d/d", closed), ("d/d/x", x)])),
             // A directory below the one that moves, whose mode was lost.
             world(Weakness::Btrfs, None, &[("d", closed), ("d/x", x)]),
         ];
@@ -530,6 +585,8 @@ impl Worlds {
             adopt: old.as_ref().is_some_and(can_adopt) && random.one_in(4),
             from: if published && random.one_in(3) { From::Current } else { From::Empty },
             end: if random.one_in(16) { End::Abort } else { End::Commit },
+            lost: None,
+            linked: random.one_in(8),
             bystander: random.one_in(8),
             settled: !random.one_in(4),
             old,
