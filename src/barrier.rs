@@ -29,22 +29,9 @@ use crate::manifest::Object;
 use crate::mutant::{Mutant, left_out};
 use crate::output::Place;
 use crate::path::RelPath;
-use crate::store::Store;
+use crate::store::{Barriers, Store};
 use crate::threads;
 use crate::txdir::{self, REMOVED, STAGE};
-
-/// How the barriers of a commit are passed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[doc(hidden)]
-pub enum Barriers {
-    /// By what is to be made durable, and by how much others have dirty.
-    #[default]
-    Chosen,
-    /// By `syncfs`.
-    Whole,
-    /// By `fsync` of each, wherever all of it can be opened.
-    Single,
-}
 
 /// Up to so much of what others have dirty goes to the disk along with the rest.
 const LITTLE: u64 = 4 << 20;

@@ -109,8 +109,6 @@ mod threads;
 mod transaction;
 mod txdir;
 
-#[doc(hidden)]
-pub use barrier::Barriers;
 pub use commit::{CommitOptions, Committed};
 pub use error::{Error, ErrorKind, Outcome, Paths, Problem, Result};
 pub use fs::{Kind, Timestamp};
@@ -122,6 +120,8 @@ pub use output::Place;
 pub use path::{PathError, RelPath, Shown};
 pub use plan::{Change, ChangeKind, Plan, Summary};
 pub use recover::{Recovered, RecoveredCommit, Swept};
+#[doc(hidden)]
+pub use store::Barriers;
 pub use store::{OpenOptions, Store};
 pub use transaction::{BeginOptions, OpenTransaction, StagedFile, Transaction};
 pub use txdir::From;

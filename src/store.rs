@@ -10,7 +10,6 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use crate::barrier::Barriers;
 use crate::error::{Error, Result};
 use crate::frame::Damage;
 use crate::fs::stream::Stream;
@@ -26,6 +25,19 @@ use crate::manifest::writer::{Edit, FANOUT};
 use crate::manifest::{self, Extent, Head, Info};
 use crate::output::{Output, Place};
 use crate::path::RelPath;
+
+/// How the barriers of a commit are passed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[doc(hidden)]
+pub enum Barriers {
+    /// By what is to be made durable, and by how much others have dirty.
+    #[default]
+    Chosen,
+    /// By `syncfs`.
+    Whole,
+    /// By `fsync` of each, wherever all of it can be opened.
+    Single,
+}
 
 /// How a store is opened.
 #[derive(Debug, Clone)]

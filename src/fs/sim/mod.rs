@@ -54,8 +54,6 @@ mod handle;
 mod names;
 mod persist;
 mod sketch;
-#[cfg(test)]
-mod tests;
 mod view;
 mod world;
 
@@ -572,3 +570,6 @@ fn absolute(way: &[(Name, Slot)]) -> PathBuf {
     path.extend(way.iter().map(|(name, _)| std::ffi::OsStr::from_bytes(name)));
     path
 }
+
+#[cfg(test)]
+mod tests;
