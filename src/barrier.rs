@@ -42,7 +42,7 @@ const BYTES_PER_FSYNC: u64 = 256 << 10;
 /// More files and directories than this are not opened at once: a process may have 1024 of them.
 const MOST: usize = 400;
 
-/// Files that are waited for at a time, where the file system is faster so. The threads compute nothing.
+/// How many files are synced at the same time, where that is faster. The threads only wait.
 const WAITING: usize = 16;
 
 /// Barrier 1: makes durable what the journal names, and the journal.
@@ -349,11 +349,12 @@ fn not_durable<F: Fs>(store: &Store<F>) -> impl FnOnce(io::Error) -> Error {
     Error::io("make durable", store.state.at())
 }
 
-/// Nobody is told: the barrier is the whole one then.
+/// Never shown: [`pass`] then falls back to `syncfs`.
 fn too_many<F: Fs>(store: &Store<F>) -> Error {
     Error::io("sync one by one what is in", store.state.at())(io::ErrorKind::ArgumentListTooLong.into())
 }
 
+/// Never shown: [`pass`] then falls back to `syncfs`.
 fn gone<F: Fs>(store: &Store<F>) -> Error {
     Error::io("open the output", &store.output.path)(io::ErrorKind::NotFound.into())
 }

@@ -16,7 +16,7 @@ use crate::manifest::{Digest, Object};
 use crate::mutant::{Mutant, left_out};
 use crate::path::RelPath;
 
-/// Read at once, in bytes: beyond it a larger piece is no faster.
+/// Bytes per read; larger reads are no faster.
 const CHUNK: usize = 128 << 10;
 
 /// Files handed over at once: neighbours share a directory, and a thread is not started for fewer.

@@ -1,4 +1,5 @@
-//! The container of everything that txfs stores: a header and checksummed frames. One codec for journal, manifest and HEAD.
+//! The container of journals, HEAD, `store` and `meta`: a header and checksummed frames. Manifests have the same header, and nodes
+//! in a format of their own.
 //!
 //! ```text
 //! file   = header frame*

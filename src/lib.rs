@@ -60,7 +60,8 @@
 //! # Compared, kept, and not
 //!
 //! Two entries are the same when their kind, permission bits and content (BLAKE3, or the link's target) are. Times, owner, group
-//! and extended attributes are not compared: they travel with the staged inode when it is published, and do not cause it.
+//! and extended attributes are not compared. A difference in them alone publishes nothing; they travel with a staged inode that is
+//! published for another reason.
 //!
 //! # Limitations
 //!
@@ -72,7 +73,8 @@
 //!
 //! # Features
 //!
-//! `cli` (default) builds the `txfs` command.
+//! - `cli` (default) builds the `txfs` command.
+//! - `sim`, the crash simulator, and `mutants`, steps of the protocol that can be left out, are for tests and exempt from semver.
 
 mod apply;
 mod barrier;

@@ -1,6 +1,6 @@
 //! Mutants: steps of the protocol that a test can leave out, to see that something notices (feature `mutants`).
 //!
-//! Without the feature [`left_out`] is a constant, and nothing of this is compiled.
+//! Without the feature [`left_out`] is the constant `false`, and every use of it compiles to nothing.
 
 /// A barrier, an order, or a check that can be left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -13,9 +13,9 @@ use crate::error::{Error, Result};
 use crate::fs::tree::{Tree, Walked};
 use crate::fs::{Fs, Kind, Stat};
 use crate::manifest::inventory::Inventory;
-use crate::manifest::{Head, Object};
+use crate::manifest::{Entry, Head, Object, Totals};
 use crate::path::RelPath;
-use crate::plan::Live;
+use crate::plan::{Base, Live};
 use crate::store::Store;
 
 /// Owned entries from which on a thread of its own pays.
@@ -36,6 +36,28 @@ impl<F: Fs> Published<F> {
     /// Takes what an audit found for true: an entry that is not among it is not looked at again.
     pub(crate) fn spare(&mut self, drifted: Drifted) {
         self.drifted = Some(drifted);
+    }
+}
+
+impl<F: Fs> Base for Inventory<F> {
+    fn totals(&self) -> Totals {
+        self.totals()
+    }
+
+    fn get(&self, path: &RelPath) -> Result<Option<Object>> {
+        self.get(path)
+    }
+
+    fn entries(&self) -> impl Iterator<Item = Result<Entry>> {
+        self.entries()
+    }
+
+    fn range(&self, path: &RelPath) -> impl Iterator<Item = Result<Entry>> {
+        self.range(path)
+    }
+
+    fn children(&self, path: &RelPath) -> Result<Vec<Entry>> {
+        self.children(path)
     }
 }
 

@@ -62,8 +62,7 @@ pub struct Recovered {
 }
 
 impl Recovered {
-    /// Whether there was nothing to do, but perhaps to settle a commit that was done: every commit leaves that to whatever
-    /// comes next.
+    /// Whether there is nothing to report. Settling a finished commit does not count: every commit leaves that to what comes next.
     pub fn is_nothing(&self) -> bool {
         let was_done = matches!(self.commit, None | Some(RecoveredCommit::Settled { .. }));
         was_done && self.discarded.is_empty() && self.rescued.is_empty()

@@ -1,9 +1,10 @@
-//! Settling a finished commit (P6): its journal is retired, and what it displaced becomes `previous/N`. Sweeping: what nobody
-//! needs any more goes.
+//! Shelving a finished commit (P5): its transaction becomes `previous/N`, what it displaced in it. Settling it (P6): its journal
+//! is retired. Sweeping: what nobody needs any more goes.
 //!
 //! Invariants:
-//! 1. Settling starts when what the commit did is durable (barrier 2), and is no part of it: a crash or an error in here loses
-//!    nothing, and the next settling does the rest. It is two renames, whatever the size of the commit.
+//! 1. Shelving is one rename, and needs no barrier: the journal names the transaction, which is found in either place. Retiring
+//!    the journal is another, and comes after barrier 2, when what the commit did is durable. A crash or an error in either loses
+//!    nothing and is no error of the commit: the next settling does the rest.
 //! 2. Sweeping is off the path of a commit: it is done when the next transaction begins, or when the caller has time for it.
 //!    Until then the stage's copies of what was published already take space.
 //! 3. Of what was displaced only that is deleted which the journal and the manifest before it prove to be ours. The rest is

@@ -1,11 +1,13 @@
-//! The scan of a stage: what a transaction wants to publish, digested.
+//! Filling a stage by copying, and scanning it: what a transaction wants to publish, digested.
 //!
 //! Invariants (P2):
 //! 1. A file with several hard links is copied to an inode of its own first, so that nobody can change a published file through
 //!    another name of it.
-//! 2. Only the stage is read and changed; the output is not looked at here.
+//! 2. A scan looks at the stage alone; only filling reads the output, where it is copied from. Neither changes anything outside
+//!    the transaction's directory.
 //!
-//! A crash inside leaves the stage with fewer hard links, and perhaps a directory open to its owner; nothing else.
+//! A crash inside a scan leaves the stage with fewer hard links, and perhaps a directory open to its owner; one inside filling
+//! leaves a part of the copy.
 
 use std::collections::{BTreeSet, HashMap};
 use std::io;

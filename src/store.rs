@@ -204,8 +204,8 @@ impl<F: Fs> Store<F> {
         }
     }
 
-    /// Writes the manifest that `edits`, so many and ascending, make of `inventory`, that of the generation `base`, and returns the HEAD that
-    /// names it; nothing of it is durable yet.
+    /// Applies `edits` (`count` of them, ascending) to `inventory`, the manifest of `base`, writes the result, and returns the HEAD
+    /// that names it; nothing is durable yet.
     pub(crate) fn write_manifest(
         &self,
         base: Option<&Head>,

@@ -3,8 +3,8 @@
 use std::sync::{Mutex, PoisonError};
 use std::thread::ScopedJoinHandle;
 
-/// Works on every item, on at most so many threads, of which the caller's is one. The next item is taken by whoever is free; a
-/// thread whose item fails takes no more.
+/// Works on every item, on at most `at_most` threads, the caller's included. The next item is taken by whoever is free; a thread
+/// whose item fails takes no more.
 ///
 /// # Errors
 /// One of the errors; the caller's own if there is one. Items may then be left.

@@ -6,7 +6,8 @@
 //! ```
 //!
 //! Invariants:
-//! 1. Nothing but the transaction's own directory is written; the output is only read.
+//! 1. Nothing but the transaction's own directory is written, and the output is only read, but for what recovery and sweeping do
+//!    when it begins, and recovery when it is aborted.
 //! 2. It dies with its process, unless it is detached: then with the boot of the machine, after which its stage may lack content.
 //!
 //! A crash inside leaves a dead transaction, which the next txfs command discards.
@@ -97,8 +98,8 @@ pub(crate) struct Referenced<F: Fs> {
 }
 
 impl<F: Fs> Referenced<F> {
-    /// Whether it is every file that is published, all as they were: then nothing has to be planned. Without a file it would have
-    /// to be asked whether that is meant.
+    /// Whether everything published is referenced and untouched: then there is nothing to plan. Not without files: then the guard
+    /// against an empty stage has to speak.
     pub(crate) fn is_all_of(&self, published: Totals) -> bool {
         // What is referenced is published: as many are the same.
         let all = published.files > 0 && self.entries.len() as u64 == published.entries;

@@ -52,8 +52,8 @@ pub(super) fn stat<F: Fs>(end: Option<&End<'_, F>>) -> Result<Option<Stat>> {
     end.map_or(Ok(None), End::stat)
 }
 
-/// A directory can only be given another parent by who may write to it. The plan opens those that are closed; but a crash can
-/// keep the move and lose the mode, or keep the mode that an undone move was to be followed by.
+/// To give a directory another parent, the kernel wants write permission on the directory itself. The plan opens closed ones
+/// first; but a crash can keep the move and lose the mode, or keep the mode that an undone move was to be followed by.
 pub(super) fn open_for_move<F: Fs>(kind: Kind, end: &End<'_, F>) -> Result<()> {
     if kind == Kind::Directory { end.tree.make_writable(&end.path) } else { Ok(()) }
 }

@@ -11,8 +11,8 @@
 //!
 //! Invariants (journal-spec.md, "Apply"):
 //! 1. Nothing is overwritten: a rename refuses what is in its way, or exchanges with what was identified (G3, G6).
-//! 2. An operation is done, not done, half done or unrecognized by the identity of what lies at both its ends: inode, size and
-//!    time; the digest where the inode disagrees. Existence alone decides nothing (G7).
+//! 2. An operation is not done, half done, done, final, left or unrecognized ([`State`]), by the identity of what lies at both its
+//!    ends: inode, size and time; the digest where the inode disagrees. Existence alone decides nothing (G7).
 //! 3. Half done: both names lead to the new entry, which some file systems leave after a crash. The wrong one is removed;
 //!    renaming one to the other would succeed and do nothing.
 //! 4. Without RENAME_EXCHANGE a replaced file is first linked to `removed/i`, so that its name is never missing.
@@ -122,7 +122,7 @@ impl<'a, F: Fs> Applier<'a, F> {
         Ok(())
     }
 
-    /// Performs operation `index`, which is not done or half done.
+    /// Performs operation `index` as far as it is not done yet.
     pub(crate) fn forward(&self, index: usize, operation: &Operation) -> Result<()> {
         let state = self.state(index, operation)?;
         if matches!(state, State::NotDone | State::Half | State::Final) {
@@ -159,7 +159,7 @@ impl<'a, F: Fs> Applier<'a, F> {
         }
     }
 
-    /// Undoes operation `index`, which is done or half done.
+    /// Undoes operation `index` as far as it is done.
     pub(crate) fn back(&self, index: usize, operation: &Operation) -> Result<()> {
         let state = self.state(index, operation)?;
         if matches!(state, State::Done | State::Half) {

@@ -134,8 +134,8 @@ impl Fs for LinuxFs {
 
     fn open_file(&self, at: &OwnedFd, name: &[u8]) -> io::Result<(File, Stat)> {
         let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
-        // Reading is no use of a file that is to be noted: the note would make every inode dirty that the next barrier has to
-        // write. Only a file's owner may ask for that.
+        // txfs' own reads are not to update access times: that would dirty every inode read, and the next barrier would write
+        // them. Only the owner may ask for O_NOATIME.
         let file = match fcntl::openat(at, name, flags | OFlag::O_NOATIME, Mode::empty()) {
             Err(Errno::EPERM) => fcntl::openat(at, name, flags, Mode::empty())?,
             file => file?,
@@ -329,10 +329,10 @@ impl Fs for LinuxFs {
     }
 
     fn dirty(&self) -> io::Result<u64> {
-        // At once: its length is not known before, and the kernel adds it up anew for each part that is read.
+        // One read: procfs tells no length, and computes the file anew for each read.
         let mut meminfo = String::with_capacity(8 << 10);
         File::open("/proc/meminfo")?.read_to_string(&mut meminfo)?;
-        // Pages that a write is under way for are waited for as those are that it is still to begin for.
+        // Pages under writeback are waited for just as dirty ones are.
         let bytes = ["Dirty:", "Writeback:"].map(|name| meminfo_bytes(&meminfo, name));
         bytes.into_iter().sum::<Option<u64>>().ok_or_else(|| io::ErrorKind::InvalidData.into())
     }

@@ -1,4 +1,4 @@
-//! The only door to the operating system: trait [`Fs`], one method a system call.
+//! The only door to the operating system: trait [`Fs`], about one method for each system call.
 //!
 //! The engine is generic over [`Fs`]. [`linux`] is the real one; a simulator can implement the same trait and run the real
 //! commit and the real recovery on storage that forgets, tears and fails.
@@ -7,7 +7,8 @@
 //! 1. Every method that names an entry takes an open directory and ONE name, or a [`RelPath`] that is resolved beneath an
 //!    open directory without following a symbolic link and without crossing a mount (G9). Only the anchors
 //!    ([`Fs::open_anchor`], [`Fs::resolve`]) take a path of the user's.
-//! 2. Nothing here retries, caches or interprets: an error is the kernel's answer.
+//! 2. A failed call is never repeated to the same end. Where a kernel lacks a call, or a permission only an optional flag, the
+//!    plainer call is made; every other error is the kernel's answer.
 //! 3. Every descriptor is close-on-exec, so that a lock dies with its process and not with a child of it.
 
 use std::io;

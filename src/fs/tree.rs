@@ -208,7 +208,8 @@ impl<F: Fs> Tree<F> {
         self.walk_with(look, start, enter, visit)
     }
 
-    /// As [`Tree::walk`], for who needs no attributes or reads them elsewhere: of a file it is the dearer half of the walk.
+    /// As [`Tree::walk`], for callers that need no attributes or read them elsewhere: reading them is the more expensive half of a
+    /// walk.
     pub(crate) fn walk_names(
         &self,
         start: &RelPath,

@@ -72,7 +72,7 @@ fn check_position(record: &Record, before: usize, digest: Digest) -> Result<(), 
         Record::Begin(_) => Err("a second begin record"),
         _ if before == 0 => Err("a first record that is not a begin record"),
         Record::Operation { output: 0, .. } => Ok(()),
-        Record::Operation { .. } => Err("an operation on an output that there is not"),
+        Record::Operation { .. } => Err("an operation on an unknown output"),
         Record::Commit { operations, .. } if *operations != before as u64 - 1 => {
             Err("a commit record that counts other operations")
         }

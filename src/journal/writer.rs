@@ -1,4 +1,4 @@
-//! Writes a journal. A crash inside leaves a file of another name that nobody takes for a journal.
+//! Writes a journal. A crash inside leaves `journal.new`: torn, it is no commit; whole, the evidence decides (`evidence.rs`).
 
 use std::io::{self, Write};
 

@@ -24,7 +24,7 @@ pub(super) const MANIFEST: Format = Format { magic: *b"txfsmani", version: 1 };
 /// Read with the header: a small manifest is all there.
 const FIRST: usize = 4096;
 
-/// Leaves that are kept in memory: what a change of as many files touches. A reading of all passes over more.
+/// Leaves that are kept in memory: what a change of as many files touches. Reading everything does not fill it.
 const LEAVES: usize = 256;
 
 /// Read at once where one node follows the other: about what one inner node names.

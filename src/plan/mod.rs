@@ -19,9 +19,8 @@ use std::collections::{BTreeMap, HashSet};
 
 use crate::error::{Paths, Problem, Result};
 use crate::fs::tree::Walked;
-use crate::fs::{Fs, Kind, Stat};
+use crate::fs::{Kind, Stat};
 use crate::journal::record::Operation;
-use crate::manifest::inventory::Inventory;
 use crate::manifest::writer::Edit;
 use crate::manifest::{Entry, Object, Totals};
 use crate::path::RelPath;
@@ -37,28 +36,6 @@ pub(crate) trait Base {
     fn range(&self, path: &RelPath) -> impl Iterator<Item = Result<Entry>>;
     /// What is directly in a directory.
     fn children(&self, path: &RelPath) -> Result<Vec<Entry>>;
-}
-
-impl<F: Fs> Base for Inventory<F> {
-    fn totals(&self) -> Totals {
-        self.totals()
-    }
-
-    fn get(&self, path: &RelPath) -> Result<Option<Object>> {
-        self.get(path)
-    }
-
-    fn entries(&self) -> impl Iterator<Item = Result<Entry>> {
-        self.entries()
-    }
-
-    fn range(&self, path: &RelPath) -> impl Iterator<Item = Result<Entry>> {
-        self.range(path)
-    }
-
-    fn children(&self, path: &RelPath) -> Result<Vec<Entry>> {
-        self.children(path)
-    }
 }
 
 /// What the planner asks about the output as it is now.
