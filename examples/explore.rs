@@ -23,7 +23,7 @@ explore [--states N] [--minutes M] [--seed N] [--weakness ordered|btrfs|posix] [
         [--world N] [--worlds N]
 
   --states    stop after so many distinct crash states (default 10000000)
-  --minutes   stop after so many minutes (default: never)
+  --minutes   fail after so many minutes without so many states (default: never)
   --world     explore this world alone
   --worlds    explore so many worlds and stop";
 
@@ -42,16 +42,15 @@ fn main() -> ExitCode {
     }
     let report = explore::explore(&options);
     println!("{report}");
-    if report.violation.is_none() && report.tally.distinct < options.states && report.took >= options.time {
+    if let Some(violation) = report.violation {
+        println!("\n{violation}");
+        return ExitCode::FAILURE;
+    }
+    if report.tally.distinct < options.states && report.took >= options.time {
         println!("  OUT OF TIME before there were {} distinct states", explore::tally::grouped(options.states));
+        return ExitCode::FAILURE;
     }
-    match report.violation {
-        None => ExitCode::SUCCESS,
-        Some(violation) => {
-            println!("\n{violation}");
-            ExitCode::FAILURE
-        }
-    }
+    ExitCode::SUCCESS
 }
 
 fn options() -> Option<explore::Options> {

@@ -1,6 +1,7 @@
 //! Processes that are killed with SIGKILL while they commit, and many of them at once on one output.
 //!
-//! The tests run this program again; what the other process does is in [`child`]. `TXFS_SECONDS` makes them longer.
+//! The tests run this program again; what the other process does is in [`child`]. `TXFS_SECONDS` makes them longer, and
+//! `TXFS_SEED` repeats the choices of an earlier run.
 
 #![allow(clippy::unwrap_used)]
 
@@ -180,13 +181,14 @@ fn commit_next(store: &Store, log: &Log) {
 fn a_killed_commit_leaves_a_whole_generation() {
     let dir = common::Scratch::new();
     let (out, log) = (dir.path().join("dist"), Log(dir.path().join("log")));
-    let mut random = Random::new(std::process::id().into());
+    let mut random = Random::new(common::seed());
     let until = Instant::now() + Duration::from_secs(common::seconds(5));
     commit_next(&Store::open(&out).unwrap(), &log);
     let mut kills = 0;
     let mut actions = BTreeMap::<String, usize>::new();
+    let mut hit = false;
     let looks = while_reading(&out, || {
-        while Instant::now() < until {
+        while Instant::now() < until || !hit && Instant::now() < until + Duration::from_secs(60) {
             let mut process = spawn("commit", dir.path(), 0);
             std::thread::sleep(Duration::from_micros(5_000 + random.below(60_000)));
             process.kill().unwrap();
@@ -197,7 +199,10 @@ fn a_killed_commit_leaves_a_whole_generation() {
             let recovered = store.recover().unwrap();
             assert!(recovered.rescued.is_empty() && recovered.warnings.is_empty(), "{recovered:?}");
             let what = recovered.commit.map_or("nothing".into(), |commit| format!("{commit:?}"));
-            *actions.entry(what.split_whitespace().next().unwrap().to_owned()).or_default() += 1;
+            let what = what.split_whitespace().next().unwrap();
+            // What is only settled was done before the kill.
+            hit |= !["nothing", "Settled"].contains(&what);
+            *actions.entry(what.to_owned()).or_default() += 1;
             let current = store.head().unwrap().unwrap().info.generation;
             // The kill may have come between the commit and its line in the log.
             assert!([acknowledged, acknowledged + 1].contains(&current), "{acknowledged} was lost: {current}");
@@ -213,6 +218,8 @@ fn a_killed_commit_leaves_a_whole_generation() {
     });
     let commits = log.acknowledged().len();
     println!("{kills} kills, {commits} commits, {looks} looks; recovery did {actions:?}");
+    assert!(looks > 0, "nobody read");
+    assert!(hit, "no kill hit a commit: {actions:?}");
     let bad: Vec<_> = log.lines().into_iter().filter(|line| line.starts_with("bad")).collect();
     assert!(bad.is_empty(), "{bad:?}");
     let left = fs::read_dir(state_of(&out).join("tx")).unwrap().count();
@@ -224,7 +231,7 @@ fn many_processes_on_one_output_lose_nothing() {
     const PROCESSES: u64 = 4;
     let dir = common::Scratch::new();
     let (out, log) = (dir.path().join("dist"), Log(dir.path().join("log")));
-    let mut random = Random::new(std::process::id().into());
+    let mut random = Random::new(common::seed());
     let until = Instant::now() + Duration::from_secs(common::seconds(6));
     commit_next(&Store::open(&out).unwrap(), &log);
     let mut kills = 0;
@@ -245,6 +252,7 @@ fn many_processes_on_one_output_lose_nothing() {
     });
     let bad: Vec<_> = log.lines().into_iter().filter(|line| line.starts_with("bad")).collect();
     assert!(bad.is_empty(), "{bad:?}");
+    assert!(looks > 0, "nobody read");
     let acknowledged = log.acknowledged();
     let store = Store::open(&out).unwrap();
     let current = store.head().unwrap().unwrap().info.generation;
@@ -272,7 +280,7 @@ fn many_processes_on_one_output_lose_nothing() {
 #[test]
 fn many_processes_make_one_store() {
     for seed in 0..5 {
-        let dir = common::Scratch::new();
+        let dir = common::fast_scratch();
         let log = Log(dir.path().join("log"));
         let mut processes: Vec<Child> = (0..4).map(|i| spawn("race", dir.path(), seed * 10 + i)).collect();
         let started = Instant::now();

@@ -28,6 +28,7 @@ fn no_crash_kill_or_error_leaves_anything_between_two_generations() {
     if let Some(violation) = report.violation {
         panic!("{violation}");
     }
+    assert!(report.tally.distinct >= 10_000, "a slice that shows little");
 }
 
 #[test]
@@ -37,6 +38,7 @@ fn the_worlds_that_told_of_bugs_tell_of_none() {
     if let Some(violation) = report.violation {
         panic!("{violation}");
     }
+    assert!(report.tally.distinct >= 10_000, "worlds that tell little");
 }
 
 #[test]

@@ -39,6 +39,14 @@ pub fn seconds(default: u64) -> u64 {
     std::env::var("TXFS_SECONDS").ok().and_then(|value| value.parse().ok()).unwrap_or(default)
 }
 
+/// Where random choices start from: what `TXFS_SEED` says, or anything. It is printed, so that it can be said the next time.
+pub fn seed() -> u64 {
+    let said = std::env::var("TXFS_SEED").ok().map(|value| value.parse().expect("TXFS_SEED is a number"));
+    let seed = said.unwrap_or_else(|| std::process::id().into());
+    println!("TXFS_SEED={seed}");
+    seed
+}
+
 /// A directory in memory where there is such a place: for tests of many short commits, whose barriers cost nothing there.
 pub fn fast_scratch() -> Scratch {
     let memory = Path::new("/dev/shm");
