@@ -180,8 +180,8 @@ impl Needs {
         Ok(())
     }
 
-    /// Of the generation whose displaced entries were removed before this transaction began nothing but the journal is left, and
-    /// the next transaction removes that: the proof of what they were must not go before they have.
+    /// What generation `base - 1` displaced was removed when this transaction began. Only its journal is left, which the next
+    /// transaction removes; by then the removals have to be durable, for the journal proves what the entries were.
     fn proof_is_all<F: Fs>(&mut self, store: &Store<F>, base: u64) -> Result<()> {
         let emptied = numbered(name::PREVIOUS, base.saturating_sub(1));
         if store.state.stat(&emptied)?.is_some() && !left_out(Mutant::SyncedProof) {
@@ -317,9 +317,9 @@ impl<F: Fs> Opened<F> {
         Ok(opened)
     }
 
-    /// Nothing hangs on the order. Files go before the directories that name them, because a file system that logs an inode along
-    /// with its name finds it clean. Where they are synced in turn directories go first: btrfs forgets its log at the first that
-    /// something was moved out of, and commits all that there is.
+    /// The order is a matter of time alone. Files go first: a file system that logs an inode along with its name then finds it
+    /// clean. Where files are synced one after the other, on btrfs, directories go first: at one that something was moved out of
+    /// the whole file system is committed, which leaves little to do for the files.
     fn sync(self, store: &Store<F>) -> Result<()> {
         let Self { files, directories } = self;
         let fs = &store.fs;

@@ -11,10 +11,10 @@
 //! 1. What is read is what the medium has. A process that was killed may have been told of an error of the barrier, after which
 //!    memory holds what the medium does not, and no later barrier says so (A5).
 //! 2. Everything that the journal names is held against its identity, its mode and its digest, and a directory that moves as one
-//!    against the manifest: no entry is missing that was staged, and those too many are not published.
+//!    against the manifest: every staged entry has to be there, and what is there besides is not published.
 //! 3. What cannot be read says nothing: it is an error, never a reason to discard a commit.
 //!
-//! Nothing is changed here but what memory holds, so that a crash inside changes nothing.
+//! Only the page cache is changed here, so a crash inside changes nothing.
 
 use crate::apply::{Applier, State};
 use crate::digest;
@@ -93,8 +93,8 @@ fn has_begun<F: Fs>(store: &Store<F>, journal: &Journal, applier: &Applier<'_, F
     Ok(false)
 }
 
-/// Whether what has the inode of a new entry, and lies in the output, is the new entry. A directory has nothing but that number,
-/// which somebody's own directory may have been given after a crash lost the staged one: what is in it tells.
+/// Whether the entry of the output that has the inode of a new one is the new one. Of a directory the number alone proves
+/// nothing: after a crash that lost the staged directory, somebody's own may have been given it. What is in it tells.
 fn is_ours<F: Fs>(store: &Store<F>, begin: &Begin, path: &RelPath, new: &Object) -> Result<bool> {
     if new.kind != Kind::Directory || left_out(Mutant::DirectoryTells) {
         return Ok(true);

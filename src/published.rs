@@ -18,7 +18,7 @@ use crate::path::RelPath;
 use crate::plan::{Base, Live};
 use crate::store::Store;
 
-/// Owned entries from which on a thread of its own pays.
+/// An audit of fewer owned entries is not worth a thread of its own.
 const WORTH_A_THREAD: u64 = 256;
 
 /// The current generation, and the output.

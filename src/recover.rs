@@ -363,8 +363,8 @@ impl<F: Fs> Store<F> {
         }
     }
 
-    /// The journal that counts, and its name. Two names can be there when a rename from one to the other was caught in between:
-    /// then the later intention counts, for nothing was done yet that only the earlier one would do.
+    /// The journal that counts, and its name. A crash can leave both names of a rename. Then the later one counts: the process
+    /// had come that far.
     fn find_journal(&self) -> Result<(&'static str, Option<Read>)> {
         for name in [name::JOURNAL_UNDO, name::JOURNAL, name::JOURNAL_NEW] {
             if let Some(read) = self.read_journal(name)? {

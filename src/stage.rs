@@ -178,7 +178,7 @@ impl<'scope, F: Fs + 'scope> Scan<'_, 'scope, '_, F> {
     }
 }
 
-/// Whether this is the state of some output: a tool that reads the directory that it writes beside takes it for content.
+/// Whether this is the state directory of some output: a build that copies the directory around its output takes it for content.
 fn is_state<F: Fs>(tree: &Tree<F>, path: &RelPath, kind: Option<Kind>) -> bool {
     if path.as_bytes() == RESERVED {
         return true;
@@ -270,8 +270,8 @@ pub(crate) fn copy_tree<F: Fs>(from: &Tree<F>, to: &Tree<F>) -> Result<()> {
     copy_differing(from, to, std::iter::empty()).map(drop)
 }
 
-/// Gives the stage the mode that the directory has of which it holds a copy; an output that is made of it has that. Its owner may
-/// go on writing to it.
+/// Gives the stage the mode of the directory that it is a copy of, for an output that is made of the stage. Its owner may always
+/// write to it.
 pub(crate) fn copy_root_mode<F: Fs>(from: &Tree<F>, to: &Tree<F>) -> Result<()> {
     let root = RelPath::root();
     let Some(stat) = from.stat(&root)? else { return Ok(()) };

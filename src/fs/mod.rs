@@ -161,9 +161,9 @@ pub trait Fs: Clone + Send + Sync {
 
     fn read(&self, file: &mut Self::File, buffer: &mut [u8]) -> io::Result<usize>;
     fn write(&self, file: &mut Self::File, bytes: &[u8]) -> io::Result<usize>;
-    /// Reads from `offset`; the position of [`Fs::read`] is not asked and stays.
+    /// Reads from `offset`; the position of [`Fs::read`] is neither used nor changed.
     fn read_at(&self, file: &Self::File, offset: u64, buffer: &mut [u8]) -> io::Result<usize>;
-    /// Writes at `offset`; the position of [`Fs::write`] is not asked and stays.
+    /// Writes at `offset`; the position of [`Fs::write`] is neither used nor changed.
     fn write_at(&self, file: &Self::File, offset: u64, bytes: &[u8]) -> io::Result<usize>;
     /// Copies all of `from`, from its current position, to `to`; shares blocks where the file system can.
     fn copy_content(&self, from: &mut Self::File, to: &mut Self::File) -> io::Result<()>;

@@ -148,8 +148,8 @@ pub struct Plan {
     /// Published paths that somebody else removed, and that the commit puts back.
     pub restored: Paths,
     pub(crate) operations: Vec<Operation>,
-    /// What the new manifest has otherwise than the current one, ascending, without what is added or replaced: the operations
-    /// say that ([`edits`]).
+    /// How the new manifest differs from the current one, ascending. What is added or replaced is left out, because the
+    /// operations say it ([`edits`]).
     pub(crate) edits: Vec<Edit>,
     /// Staged directories that are opened to be moved or emptied, with the modes that they were staged with.
     pub(crate) stage_modes: Vec<(RelPath, u32)>,

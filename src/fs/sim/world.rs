@@ -255,7 +255,7 @@ impl World {
         world
     }
 
-    /// The same world without a process that uses it: no handle, no lock, nothing unlinked but open.
+    /// The same world with no process that uses it: without handles, locks, and files that were unlinked while open.
     pub(super) fn abandoned(&self) -> Self {
         let mut world = self.clone();
         world.locks.clear();
