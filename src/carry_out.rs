@@ -194,10 +194,7 @@ impl<F: Fs> Store<F> {
             self.drop_journal(name::JOURNAL)?;
         }
         self.drop_journal(name::JOURNAL_UNDO)?;
-        // Best effort: without the journal they mean nothing, and the next commit writes them anew.
-        for path in [state_path(name::HEAD_NEW), manifest_path(journal.begin.head.info.generation)] {
-            let _ = self.state.remove_entry(&path, Kind::File);
-        }
+        self.drop_new_head(journal.begin.head.info.generation);
         Ok(())
     }
 
@@ -243,6 +240,14 @@ impl<F: Fs> Store<F> {
             stream.write_all(&head.encode()?)?;
             then(&stream)
         })
+    }
+
+    /// Removes `HEAD.new` and the manifest of a generation that does not come. Best effort: without a journal they mean nothing,
+    /// and the next commit writes them anew.
+    pub(crate) fn drop_new_head(&self, generation: u64) {
+        for path in [state_path(name::HEAD_NEW), manifest_path(generation)] {
+            let _ = self.state.remove_entry(&path, Kind::File);
+        }
     }
 }
 

@@ -29,7 +29,7 @@ use crate::fs::{Fs, Kind};
 use crate::journal::reader::Journal;
 use crate::journal::record::{Begin, Operation};
 use crate::journal::writer;
-use crate::layout::{manifest_path, name, state_path};
+use crate::layout::{name, state_path};
 use crate::manifest::inventory::Inventory;
 use crate::manifest::writer::Edit;
 use crate::manifest::{Digest, Head, Info, Object, Totals};
@@ -351,7 +351,7 @@ impl<F: Fs> Transaction<'_, F> {
     ) -> Result<Committed> {
         let (edits, operations) = (std::mem::take(&mut plan.edits), std::mem::take(&mut plan.operations));
         let new = self.write_head(head, &published.inventory, edits, &operations, options.message.clone());
-        let new = new.inspect_err(|_| self.drop_head())?;
+        let new = new.inspect_err(|_| self.store.drop_new_head(self.meta.base + 1))?;
         drop(published);
         let journal = self.write_journal(head, new, operations)?;
         self.pass_commit_point(&journal)?;
@@ -440,20 +440,13 @@ impl<F: Fs> Transaction<'_, F> {
             gone.and_then(|()| if left_out(Mutant::WithdrawBarrier) { Ok(()) } else { self.store.sync_state() });
         match durable {
             Ok(()) => {
-                self.drop_head();
+                self.store.drop_new_head(self.meta.base + 1);
                 error
             }
             Err(_) => {
                 self.open = false;
                 self.store.unknown_outcome(error)
             }
-        }
-    }
-
-    /// Best effort: without a journal they mean nothing, and the next commit writes them anew.
-    fn drop_head(&self) {
-        for path in [state_path(name::HEAD_NEW), manifest_path(self.meta.base + 1)] {
-            let _ = self.store.state.remove_entry(&path, Kind::File);
         }
     }
 

@@ -11,11 +11,11 @@ use std::io::{self, Write};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::frame::{Damage, Format, FrameReader, FrameWriter};
+use crate::frame::{Damage, Format};
 use crate::fs::tree::Tree;
 use crate::fs::{Fs, RenameMode, is_unsupported};
 use crate::layout::{DIRECTORIES, make_dir, name, open_trusted, state_path, write_new};
-use crate::manifest::{decode, encode};
+use crate::manifest::{encode_one, read_one};
 use crate::mutant::{Mutant, left_out};
 use crate::path::RelPath;
 
@@ -77,10 +77,8 @@ pub(crate) fn initialize<F: Fs>(state: &Tree<F>) -> Result<Capabilities> {
         });
     }
     let (new, store) = (state_path(name::STORE_NEW), state_path(name::STORE));
-    write_new(state, &new, |file| {
-        let mut writer = FrameWriter::new(file, STORE)?;
-        writer.frame(&encode(&capabilities)?)?;
-        let stream = writer.finish()?;
+    write_new(state, &new, |mut stream| {
+        stream.write_all(&encode_one(&capabilities, STORE)?)?;
         // Durable before it has its name: a torn `store` file would look like damage after a crash.
         if left_out(Mutant::StoreFileBarrier) { Ok(()) } else { stream.fs.sync_file(&stream.file) }
     })?;
@@ -132,13 +130,7 @@ fn supported(result: io::Result<()>) -> io::Result<bool> {
 pub(crate) fn read_capabilities<F: Fs>(state: &Tree<F>) -> Result<Option<Capabilities>> {
     let path = state_path(name::STORE);
     let Some(stream) = open_trusted(state, &path)? else { return Ok(None) };
-    let read = || -> Result<Capabilities, Damage> {
-        let mut reader = FrameReader::new(stream, STORE)?;
-        let offset = reader.offset();
-        let payload = reader.next_frame()?.ok_or(Damage::Torn { offset })?;
-        decode(&payload).map_err(|what| Damage::corrupt(offset, what))
-    };
-    read().map(Some).map_err(|damage| match damage {
+    read_one(stream, STORE).map(Some).map_err(|damage| match damage {
         Damage::Io(source) => state.io("read", &path)(source),
         damage => Error::corrupt(path.under(state.at()), damage),
     })

@@ -10,6 +10,7 @@ use crate::fs::{Fs, Kind};
 use crate::journal::reader;
 use crate::journal::record::Record;
 use crate::layout::{name, open_trusted, state_path};
+use crate::manifest::Entry;
 use crate::path::RelPath;
 use crate::settle;
 use crate::store::Store;
@@ -87,7 +88,7 @@ impl<F: Fs> Store<F> {
         let head = self.head()?;
         let inventory = self.inventory(head.as_ref())?;
         let Some(tree) = self.output.open()? else {
-            let missing = |entry: crate::Entry| Finding { path: entry.path, kind: FindingKind::Missing };
+            let missing = |entry: Entry| Finding { path: entry.path, kind: FindingKind::Missing };
             return inventory.entries().map(|entry| entry.map(missing)).collect();
         };
         let mut findings = Vec::new();

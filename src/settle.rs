@@ -1,4 +1,4 @@
-//! Shelving a finished commit (P5): its transaction becomes `previous/N`, what it displaced in it. Settling it (P6): its journal
+//! Shelving a finished commit (P5): its transaction becomes `previous/N`, with what it displaced. Settling it (P6): its journal
 //! is retired. Sweeping: what nobody needs any more goes.
 //!
 //! Invariants:
@@ -57,7 +57,7 @@ pub(crate) fn settle<F: Fs>(store: &Store<F>, begin: &Begin) -> Result<Vec<PathB
     Ok(rescued)
 }
 
-/// Puts the transaction of a commit that is done, durable or not, where it lies as what its generation displaced.
+/// Renames the transaction of a commit that is done, durable or not, to `previous/N`.
 pub(crate) fn shelve<F: Fs>(store: &Store<F>, begin: &Begin) -> Result<Vec<PathBuf>> {
     let generation = begin.head.info.generation;
     let previous = previous_path(generation);
@@ -218,8 +218,8 @@ pub(crate) fn numbers<F: Fs>(store: &Store<F>, directory: &str) -> Result<Vec<u6
     Ok(numbers)
 }
 
-/// Empties `previous/N`, after moving out of it what cannot be proved to be ours. The journal is the proof: it stays until the
-/// next generation, whose barriers make durable that nothing else is there. The manifest before it stays as long.
+/// Empties `previous/N`, after moving out of it what cannot be proved to be ours. The journal is the proof, so it stays
+/// until the next generation, whose barriers make the removals durable. The manifest before it stays as long.
 fn purge<F: Fs>(store: &Store<F>, generation: u64) -> Result<Vec<PathBuf>> {
     let path = previous_path(generation);
     let previous = store.state.below(&path)?;

@@ -64,7 +64,7 @@ impl BeginOptions {
 }
 
 /// An open transaction.
-#[must_use = "a transaction that is dropped is aborted"]
+#[must_use = "a transaction that is dropped is aborted, unless it is detached"]
 pub struct Transaction<'s, F: Fs = LinuxFs> {
     pub(crate) store: &'s Store<F>,
     pub(crate) id: TransactionId,

@@ -12,7 +12,7 @@
 //! 1. It is made, and found dead, only under the store's lock; a live one is never removed by another process (G10).
 //! 2. An attached transaction lives as long as its process holds `lock`. A detached one (`txfs begin`) lives until it is
 //!    committed or aborted, or the machine restarts: what was written to its stage may then be lost.
-//! 3. Without a readable `meta` the transaction is dead: nobody was ever told of it, or it is being removed.
+//! 3. Without `meta`, or with a torn one, the transaction is dead: nobody was ever told of it, or it is being removed.
 
 use std::io::{self, Write};
 use std::time::Duration;
@@ -20,13 +20,13 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::frame::{Damage, Format, FrameReader, FrameWriter};
+use crate::frame::{Damage, Format};
 use crate::fs::tree::Tree;
 use crate::fs::{Fs, Kind, Timestamp};
 use crate::journal::record::TransactionId;
 use crate::layout::{make_dir, name, numbered, open_trusted, state_path};
 use crate::lock::{self, Attempt, Lock};
-use crate::manifest::{decode, encode};
+use crate::manifest::{encode_one, read_one};
 use crate::mutant::{Mutant, left_out};
 use crate::path::RelPath;
 use crate::store::Store;
@@ -116,25 +116,15 @@ impl<F: Fs> Store<F> {
     /// Writes `meta` anew. A crash inside leaves a transaction that nobody was told of, or that is being kept: dead.
     pub(crate) fn write_meta(&self, id: TransactionId, meta: &Meta) -> Result<()> {
         let path = meta_path(id);
-        self.write_new(&path, |mut file| {
-            let mut writer = FrameWriter::new(Vec::new(), META_FORMAT)?;
-            writer.frame(&encode(meta)?)?;
-            file.write_all(&writer.finish()?)
-        })
+        self.write_new(&path, |mut file| file.write_all(&encode_one(meta, META_FORMAT)?))
     }
 
     /// Reads `meta`; `None` where it is missing or torn.
     pub(crate) fn read_meta(&self, id: TransactionId) -> Result<Option<Meta>> {
         let path = meta_path(id);
         let Some(stream) = open_trusted(&self.state, &path)? else { return Ok(None) };
-        let read = || -> Result<Option<Meta>, Damage> {
-            let mut reader = FrameReader::new(stream, META_FORMAT)?;
-            let offset = reader.offset();
-            let Some(payload) = reader.next_frame()? else { return Ok(None) };
-            decode(&payload).map(Some).map_err(|what| Damage::corrupt(offset, what))
-        };
-        match read() {
-            Ok(meta) => Ok(meta),
+        match read_one(stream, META_FORMAT) {
+            Ok(meta) => Ok(Some(meta)),
             Err(Damage::Torn { .. }) => Ok(None),
             Err(damage) => Err(self.damaged(&path, damage)),
         }

@@ -386,6 +386,23 @@ fn transactions_with_any_meta_are_discarded_or_refused() {
     }
 }
 
+/// Zeros, too: in a file that holds one record they are no torn tail.
+#[test]
+fn bytes_after_the_only_record_are_refused() {
+    for name in ["store", "HEAD", "meta"] {
+        for after in [&b"\0"[..], b"\0\0\0\0\0\0\0\0\0\0\0\0", b"more"] {
+            let scene = Scene::new();
+            let id = scene.open().unwrap().begin(BeginOptions::default().detached(true)).unwrap().id();
+            let name = if name == "meta" { format!("tx/{id}/meta") } else { name.to_owned() };
+            let whole = fs::read(scene.state.join(&name)).unwrap();
+            scene.plant(&name, [&whole, after].concat());
+            scene.refused(&name);
+            scene.plant(&name, whole);
+            scene.begin_and_commit().unwrap();
+        }
+    }
+}
+
 #[test]
 fn names_in_tx_that_are_no_numbers_are_left_alone() {
     let scene = Scene::new();

@@ -1,5 +1,5 @@
-//! The journal: the write-ahead log of one commit. [`record`] says what is in it, [`format`](self::format) how the file starts,
-//! [`writer`] and [`reader`] how it gets there and back.
+//! The journal: the write-ahead log of one commit. [`record`] says what is in it, [`writer`] and [`reader`] how it gets there and
+//! back.
 //!
 //! ```text
 //! journal = header Begin Operation* Commit
@@ -13,10 +13,14 @@
 //! 3. It is valid only if its last record is a commit record that counts the operations and digests every byte before it,
 //!    and if its operations do not contradict each other.
 
-pub(crate) mod format;
+use crate::frame::Format;
+
 pub(crate) mod reader;
 pub(crate) mod record;
 pub(crate) mod writer;
+
+/// The header of a journal. The version is raised by every change of the meaning of any byte.
+const JOURNAL: Format = Format { magic: *b"txfsjrnl", version: 1 };
 
 #[cfg(test)]
 mod tests {

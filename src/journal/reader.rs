@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 
-use super::format::JOURNAL;
+use super::JOURNAL;
 use super::record::{Begin, Operation, Record};
 use crate::frame::{Damage, FrameReader};
 use crate::manifest::{Digest, decode};

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use super::format::JOURNAL;
+use super::JOURNAL;
 use super::record::{Begin, Operation, Record};
 use crate::frame::FrameWriter;
 use crate::manifest::{Digest, encode};

@@ -17,6 +17,7 @@
 
 use std::io::{self, Read};
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::frame::{Damage, Format, FrameReader, FrameWriter};
@@ -176,6 +177,27 @@ pub(crate) fn decode<'a, T: Deserialize<'a>>(payload: &'a [u8]) -> Result<T, &'s
     }
 }
 
+/// The whole of a file of one record.
+pub(crate) fn encode_one<T: Serialize>(record: &T, format: Format) -> io::Result<Vec<u8>> {
+    let mut writer = FrameWriter::new(Vec::new(), format)?;
+    writer.frame(&encode(record)?)?;
+    writer.finish()
+}
+
+/// Reads a file of one record; whatever follows it is corruption.
+pub(crate) fn read_one<T: DeserializeOwned>(input: impl Read, format: Format) -> Result<T, Damage> {
+    let mut reader = FrameReader::new(input, format)?;
+    let offset = reader.offset();
+    let payload = reader.next_frame()?.ok_or(Damage::Torn { offset })?;
+    let record = decode(&payload).map_err(|what| Damage::corrupt(offset, what))?;
+    let end = reader.offset();
+    match reader.next_frame() {
+        Ok(None) => Ok(record),
+        Err(Damage::Io(error)) => Err(error.into()),
+        _ => Err(Damage::corrupt(end, "bytes after the record")),
+    }
+}
+
 /// The current generation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Head {
@@ -224,19 +246,11 @@ impl Head {
 
     /// The whole file.
     pub(crate) fn encode(&self) -> io::Result<Vec<u8>> {
-        let mut writer = FrameWriter::new(Vec::new(), HEAD)?;
-        writer.frame(&encode(self)?)?;
-        writer.finish()
+        encode_one(self, HEAD)
     }
 
     pub(crate) fn read(input: impl Read) -> Result<Head, Damage> {
-        let mut reader = FrameReader::new(input, HEAD)?;
-        let payload = reader.next_frame()?.ok_or(Damage::Torn { offset: reader.offset() })?;
-        let head = decode(&payload).map_err(|what| Damage::corrupt(reader.offset(), what))?;
-        match reader.next_frame()? {
-            None => Ok(head),
-            Some(_) => Err(Damage::corrupt(reader.offset(), "bytes after the record")),
-        }
+        read_one(input, HEAD)
     }
 }
 

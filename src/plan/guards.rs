@@ -7,6 +7,7 @@ use crate::error::{Paths, Problem, Result};
 use crate::fs::Kind;
 use crate::manifest::Entry;
 use crate::path::RelPath;
+
 impl<B: Base, L: Live> Planner<'_, B, L> {
     pub(super) fn guard_stage(&mut self, staged: &[Entry]) {
         let no_file = staged.iter().all(|entry| entry.object.kind == Kind::Directory);

@@ -10,6 +10,7 @@ use crate::manifest::writer::Edit;
 use crate::manifest::{Entry, Object};
 use crate::mutant::{Mutant, left_out};
 use crate::path::RelPath;
+
 impl<B: Base, L: Live> Planner<'_, B, L> {
     /// Walks what is staged, and what is published and may be stale, side by side, in order of the tree.
     pub(super) fn merge(&mut self, stage: Object, staged: Vec<Entry>) -> Result<()> {

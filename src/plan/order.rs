@@ -5,6 +5,7 @@ use crate::error::{Paths, Problem, Result};
 use crate::journal::record::Operation;
 use crate::mutant::{Mutant, left_out};
 use crate::path::RelPath;
+
 impl<B: Base, L: Live> Planner<'_, B, L> {
     pub(super) fn finish(mut self) -> Result<Plan> {
         let lists = [
