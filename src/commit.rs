@@ -42,7 +42,7 @@ use crate::settle;
 use crate::stage::{self, Known, Scratch};
 use crate::store::Store;
 use crate::transaction::Transaction;
-use crate::txdir::{COPY, From, part};
+use crate::txdir::{Basis, COPY, part};
 
 /// A check that runs on the stage before anything is published: its name, and what it found wrong.
 type Check<'a> = (String, Box<dyn Fn(&Path) -> Result<(), String> + Send + 'a>);
@@ -229,9 +229,9 @@ impl<F: Fs> Transaction<'_, F> {
     ) -> Result<Plan> {
         let stage = self.stage_tree()?;
         let scope = match self.meta.from {
-            From::Empty | From::Copy => Scope::Whole,
-            From::Current if published.inventory.totals().entries == 0 => Scope::Whole,
-            From::Current => Scope::Change { removals: &self.removals },
+            Basis::Empty | Basis::Copy => Scope::Whole,
+            Basis::Current if published.inventory.totals().entries == 0 => Scope::Whole,
+            Basis::Current => Scope::Change { removals: &self.removals },
         };
         let audit = match (scope, &self.referenced) {
             (Scope::Whole, None) => Audit::of(self.store, head)?,

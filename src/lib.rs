@@ -126,4 +126,4 @@ pub use recover::{Recovered, RecoveredCommit, Swept};
 pub use store::Barriers;
 pub use store::{OpenOptions, Store};
 pub use transaction::{BeginOptions, OpenTransaction, StagedFile, Transaction};
-pub use txdir::From;
+pub use txdir::Basis;

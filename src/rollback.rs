@@ -22,7 +22,7 @@ use crate::settle;
 use crate::stage;
 use crate::store::Store;
 use crate::transaction::{Referenced, Transaction};
-use crate::txdir::From;
+use crate::txdir::Basis;
 
 impl<F: Fs> Transaction<'_, F> {
     /// Fills the stage with what was published before the current generation, and returns that generation's number. What is in
@@ -37,7 +37,7 @@ impl<F: Fs> Transaction<'_, F> {
         let head = self.check_base()?;
         let output = self.store.output.path.clone();
         let usage = |what: String| Error::Usage { path: output.clone(), what };
-        if self.meta.from == From::Current {
+        if self.meta.from == Basis::Current {
             return Err(usage("this transaction is a change: going back takes one that is a whole generation".into()));
         }
         let current = head.as_ref().map_or(0, |head| head.info.generation);

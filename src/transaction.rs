@@ -34,14 +34,14 @@ use crate::recover::Manner;
 use crate::settle;
 use crate::stage::{self, Known};
 use crate::store::Store;
-use crate::txdir::{self, From, Life, Meta, STAGE, part};
+use crate::txdir::{self, Basis, Life, Meta, STAGE, part};
 
 /// How a transaction begins.
 #[derive(Debug, Clone, Copy, Default)]
 #[non_exhaustive]
 pub struct BeginOptions {
     /// What the stage stands for.
-    pub from: From,
+    pub from: Basis,
     /// Whether the transaction outlives this process: it stays open until it is committed or aborted by its stage's path, or
     /// the machine restarts. Otherwise it is discarded when it is dropped, or its process dies.
     pub detached: bool,
@@ -50,7 +50,7 @@ pub struct BeginOptions {
 impl BeginOptions {
     /// What the stage stands for.
     #[must_use = "this returns the changed options"]
-    pub fn from(mut self, from: From) -> Self {
+    pub fn from(mut self, from: Basis) -> Self {
         self.from = from;
         self
     }
@@ -118,7 +118,7 @@ pub struct OpenTransaction {
     /// The generation that it began on; `None` while its process is still making it.
     pub base: Option<u64>,
     /// What its stage stands for; `None` as above.
-    pub from: Option<From>,
+    pub from: Option<Basis>,
     /// When it began; `None` as above.
     pub began: Option<Timestamp>,
     /// Whether a process is at work on it right now.
@@ -136,7 +136,7 @@ impl<F: Fs> Store<F> {
         let swept = settle::sweep(self);
         let base = self.head()?.map_or(0, |head| head.info.generation);
         // While its stage is being filled a transaction dies with its process: nobody is to find a part of a copy.
-        let (from, attached) = (options.from, !options.detached || options.from == From::Copy);
+        let (from, attached) = (options.from, !options.detached || options.from == Basis::Copy);
         let meta = Meta { base, from, attached, began: self.fs.now(), boot: self.boot()? };
         let (id, tree, held) = self.make_transaction(&meta)?;
         let mut transaction = self.transaction(id, meta, tree, held);
@@ -147,7 +147,7 @@ impl<F: Fs> Store<F> {
             Err(error) => transaction.warnings.push(error),
         }
         drop(lock);
-        if from == From::Copy {
+        if from == Basis::Copy {
             transaction.copy_current()?;
             transaction.set_attached(!options.detached)?;
         }
@@ -269,7 +269,7 @@ impl<F: Fs> Transaction<'_, F> {
     }
 
     /// What its stage stands for.
-    pub fn from(&self) -> From {
+    pub fn from(&self) -> Basis {
         self.meta.from
     }
 
@@ -339,7 +339,7 @@ impl<F: Fs> Transaction<'_, F> {
     }
 
     /// Says that `path`, with everything below it, is not to be published any more. In a transaction that is a change
-    /// ([`From::Current`]) this is the only way to say so; in others the path just goes from the stage.
+    /// ([`Basis::Current`]) this is the only way to say so; in others the path just goes from the stage.
     ///
     /// # Errors
     /// As [`Transaction::write`].

@@ -38,13 +38,13 @@ pub(crate) const GLANCE: Duration = Duration::from_secs(2);
 
 /// What a transaction's stage stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub enum From {
+pub enum Basis {
     /// The stage is the whole new generation: what it does not have is stale.
     #[default]
     Empty,
     /// The stage is a change to the current generation: what it does not name stays.
     Current,
-    /// As [`From::Empty`], and the stage starts as a copy of the current generation.
+    /// As [`Basis::Empty`], and the stage starts as a copy of the current generation.
     Copy,
 }
 
@@ -52,7 +52,7 @@ pub enum From {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Meta {
     pub(crate) base: u64,
-    pub(crate) from: From,
+    pub(crate) from: Basis,
     pub(crate) attached: bool,
     pub(crate) began: Timestamp,
     pub(crate) boot: String,

@@ -10,7 +10,7 @@ use std::path::Path;
 
 use common::tree::{Node, snapshot};
 use tempfile::TempDir;
-use txfs::{BeginOptions, CommitOptions, Committed, Error, ErrorKind, From, Problem, RecoveredCommit, Store};
+use txfs::{Basis, BeginOptions, CommitOptions, Committed, Error, ErrorKind, Problem, RecoveredCommit, Store};
 
 /// Publishes exactly these files.
 fn publish(store: &Store, files: &[(&str, &str)]) -> txfs::Result<Committed> {
@@ -205,7 +205,7 @@ fn a_change_leaves_alone_what_it_does_not_name() {
     let store = Store::open(&out).unwrap();
     publish(&store, &[("a/1", "1"), ("a/2", "2"), ("b", "b"), ("c/x", "x")]).unwrap();
     fs::set_permissions(out.join("a"), fs::Permissions::from_mode(0o750)).unwrap();
-    let mut transaction = store.begin(BeginOptions::default().from(From::Current)).unwrap();
+    let mut transaction = store.begin(BeginOptions::default().from(Basis::Current)).unwrap();
     transaction.write("a/1", "changed").unwrap();
     transaction.remove("c").unwrap();
     let error = transaction.commit(&CommitOptions::default()).unwrap_err();

@@ -15,7 +15,7 @@ use common::faulty::{Call, Faulty};
 use common::tree::snapshot;
 use common::{Scratch, fast_scratch, lenient, publish, read};
 use nix::errno::Errno;
-use txfs::{BeginOptions, Error, ErrorKind, From, OpenOptions, Recovered, RecoveredCommit, Store, Transaction};
+use txfs::{Basis, BeginOptions, Error, ErrorKind, OpenOptions, Recovered, RecoveredCommit, Store, Transaction};
 
 fn scratch() -> (Scratch, PathBuf) {
     let dir = fast_scratch();
@@ -35,7 +35,7 @@ fn dying() -> Faulty {
 }
 
 /// Commits what `fill` stages up to the commit point, and returns the stage that is left behind.
-fn interrupted(out: &Path, from: From, fill: impl FnOnce(&mut Transaction<'_, Faulty>)) -> PathBuf {
+fn interrupted(out: &Path, from: Basis, fill: impl FnOnce(&mut Transaction<'_, Faulty>)) -> PathBuf {
     let store = Store::open_with(&OpenOptions::with(dying()), out).unwrap();
     let mut transaction = store.begin(BeginOptions::default().from(from)).unwrap();
     let stage = transaction.stage();
@@ -78,7 +78,7 @@ fn a_change_into_a_directory_that_somebody_removed_stands() {
     publish(&store, &[("a/x", "old"), ("a/other", "old"), ("a/deep/er", "old"), ("top", "old")]).unwrap();
     drop(store);
     fs::remove_dir_all(out.join("a")).unwrap();
-    interrupted(&out, From::Current, |transaction| {
+    interrupted(&out, Basis::Current, |transaction| {
         transaction.write("a/x", "new").unwrap();
         transaction.write("top", "new").unwrap();
     });
@@ -92,7 +92,7 @@ fn a_change_into_a_directory_that_somebody_removed_stands() {
 fn what_is_added_to_a_staged_directory_late_is_moved_aside_and_the_commit_stands() {
     let (_dir, out) = scratch();
     publish(&Store::open(&out).unwrap(), &[("top", "old")]).unwrap();
-    let stage = interrupted(&out, From::Empty, |transaction| {
+    let stage = interrupted(&out, Basis::Empty, |transaction| {
         transaction.write("new/deep/x", "new").unwrap();
         transaction.write("top", "new").unwrap();
     });
@@ -123,7 +123,7 @@ fn what_was_staged_and_is_not_there_was_never_durable() {
         let (_dir, out) = scratch();
         publish(&Store::open(&out).unwrap(), &[("top", "old")]).unwrap();
         let before = snapshot(&out);
-        let stage = interrupted(&out, From::Empty, |transaction| {
+        let stage = interrupted(&out, Basis::Empty, |transaction| {
             transaction.write("new/deep/x", "new").unwrap();
             transaction.write("top", "new").unwrap();
         });
@@ -138,7 +138,7 @@ fn what_was_staged_and_is_not_there_was_never_durable() {
 fn a_file_that_is_written_to_after_the_commit_point_does_not_take_the_commit_back() {
     let (_dir, out) = scratch();
     publish(&Store::open(&out).unwrap(), &[("top", "old")]).unwrap();
-    let stage = interrupted(&out, From::Empty, |transaction| {
+    let stage = interrupted(&out, Basis::Empty, |transaction| {
         transaction.write("new/x", "new").unwrap();
         transaction.write("top", "new").unwrap();
     });
@@ -149,7 +149,7 @@ fn a_file_that_is_written_to_after_the_commit_point_does_not_take_the_commit_bac
     assert_eq!((read(&out, "new/x"), read(&out, "top")), ("edited by somebody".into(), "new".into()));
 
     // What is moved by itself has to be what was intended: then recovery refuses, and discards nothing.
-    let stage = interrupted(&out, From::Current, |transaction| transaction.write("top", "newer").unwrap());
+    let stage = interrupted(&out, Basis::Current, |transaction| transaction.write("top", "newer").unwrap());
     std::thread::sleep(std::time::Duration::from_millis(20));
     fs::write(stage.join("top"), "edited by somebody").unwrap();
     let error = recovered(&out).unwrap_err();
@@ -161,7 +161,7 @@ fn a_file_that_is_written_to_after_the_commit_point_does_not_take_the_commit_bac
 fn a_link_in_a_closed_directory_keeps_the_mode_that_is_published() {
     let (_dir, out) = scratch();
     publish(&Store::open(&out).unwrap(), &[("top", "old")]).unwrap();
-    interrupted(&out, From::Empty, |transaction| {
+    interrupted(&out, Basis::Empty, |transaction| {
         let stage = transaction.stage();
         link(&stage, "new/d/a", "a");
         fs::write(stage.join("top"), "new").unwrap();

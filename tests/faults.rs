@@ -18,7 +18,7 @@ use nix::errno::Errno;
 use txfs::fs::linux::Without;
 use txfs::fs::{Fs, LinuxFs};
 use txfs::{
-    Barriers, BeginOptions, Error, ErrorKind, From, OpenOptions, Outcome, RecoveredCommit, Store, Transaction,
+    Barriers, Basis, BeginOptions, Error, ErrorKind, OpenOptions, Outcome, RecoveredCommit, Store, Transaction,
     TransactionId,
 };
 
@@ -923,7 +923,7 @@ fn a_transaction_outlives_a_look_at_the_boot_that_fails() {
 #[test]
 fn a_part_of_a_stage_is_never_found_open() {
     // Removing a stage, and filling one with a copy, fail at each step; dropping the failed copy fails, too.
-    for (from, call) in [(From::Empty, "remove_file"), (From::Copy, "create_file"), (From::Copy, "write")] {
+    for (from, call) in [(Basis::Empty, "remove_file"), (Basis::Copy, "create_file"), (Basis::Copy, "write")] {
         let mut failed = 0;
         for n in 0..12 {
             let (_dir, out) = scratch();
@@ -937,7 +937,7 @@ fn a_part_of_a_stage_is_never_found_open() {
             });
             let store = Store::open_with(&OpenOptions::with(kernel), &out).unwrap();
             let result = match from {
-                From::Copy => {
+                Basis::Copy => {
                     arm.store(true, Ordering::SeqCst);
                     store.begin(BeginOptions::default().from(from).detached(true)).map(drop)
                 }

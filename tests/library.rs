@@ -13,7 +13,7 @@ use common::faulty::{Call, Faulty};
 use common::tree::snapshot;
 use common::{Scratch, bytes, fast_scratch, lenient, publish, read, state_of};
 use nix::errno::Errno;
-use txfs::{BeginOptions, CommitOptions, Error, ErrorKind, From, OpenOptions, Problem, Store, Transaction};
+use txfs::{Basis, BeginOptions, CommitOptions, Error, ErrorKind, OpenOptions, Problem, Store, Transaction};
 
 fn scratch() -> (Scratch, PathBuf) {
     let dir = fast_scratch();
@@ -220,7 +220,7 @@ fn a_transaction_that_cannot_begin_leaves_nothing() {
             matches!(asked, Call::CreateFile { name } if name == call).then_some(Errno::ENOSPC)
         });
         let store = Store::open_with(&OpenOptions::with(full), &out).unwrap();
-        let error = store.begin(BeginOptions::default().from(From::Empty)).unwrap_err();
+        let error = store.begin(BeginOptions::default().from(Basis::Empty)).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Failed, "{error}");
         assert_eq!(fs::read_dir(state_of(&out).join("tx")).unwrap().count(), 0, "{error}");
         assert!(Store::open(&out).unwrap().recover().unwrap().is_nothing());
@@ -338,7 +338,7 @@ fn what_cannot_be_swept_does_not_keep_the_rest_from_going() {
     // Nothing is new: its stage goes to the trash, and cannot go from there.
     publish(&store, &[("stuck", "one"), ("a", "one")]).unwrap();
     for generation in 2..6 {
-        let mut transaction = store.begin(BeginOptions::default().from(From::Current)).unwrap();
+        let mut transaction = store.begin(BeginOptions::default().from(Basis::Current)).unwrap();
         transaction.write("a", format!("{generation}")).unwrap();
         assert_eq!(transaction.commit(&lenient()).unwrap().generation, generation);
         assert!(store.sweep().is_err());

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use common::tree::snapshot;
 use common::{Random, Scratch, fast_scratch, lenient, publish, read};
-use txfs::{BeginOptions, CommitOptions, Committed, ErrorKind, From, Store};
+use txfs::{Basis, BeginOptions, CommitOptions, Committed, ErrorKind, Store};
 
 fn scratch() -> (Scratch, PathBuf) {
     let dir = fast_scratch();
@@ -160,6 +160,6 @@ fn going_back_is_refused_where_it_cannot_be_done() {
     publish(&store, &[("a", "four"), ("b", "two"), ("c", "one")]).unwrap();
     fs::write(out.join("c"), "drift").unwrap();
     refused(ErrorKind::Conflict, "published entries were changed by somebody else: c");
-    let mut change = store.begin(BeginOptions::default().from(From::Current)).unwrap();
+    let mut change = store.begin(BeginOptions::default().from(Basis::Current)).unwrap();
     assert_eq!(change.copy_previous().unwrap_err().kind(), ErrorKind::Usage);
 }

@@ -311,7 +311,7 @@ fn linked(out: &Path) {
     let store = Store::open_with(&OpenOptions::with(without), out).unwrap();
     publish(&store, &[("d/a", "1")]).unwrap();
     set_mode(&out.join("d"), 0o300);
-    let mut transaction = store.begin(BeginOptions::default().from(txfs::From::Current)).unwrap();
+    let mut transaction = store.begin(BeginOptions::default().from(txfs::Basis::Current)).unwrap();
     transaction.write("d/b", "2").unwrap();
     let mut options = lenient();
     options.allow_drift = true;

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use txfs::{BeginOptions, CommitOptions, From, Store};
+use txfs::{Basis, BeginOptions, CommitOptions, Store};
 
 use crate::Place;
 use crate::child::TXFS;
@@ -95,7 +95,7 @@ struct Took {
 
 fn publish(store: &Store, change: Change, round: usize) -> Outcome<Took> {
     let start = Instant::now();
-    let mut transaction = store.begin(BeginOptions::default().from(From::Current))?;
+    let mut transaction = store.begin(BeginOptions::default().from(Basis::Current))?;
     let mut content = Content::new();
     for i in change.changed() {
         transaction.write(tree::name(i), content.of(change.files, i, round + 1))?;

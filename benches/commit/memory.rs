@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use txfs::{BeginOptions, CommitOptions, From, Store};
+use txfs::{Basis, BeginOptions, CommitOptions, Store};
 
 use crate::Place;
 use crate::child;
@@ -59,7 +59,7 @@ pub(crate) fn commit(out: &Path, kind: &str, files: usize) -> Outcome<()> {
 }
 
 fn change(store: &Store, files: usize) -> Outcome<()> {
-    let mut transaction = store.begin(BeginOptions::default().from(From::Current))?;
+    let mut transaction = store.begin(BeginOptions::default().from(Basis::Current))?;
     let mut content = Content::new();
     for i in (Change { files, changed: 10, removed: 0 }).changed() {
         transaction.write(tree::name(i), content.of(files, i, 3))?;

@@ -8,7 +8,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use txfs::{BeginOptions, CommitOptions, From, Store};
+use txfs::{Basis, BeginOptions, CommitOptions, Store};
 
 use crate::Place;
 use crate::calls::Calls;
@@ -82,7 +82,7 @@ fn series(store: &Store, single: &Path, first: usize, rest: bool) -> Outcome<Ser
 
 fn publish(store: &Store, version: usize) -> Outcome<Duration> {
     let start = Instant::now();
-    let mut transaction = store.begin(BeginOptions::default().from(From::Current))?;
+    let mut transaction = store.begin(BeginOptions::default().from(Basis::Current))?;
     let mut content = Content::new();
     for i in CHANGE.changed() {
         transaction.write(tree::name(i), content.of(CHANGE.files, i, version))?;

@@ -4,7 +4,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use txfs::{BeginOptions, From, Transaction};
+use txfs::{Basis, BeginOptions, Transaction};
 
 use super::Context;
 use super::error::{DONE, Failure};
@@ -46,21 +46,21 @@ enum FromChoice {
 }
 
 impl FromArgs {
-    pub(super) fn get(&self) -> From {
+    pub(super) fn get(&self) -> Basis {
         match self.from {
-            FromChoice::Empty => From::Empty,
-            FromChoice::Current => From::Current,
-            FromChoice::Copy => From::Copy,
+            FromChoice::Empty => Basis::Empty,
+            FromChoice::Current => Basis::Current,
+            FromChoice::Copy => Basis::Copy,
         }
     }
 }
 
 /// The word for it on the command line.
-pub(super) fn from_word(from: From) -> &'static str {
+pub(super) fn from_word(from: Basis) -> &'static str {
     match from {
-        From::Empty => "empty",
-        From::Current => "current",
-        From::Copy => "copy",
+        Basis::Empty => "empty",
+        Basis::Current => "current",
+        Basis::Copy => "copy",
     }
 }
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 
 use clap::Args;
-use txfs::{ChangeKind, CommitOptions, Committed, Error, From, Plan, Problem, RelPath, Shown, Store, Transaction};
+use txfs::{Basis, ChangeKind, CommitOptions, Committed, Error, Plan, Problem, RelPath, Shown, Store, Transaction};
 
 use super::error::{DONE, Failure, usage};
 use super::output::{Object, Ui};
@@ -187,7 +187,7 @@ impl PublishOptions {
         let mut removals = Vec::new();
         for given in &self.remove {
             let said = |what: &str| usage(format!("--remove {}: {what}", Shown(given)));
-            if transaction.from() != From::Current {
+            if transaction.from() != Basis::Current {
                 return Err(said(
                     "this transaction is the whole new generation: what is not in its stage is removed anyway",
                 ));

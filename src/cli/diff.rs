@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use txfs::{Change, ChangeKind, CommitOptions, From, OpenTransaction, Plan, Shown, Store};
+use txfs::{Basis, Change, ChangeKind, CommitOptions, OpenTransaction, Plan, Shown, Store};
 
 use super::commit::{Summary, summary_fields};
 use super::error::{self, DIFFERS, DONE, Failure, usage};
@@ -59,7 +59,7 @@ fn find_transaction(
 /// A stage that is a whole generation is looked at without taking the transaction up: its process may be at work.
 fn of_transaction(context: &Context, store: &Store, open: &OpenTransaction) -> Result<(Plan, Vec<String>), Failure> {
     let options = CommitOptions::default();
-    if open.from == Some(From::Current) {
+    if open.from == Some(Basis::Current) {
         return Ok((handle::resume(context, store, open.id)?.plan(&options)?, Vec::new()));
     }
     let plan = store.preview(&open.stage, &options)?;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use txfs::fs::LinuxFs;
-use txfs::{Error, From, OpenTransaction, Shown, Store, Transaction, TransactionId};
+use txfs::{Basis, Error, OpenTransaction, Shown, Store, Transaction, TransactionId};
 
 use super::error::{Failure, usage};
 use super::output::Ui;
@@ -90,10 +90,10 @@ fn is_stage(path: &Path) -> bool {
 
 /// What to do with a transaction that stays open although another commit came first; `again` is how to make the same change to
 /// that generation.
-pub(super) fn overtaken(ui: &Ui, store: &Store, from: From, stage: &Path, again: &str) -> String {
+pub(super) fn overtaken(ui: &Ui, store: &Store, from: Basis, stage: &Path, again: &str) -> String {
     let (output, stage) = (ui.name(store.output()), ui.name(stage));
     let way_out = match from {
-        From::Current => again.to_owned(),
+        Basis::Current => again.to_owned(),
         _ => format!("`txfs publish {output} {stage}` publishes it over that generation"),
     };
     format!("the stage is kept at {stage}: {way_out}, `txfs abort {stage}` discards it")

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 use serde_json::Value;
-use txfs::{Capabilities, ErrorKind, From, Head, OpenTransaction, Place, Shown, Store};
+use txfs::{Basis, Capabilities, ErrorKind, Head, OpenTransaction, Place, Shown, Store};
 
 use super::begin::from_word;
 use super::error::{DONE, Failure};
@@ -101,7 +101,7 @@ fn lines(
 
 fn describe(ui: &Ui, open: &OpenTransaction) -> String {
     let mut text = format!("{} ({}", ui.name(&open.stage), if open.live { "live" } else { "kept" });
-    if open.from == Some(From::Current) {
+    if open.from == Some(Basis::Current) {
         text.push_str(", a change");
     }
     if let Some(base) = open.base {

@@ -184,7 +184,7 @@ fn after_commit_point(old: world::Node, new: world::Node) -> Checked<SimFs> {
     let mut world = Worlds::new(0, Some(Weakness::Ordered)).get(0);
     (world.old, world.new) = (Some(Spec::from([("a", old)])), Spec::from([("a", new)]));
     world.config = Config::new(Weakness::Ordered);
-    (world.end, world.adopt, world.from) = (world::End::Commit, false, txfs::From::Empty);
+    (world.end, world.adopt, world.from) = (world::End::Commit, false, txfs::Basis::Empty);
     (world.bystander, world.foreign, world.settled) = (false, false, true);
     let fs = world.build();
     fs.record_crash_points();

@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 
 use txfs::fs::sim::{Call, Config, Fault, Reuse, SimFs, Weakness, Without, possible_errors};
-use txfs::{BeginOptions, Committed, Error, ErrorKind, From, Kind, Outcome, Store};
+use txfs::{Basis, BeginOptions, Committed, Error, ErrorKind, Kind, Outcome, Store};
 
 use super::oracle::Allowed;
 use super::world::{End, FILES, Marks, OUTPUT, OUTSIDE, Spec, World, changes_kind, drawn, fill, is_published};
@@ -25,7 +25,7 @@ const STRANGE: [&str; 4] = ["CNAME", "a", "d", "index.html"];
 #[derive(Debug, Clone, Copy)]
 enum Step {
     /// A transaction publishes, or changes to, the tree of this number, or is aborted.
-    Run { tree: u64, from: From, end: End, how: How, again: Option<(u8, u8)> },
+    Run { tree: u64, from: Basis, end: End, how: How, again: Option<(u8, u8)> },
     /// Two transactions begin, and both are committed.
     Race([u64; 2]),
     /// A stranger writes to one of the published files.
@@ -59,7 +59,7 @@ impl Step {
         match kind & 15 {
             0..=10 => Step::Run {
                 tree,
-                from: if more & 3 == 0 { From::Current } else { From::Empty },
+                from: if more & 3 == 0 { Basis::Current } else { Basis::Empty },
                 end: if more & 28 == 4 { End::Abort } else { End::Commit },
                 how,
                 again: (again > 0).then_some((again, state)),
@@ -125,7 +125,7 @@ impl Model {
                 let mut world = World::plain(self.config.clone(), self.published.clone(), drawn(tree));
                 world.end = end;
                 // What strangers did to the current generation is nothing that a change can be measured by.
-                world.from = if self.drifted || self.published.is_none() { From::Empty } else { from };
+                world.from = if self.drifted || self.published.is_none() { Basis::Empty } else { from };
                 return self.is_refused(&world.new) || self.run(&world, how, again);
             }
             Step::Race(trees) => self.race(trees.map(drawn)),

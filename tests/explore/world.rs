@@ -5,7 +5,7 @@ use std::path::Path;
 
 use txfs::fs::Fs;
 use txfs::fs::sim::{Config, Reuse, SimFs, Weakness, Without};
-use txfs::{BeginOptions, CommitOptions, Committed, From, OpenOptions, Store, Transaction};
+use txfs::{Basis, BeginOptions, CommitOptions, Committed, OpenOptions, Store, Transaction};
 
 /// The output of every world.
 pub(crate) const OUTPUT: &str = "/w/out";
@@ -69,7 +69,7 @@ pub(crate) struct World {
     pub(crate) foreign: bool,
     /// The old tree is not published but foreign, and is taken over.
     pub(crate) adopt: bool,
-    pub(crate) from: From,
+    pub(crate) from: Basis,
     pub(crate) end: End,
     /// A directory of the first generation that somebody removed since, with everything in it.
     pub(crate) lost: Option<&'static str>,
@@ -107,7 +107,7 @@ impl World {
             present: false,
             foreign: false,
             adopt: false,
-            from: From::Empty,
+            from: Basis::Empty,
             end: End::Commit,
             lost: None,
             linked: false,
@@ -188,7 +188,7 @@ impl World {
     }
 
     fn stage(&self, fs: &SimFs, transaction: &mut Transaction<'_, SimFs>) -> Result<()> {
-        let is_change = self.from == From::Current && self.is_published();
+        let is_change = self.from == Basis::Current && self.is_published();
         let empty = Spec::new();
         let old = self.old.as_ref().filter(|_| is_change).unwrap_or(&empty);
         // Of what goes with its directory nothing more is said.
@@ -220,7 +220,7 @@ impl World {
     /// What the commit publishes: a change leaves the modes of directories alone, and what it does not name missing.
     pub(crate) fn published(&self) -> Spec {
         let mut published = self.new.clone();
-        if let Some(old) = self.old.as_ref().filter(|_| self.from == From::Current && self.is_published()) {
+        if let Some(old) = self.old.as_ref().filter(|_| self.from == Basis::Current && self.is_published()) {
             for (path, node) in &mut published {
                 if let (Node::Dir(mode), Some(Node::Dir(before))) = (node, old.get(path))
                     && !self.is_lost(path)
@@ -508,7 +508,7 @@ impl Worlds {
                 Some(&[("a", x), ("d", open), ("d/x", x), ("d/y", x)]),
                 &[("a", y), ("d", open), ("d/x", y), ("d/y", x)],
             );
-            (world.from, world.lost) = (From::Current, Some("d"));
+            (world.from, world.lost) = (Basis::Current, Some("d"));
             world
         };
         let linked = |mut world: World| {
@@ -583,7 +583,7 @@ impl Worlds {
             present: random.one_in(2),
             foreign: random.one_in(3),
             adopt: old.as_ref().is_some_and(can_adopt) && random.one_in(4),
-            from: if published && random.one_in(3) { From::Current } else { From::Empty },
+            from: if published && random.one_in(3) { Basis::Current } else { Basis::Empty },
             end: if random.one_in(16) { End::Abort } else { End::Commit },
             lost: None,
             linked: random.one_in(8),

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use nix::errno::Errno;
 use txfs::fs::Fs;
-use txfs::{BeginOptions, CommitOptions, From, OpenOptions, Store};
+use txfs::{Basis, BeginOptions, CommitOptions, OpenOptions, Store};
 
 use super::common::change_a_byte;
 use super::common::faulty::{Call, Faulty};
@@ -219,7 +219,7 @@ fn lenient<'a>() -> CommitOptions<'a> {
 }
 
 fn publish<F: Fs>(store: &Store<F>, fill: impl FnOnce(&Path)) -> txfs::Result<()> {
-    let mut transaction = store.begin(BeginOptions::default().from(From::Empty))?;
+    let mut transaction = store.begin(BeginOptions::default().from(Basis::Empty))?;
     fill(&transaction.stage());
     transaction.commit(&lenient()).map(drop)
 }

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use fs_transaction::{ChangeSet, StdFs, exec::block_on, recover};
 use serde_json::json;
-use txfs::{BeginOptions, CommitOptions, From, Store};
+use txfs::{Basis, BeginOptions, CommitOptions, Store};
 
 use crate::measure::{Outcome, output, sync};
 use crate::peer::{Ground, Job};
@@ -64,7 +64,7 @@ pub(crate) fn txfs_publish(ground: &Ground<'_>, job: &Job<'_>) -> Outcome<()> {
 
 pub(crate) fn txfs_change(ground: &Ground<'_>, job: &Job<'_>) -> Outcome<()> {
     let store = Store::open(&ground.out)?;
-    let mut transaction = store.begin(BeginOptions::default().from(From::Current))?;
+    let mut transaction = store.begin(BeginOptions::default().from(Basis::Current))?;
     let mut content = Content::new();
     for &i in &job.changed {
         transaction.write(tree::name(i), content.of(job.files, i, job.version))?;
