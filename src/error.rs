@@ -310,7 +310,8 @@ impl Problem {
         }
     }
 
-    fn hint(&self) -> Option<String> {
+    /// The way out, where there is one.
+    pub fn hint(&self) -> Option<String> {
         Some(match self {
             Problem::Foreign(_) => {
                 "move them away, or take them over with --adopt (they are kept as the previous generation)".into()

@@ -3,6 +3,8 @@
 //! ```text
 //! .dist.txfs/            beside dist; or dist/.txfs where dist is a mount point or its parent cannot be written
 //!     store              what the file system can do; its presence says that the directory is txfs'
+//!     store.new, probe/  the same while a store is being made
+//!     .gitignore         `*`
 //!     lock               flock'd by whoever changes anything, never unlinked
 //!     journal[.new|.undo]  a commit that is not settled | being written | being undone
 //!     HEAD[.new]         the current generation

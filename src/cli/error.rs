@@ -72,11 +72,8 @@ impl Failure {
 
     /// Puts other ways out of what was refused in the place of the library's, where `own` knows them.
     pub(super) fn with_ways_out(mut self, own: impl Fn(&Problem) -> Option<String>) -> Self {
-        let Some(error @ Error::Refused { output, problems }) = self.source() else { return self };
-        let general =
-            |problem: &Problem| Error::Refused { output: output.clone(), problems: vec![problem.clone()] }.hint();
-        let mut hints: Vec<_> =
-            problems.iter().filter_map(|problem| own(problem).or_else(|| general(problem))).collect();
+        let Some(error @ Error::Refused { problems, .. }) = self.source() else { return self };
+        let mut hints: Vec<_> = problems.iter().filter_map(|problem| own(problem).or_else(|| problem.hint())).collect();
         hints.dedup();
         let replaced = error.hint();
         self.hints.retain(|hint| Some(hint) != replaced.as_ref());
