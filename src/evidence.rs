@@ -16,11 +16,13 @@
 //!
 //! Only the page cache is changed here, so a crash inside changes nothing.
 
+use std::cell::OnceCell;
+
 use crate::apply::{Applier, State};
 use crate::digest;
 use crate::error::{Error, Result};
 use crate::fs::tree::{Tree, Walked};
-use crate::fs::{Fs, Kind, Stat, Timestamp};
+use crate::fs::{Fs, Kind, Stat};
 use crate::journal::reader::Journal;
 use crate::journal::record::{Begin, Operation};
 use crate::layout::{name, state_path};
@@ -38,7 +40,7 @@ pub(crate) enum Verdict {
     /// The commit was made: barrier 1 was passed, or it makes no difference.
     Committed {
         /// What lies in staged directories that move, and is not to be published: paths in the stage, none below another.
-        strangers: Vec<RelPath>,
+        unlisted: Vec<RelPath>,
     },
     /// Barrier 1 was not passed, and nobody was told of a commit.
     Abandoned,
@@ -49,7 +51,7 @@ pub(crate) enum Verdict {
 /// # Errors
 /// Something cannot be read that would tell.
 pub(crate) fn weigh<F: Fs>(store: &Store<F>, journal: &Journal, applier: &Applier<'_, F>) -> Result<Verdict> {
-    let committed = || Ok(Verdict::Committed { strangers: Vec::new() });
+    let committed = || Ok(Verdict::Committed { unlisted: Vec::new() });
     if !left_out(Mutant::BegunTells) && has_begun(store, journal, applier)? {
         return committed();
     }
@@ -145,103 +147,105 @@ fn weigh_stage<F: Fs>(store: &Store<F>, journal: &Journal, inventory: &Inventory
     if !transaction.stat(&part(REMOVED))?.is_some_and(|stat| stat.is_dir()) {
         return Ok(Verdict::Abandoned);
     }
-    let Some(stage) = transaction.find_below(&part(STAGE))? else {
-        let moves = |operation| matches!(operation, &Operation::Add { .. } | &Operation::Replace { .. });
-        let needed = journal.operations.iter().any(moves);
-        return Ok(if needed { Verdict::Abandoned } else { Verdict::Committed { strangers: Vec::new() } });
-    };
-    let (base, ready) = (store.base_inventory(&journal.begin)?, journal.begin.head.info.committed);
-    let mut moves = Moves { stage, inventory, base, ready, strangers: Vec::new() };
+    let moves = Moves { store, begin: &journal.begin, inventory, base: OnceCell::new() };
+    let stage = transaction.find_below(&part(STAGE))?;
+    let mut unlisted = Vec::new();
     for operation in &journal.operations {
         let (Operation::Add { path, new } | Operation::Replace { path, new, .. }) = operation else { continue };
-        if !moves.is_whole(path, new)? {
+        let Some(stage) = &stage else { return Ok(Verdict::Abandoned) };
+        if !moves.is_whole(stage, path, new, &mut unlisted)? {
             return Ok(Verdict::Abandoned);
         }
     }
-    Ok(Verdict::Committed { strangers: moves.strangers })
+    Ok(Verdict::Committed { unlisted })
 }
 
-/// What the operations move, as the medium has it.
+/// What the operations move, as the manifest has it.
 struct Moves<'a, F: Fs> {
-    stage: Tree<F>,
-    /// The manifest of the commit, and the one before it.
+    store: &'a Store<F>,
+    begin: &'a Begin,
     inventory: &'a Inventory<F>,
-    base: Inventory<F>,
-    /// When the commit was made ready: its stage had been scanned.
-    ready: Timestamp,
-    strangers: Vec<RelPath>,
+    /// The manifest before it, read when it is asked.
+    base: OnceCell<Inventory<F>>,
 }
 
 impl<F: Fs> Moves<'_, F> {
     /// Whether what an operation moves is in the stage, with everything that moves along. What lies there besides is noted.
-    fn is_whole(&mut self, path: &RelPath, new: &Object) -> Result<bool> {
-        let Some(mut stat) = self.stage.stat(path)? else { return Ok(false) };
+    fn is_whole(&self, stage: &Tree<F>, path: &RelPath, new: &Object, unlisted: &mut Vec<RelPath>) -> Result<bool> {
+        let Some(mut stat) = stage.stat(path)? else { return Ok(false) };
         if stat.mode == new.mode | 0o700 && new.kind == Kind::Directory {
             // It is opened for its owner before it moves, and closed by an operation of its own.
             stat.mode = new.mode;
         }
-        if !self.is_entry(path, new, &stat)? {
+        if !self.is_entry(stage, path, new, &stat)? {
             return Ok(false);
         }
-        if new.kind != Kind::Directory {
-            return Ok(true);
-        }
-        let mut found = Vec::new();
-        self.stage.walk(
-            path,
+        Ok(new.kind != Kind::Directory || self.holds_all(stage, path, unlisted)?)
+    }
+
+    /// Whether a staged directory has everything below it that the manifest has there.
+    fn holds_all(&self, stage: &Tree<F>, dir: &RelPath, unlisted: &mut Vec<RelPath>) -> Result<bool> {
+        let mut expected = Cursor::new(self.inventory.range(dir));
+        // The directory itself was looked at.
+        let mut whole = unless_damaged(expected.find(dir))?.is_some();
+        stage.walk(
+            dir,
             |_| true,
-            |entry| {
-                found.push(entry);
+            |Walked { path, stat }| {
+                whole = whole && self.are_not_staged(|| expected.next_before(&path))?;
+                let Some(listed) = unless_damaged(expected.find(&path))?.filter(|_| whole) else {
+                    whole = false;
+                    return Ok(());
+                };
+                match listed {
+                    Some(entry) => whole = self.is_entry(stage, &path, &entry.object, &stat)?,
+                    None if unlisted.last().is_some_and(|above| path.is_below(above)) => {}
+                    None => unlisted.push(path),
+                }
                 Ok(())
             },
         )?;
-        match self.compare(path, found) {
-            Err(Error::Corrupt { .. }) => Ok(false),
-            same => same,
+        Ok(whole && self.are_not_staged(|| expected.next())?)
+    }
+
+    /// Whether all of these entries of the manifest, which are not in the stage, were not staged: a change does not name what stays
+    /// as it was, be it there or not.
+    fn are_not_staged(&self, mut missing: impl FnMut() -> Result<Option<Entry>>) -> Result<bool> {
+        loop {
+            match unless_damaged(missing())? {
+                Some(Some(Entry { path, object })) if self.base()?.get(&path)? == Some(object) => {}
+                Some(None) => return Ok(true),
+                _ => return Ok(false),
+            }
         }
     }
 
-    /// Holds what was found below a directory against the manifest.
-    fn compare(&mut self, dir: &RelPath, found: Vec<Walked>) -> Result<bool> {
-        let inventory = self.inventory;
-        let mut expected = Cursor::new(inventory.range(dir));
-        // The directory itself was looked at.
-        expected.find(dir)?;
-        for Walked { path, stat } in found {
-            while let Some(missing) = expected.next_before(&path)? {
-                if !self.is_not_of_the_stage(&missing)? {
-                    return Ok(false);
-                }
-            }
-            match expected.find(&path)? {
-                Some(entry) if self.is_entry(&path, &entry.object, &stat)? => {}
-                Some(_) => return Ok(false),
-                None if self.strangers.last().is_some_and(|above| path.is_below(above)) => {}
-                None => self.strangers.push(path),
-            }
+    fn base(&self) -> Result<&Inventory<F>> {
+        if let Some(base) = self.base.get() {
+            return Ok(base);
         }
-        while let Some(missing) = expected.next()? {
-            if !self.is_not_of_the_stage(&missing)? {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
-    /// Whether an entry of the manifest was not staged: a change does not name what stays as it was, be it there or not.
-    fn is_not_of_the_stage(&self, entry: &Entry) -> Result<bool> {
-        Ok(self.base.get(&entry.path)? == Some(entry.object))
+        let base = self.store.base_inventory(self.begin)?;
+        Ok(self.base.get_or_init(|| base))
     }
 
     /// Whether this is the entry. A file that was written to after the commit was made ready was written by somebody else, and says
     /// nothing of what was durable before. (Later than the scan saw it is not enough: a tool may have set its time back, and a
     /// crash may have lost that.)
-    fn is_entry(&self, path: &RelPath, object: &Object, stat: &Stat) -> Result<bool> {
+    fn is_entry(&self, stage: &Tree<F>, path: &RelPath, object: &Object, stat: &Stat) -> Result<bool> {
+        let ready = self.begin.head.info.committed;
         let is_file = object.kind == Kind::File && stat.kind == Some(Kind::File) && stat.ino == object.ino;
-        if is_file && stat.mtime > self.ready && object.mtime <= self.ready {
+        if is_file && stat.mtime > ready && object.mtime <= ready {
             return Ok(true);
         }
         let same = object.is(stat) && stat.mode == object.mode;
-        Ok(same && (object.kind == Kind::Directory || digest::is_on_medium(&self.stage, path, object)?))
+        Ok(same && (object.kind == Kind::Directory || digest::is_on_medium(stage, path, object)?))
+    }
+}
+
+/// What was read of the commit's manifest; `None` where it is damaged, and so was not made durable.
+fn unless_damaged<T>(read: Result<T>) -> Result<Option<T>> {
+    match read {
+        Err(Error::Corrupt { .. }) => Ok(None),
+        read => read.map(Some),
     }
 }

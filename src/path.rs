@@ -161,6 +161,15 @@ impl RelPath {
         self.0.len() > ancestor.0.len() && self.0.starts_with(&ancestor.0) && self.0[ancestor.0.len()] == b'/'
     }
 
+    /// This path of the directory at `dir`, seen from where `dir` is.
+    pub(crate) fn within(&self, dir: &RelPath) -> Self {
+        match (dir.is_root(), self.is_root()) {
+            (true, _) => self.clone(),
+            (false, true) => dir.clone(),
+            (false, false) => dir.join_unchecked(&self.0),
+        }
+    }
+
     /// Whether this is where a state directory inside the output is, or below it: never published, never changed by a commit.
     pub(crate) fn is_reserved(&self) -> bool {
         self.components().next() == Some(RESERVED)

@@ -19,7 +19,7 @@ use crate::manifest::inventory::Inventory;
 use crate::manifest::{Entry, Object};
 use crate::path::RelPath;
 use crate::settle;
-use crate::stage;
+use crate::stage::{self, NewDirs};
 use crate::store::Store;
 use crate::transaction::{Referenced, Transaction};
 use crate::txdir::Basis;
@@ -49,7 +49,8 @@ impl<F: Fs> Transaction<'_, F> {
         };
         let (now, before) =
             (self.store.inventory(head.as_ref())?, self.store.base_inventory(&displaced.journal.begin)?);
-        let mut restoring = Restoring { stage: self.stage_tree()?, before: &before, now: &now, made: BTreeMap::new() };
+        let stage = self.stage_tree()?;
+        let mut restoring = Restoring { stage: &stage, before: &before, now: &now, made: NewDirs::new(&stage) };
         restoring.displaced(&displaced)?;
         let (entries, lost) = restoring.others(&displaced)?;
         let generation = displaced.journal.begin.base;
@@ -58,7 +59,7 @@ impl<F: Fs> Transaction<'_, F> {
                 format!("generation {generation} cannot be put together again, for this was missing already: {lost}");
             return Err(usage(what));
         }
-        restoring.close()?;
+        restoring.made.close()?;
         self.referenced = Some(Referenced { from, entries, drifted: None });
         Ok(generation)
     }
@@ -107,11 +108,10 @@ fn is_still<F: Fs>(tree: &Tree<F>, place: &RelPath, old: &Object, stat: &Stat) -
 
 /// A stage that is being filled with a generation that was.
 struct Restoring<'a, F: Fs> {
-    stage: Tree<F>,
+    stage: &'a Tree<F>,
     before: &'a Inventory<F>,
     now: &'a Inventory<F>,
-    /// Directories that were made, open to their owner, with the modes that they are to have.
-    made: BTreeMap<RelPath, u32>,
+    made: NewDirs<'a, F>,
 }
 
 impl<F: Fs> Restoring<'_, F> {
@@ -121,15 +121,14 @@ impl<F: Fs> Restoring<'_, F> {
             path.ancestors().try_for_each(|above| self.make_dir(&above))?;
             match old.kind {
                 Kind::Directory => {
-                    self.make_dir(path)?;
-                    self.made.insert(path.clone(), old.mode);
+                    self.made.make(path.clone(), old.mode)?;
                     stage::copy_all(&displaced.tree.below(place)?, &self.stage.below(path)?)?;
                 }
                 Kind::File => {
                     let stat = Stat { mode: old.mode, ..self.look(&displaced.tree, place)? };
-                    stage::copy_file(&displaced.tree, place, &stat, &self.stage, path)?;
+                    stage::copy_file(&displaced.tree, place, &stat, self.stage, path)?;
                 }
-                Kind::Symlink => stage::copy_symlink(&displaced.tree, place, &self.stage, path)?,
+                Kind::Symlink => stage::copy_symlink(&displaced.tree, place, self.stage, path)?,
             }
         }
         Ok(())
@@ -159,21 +158,10 @@ impl<F: Fs> Restoring<'_, F> {
 
     /// Makes a directory with the mode that it had; what was no entry then keeps the mode that it has.
     fn make_dir(&mut self, path: &RelPath) -> Result<()> {
-        if self.made.contains_key(path) {
-            return Ok(());
-        }
         let known = match self.before.get(path)? {
             Some(object) => Some(object),
             None => self.now.get(path)?,
         };
-        let made = self.stage.parent(path).and_then(|dir| self.stage.fs.make_dir(&dir, path.name(), 0o700));
-        made.map_err(self.stage.io("make the directory", path))?;
-        self.made.insert(path.clone(), known.map_or(0o755, |object| object.mode));
-        Ok(())
-    }
-
-    /// Modes last, and from the bottom: a directory that its owner may not write to could not be filled.
-    fn close(self) -> Result<()> {
-        self.made.iter().rev().try_for_each(|(path, mode)| self.stage.set_dir_mode(path, *mode))
+        self.made.make(path.clone(), known.map_or(0o755, |object| object.mode))
     }
 }

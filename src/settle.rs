@@ -239,9 +239,7 @@ fn purge<F: Fs>(store: &Store<F>, generation: u64) -> Result<Vec<PathBuf>> {
     let mut rescued = Vec::new();
     for (place, index, original, old) in displaced(&journal.operations) {
         if !is_ours(&previous, &place, original, old, &before)? {
-            let from = path.as_bytes().iter().chain(b"/").chain(place.as_bytes()).copied().collect::<Vec<u8>>();
-            let from = RelPath::new(from).map_err(|error| Error::corrupt(previous.at(), error))?;
-            rescued.push(rescue(store, &from, &format!("{generation}.{index}"))?);
+            rescued.push(rescue(store, &place.within(&path), &format!("{generation}.{index}"))?);
         }
     }
     for entry in listed.iter().filter(|entry| &*entry.name != SETTLED.as_bytes()) {
@@ -279,14 +277,12 @@ fn displaced(operations: &[Operation]) -> Vec<(RelPath, usize, &RelPath, &Object
 
 /// Where in `previous/N` an operation may have left what it displaced.
 pub(crate) fn displaced_places(index: usize, operation: &Operation) -> Vec<RelPath> {
-    let join = |directory: &str, path: &[u8]| RelPath::new([directory.as_bytes(), b"/", path].concat()).ok();
-    let removed = join(REMOVED, index.to_string().as_bytes());
-    let places = match operation {
-        Operation::Replace { path, .. } => [join(STAGE, path.as_bytes()), removed],
-        Operation::Remove { .. } => [removed, None],
-        Operation::Add { .. } | Operation::SetMode { .. } | Operation::RemoveDirectory { .. } => [None, None],
-    };
-    places.into_iter().flatten().collect()
+    let removed = numbered(REMOVED, index);
+    match operation {
+        Operation::Replace { path, .. } => vec![path.within(&part(STAGE)), removed],
+        Operation::Remove { .. } => vec![removed],
+        Operation::Add { .. } | Operation::SetMode { .. } | Operation::RemoveDirectory { .. } => Vec::new(),
+    }
 }
 
 /// Whether everything at `place`, which was at `original` in the output, is what was published there.
@@ -313,10 +309,8 @@ fn is_ours<F: Fs>(
         &RelPath::root(),
         |_| true,
         |Walked { path, stat }| {
-            let full = [original.as_bytes(), b"/", path.as_bytes()].concat();
-            let full = RelPath::new(full).map_err(|error| Error::corrupt(tree.at(), error))?;
             ours = ours
-                && match before.get(&full) {
+                && match before.get(&path.within(original)) {
                     Err(Error::Corrupt { .. }) => false,
                     published => published?.is_some_and(|object| match object.kind {
                         Kind::Directory => stat.is_dir(),
@@ -330,17 +324,14 @@ fn is_ours<F: Fs>(
 }
 
 /// Moves entries of a stage aside that are not to be published with the directories that hold them.
-pub(crate) fn rescue_staged<F: Fs>(store: &Store<F>, begin: &Begin, strangers: &[RelPath]) -> Result<Vec<PathBuf>> {
-    if strangers.is_empty() {
+pub(crate) fn rescue_staged<F: Fs>(store: &Store<F>, begin: &Begin, unlisted: &[RelPath]) -> Result<Vec<PathBuf>> {
+    if unlisted.is_empty() {
         return Ok(Vec::new());
     }
-    let stage = txdir::path(begin.transaction).join(STAGE.as_bytes()).expect("the names of the layout are valid");
+    let stage = part(STAGE).within(&txdir::path(begin.transaction));
     let generation = begin.head.info.generation.to_string();
-    let move_aside = |stranger: &RelPath| {
-        let from = RelPath::new([stage.as_bytes(), b"/", stranger.as_bytes()].concat());
-        rescue(store, &from.map_err(|error| Error::corrupt(store.state.at(), error))?, &generation)
-    };
-    let rescued = strangers.iter().map(move_aside).collect::<Result<_>>()?;
+    let move_aside = |path: &RelPath| rescue(store, &path.within(&stage), &generation);
+    let rescued = unlisted.iter().map(move_aside).collect::<Result<_>>()?;
     // Before a directory moves: a crash must not keep that and lose this.
     store.sync_all()?;
     Ok(rescued)

@@ -232,14 +232,13 @@ fn separate<F: Fs>(stage: &Tree<F>, scratch: &Scratch<'_, F>, path: &RelPath, st
     copy_file(stage, path, stat, tree, copy)?;
     let dir = path.parent();
     // The scan has noted it with its mode, which is the one to be published.
-    let closed = stage.stat(&dir)?.filter(|stat| stat.mode & 0o700 != 0o700);
-    stage.make_writable(&dir)?;
+    let closed = stage.make_writable(&dir)?;
     let result = tree.parent(copy).and_then(|from| {
         let to = stage.parent(path)?;
         stage.fs.rename(&from, copy.name(), &to, path.name(), RenameMode::Replace)?;
         stage.fs.stat(&to, path.name())
     });
-    let closing = closed.map_or(Ok(()), |stat| stage.set_dir_mode(&dir, stat.mode));
+    let closing = closed.map_or(Ok(()), |mode| stage.set_dir_mode(&dir, mode));
     let separated = result.map_err(stage.io("replace the hard link", path))?;
     closing.map(|()| separated)
 }
@@ -335,7 +334,7 @@ pub(crate) fn copy_paths<F: Fs>(
         let path = &path?;
         for above in path.ancestors() {
             if let Some(stat) = from.stat(&above)?.filter(Stat::is_dir) {
-                copier.make_dir(above, stat.mode)?;
+                copier.made.make(above, stat.mode)?;
             }
         }
         if let Some(stat) = from.stat(path)? {
@@ -351,12 +350,12 @@ struct Copier<'a, F: Fs> {
     to: &'a Tree<F>,
     /// Directories above the entry that is next, with their modes, that have not been made.
     passed: Vec<(RelPath, u32)>,
-    made: Vec<(RelPath, u32)>,
+    made: NewDirs<'a, F>,
 }
 
 impl<'a, F: Fs> Copier<'a, F> {
     fn new(from: &'a Tree<F>, to: &'a Tree<F>) -> Self {
-        Self { from, to, passed: Vec::new(), made: Vec::new() }
+        Self { from, to, passed: Vec::new(), made: NewDirs::new(to) }
     }
 
     /// Notes an entry that is not copied.
@@ -371,13 +370,13 @@ impl<'a, F: Fs> Copier<'a, F> {
         let (from, to) = (self.from, self.to);
         for (dir, mode) in std::mem::take(&mut self.passed) {
             if path.is_below(&dir) {
-                self.make_dir(dir, mode)?;
+                self.made.make(dir, mode)?;
             }
         }
         match stat.kind {
             Some(Kind::File) => copy_file(from, path, stat, to, path),
             Some(Kind::Symlink) => copy_symlink(from, path, to, path),
-            Some(Kind::Directory) => self.make_dir(path.clone(), stat.mode),
+            Some(Kind::Directory) => self.made.make(path.clone(), stat.mode),
             None => Err(Error::Usage {
                 path: path.under(from.at()),
                 what: "it is neither file, directory nor symlink, and only those are published".into(),
@@ -385,29 +384,37 @@ impl<'a, F: Fs> Copier<'a, F> {
         }
     }
 
-    /// Makes a directory that its owner may write to until everything is in it; one that is there is no error.
-    fn make_dir(&mut self, path: RelPath, mode: u32) -> Result<()> {
-        match self.to.parent(&path).and_then(|dir| self.to.fs.make_dir(&dir, path.name(), 0o700)) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return self.open_dir(path),
-            result => result.map_err(self.to.io("make the directory", &path))?,
-        }
-        self.made.push((path, mode));
-        Ok(())
+    fn finish(self) -> Result<()> {
+        self.made.close()
+    }
+}
+
+/// Directories that their owner may write to until everything is in them.
+pub(crate) struct NewDirs<'a, F: Fs> {
+    tree: &'a Tree<F>,
+    /// With the modes that they are to have.
+    made: Vec<(RelPath, u32)>,
+}
+
+impl<'a, F: Fs> NewDirs<'a, F> {
+    pub(crate) fn new(tree: &'a Tree<F>) -> Self {
+        Self { tree, made: Vec::new() }
     }
 
-    /// A directory that is there already may have been closed when it was filled.
-    fn open_dir(&mut self, path: RelPath) -> Result<()> {
-        let Some(stat) = self.to.stat(&path)?.filter(|stat| stat.is_dir() && stat.mode & 0o700 != 0o700) else {
-            return Ok(());
+    /// Makes a directory. One that is there is no error; it may have been closed when it was filled.
+    pub(crate) fn make(&mut self, path: RelPath, mode: u32) -> Result<()> {
+        let made = self.tree.parent(&path).and_then(|dir| self.tree.fs.make_dir(&dir, path.name(), 0o700));
+        let mode = match made {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => self.tree.make_writable(&path)?,
+            made => made.map(|()| Some(mode)).map_err(self.tree.io("make the directory", &path))?,
         };
-        self.to.make_writable(&path)?;
-        self.made.push((path, stat.mode));
+        self.made.extend(mode.map(|mode| (path, mode)));
         Ok(())
     }
 
     /// Modes last, and from the bottom: a directory that its owner may not write to could not be filled.
-    fn finish(self) -> Result<()> {
-        self.made.iter().rev().try_for_each(|(path, mode)| self.to.set_dir_mode(path, *mode))
+    pub(crate) fn close(self) -> Result<()> {
+        self.made.iter().rev().try_for_each(|(path, mode)| self.tree.set_dir_mode(path, *mode))
     }
 }
 

@@ -347,7 +347,7 @@ impl<F: Fs> Transaction<'_, F> {
         let path = confined(path.as_ref())?;
         self.stage_tree()?.remove(&path)?;
         self.known.retain(|known, _| *known != path && !known.is_below(&path));
-        self.unfinished.retain(|unfinished| *unfinished != path && !unfinished.is_below(&path));
+        self.drop_unfinished(&path);
         self.removals.push(path);
         Ok(())
     }
@@ -411,9 +411,14 @@ impl<F: Fs> Transaction<'_, F> {
         path.ancestors().try_for_each(|dir| make_stage_dir(&tree, &dir))?;
         if self.known.remove(&path).is_some() || tree.stat(&path)?.is_some() {
             tree.remove(&path)?;
-            self.unfinished.retain(|unfinished| *unfinished != path && !unfinished.is_below(&path));
+            self.drop_unfinished(&path);
         }
         Ok((tree, path))
+    }
+
+    /// Notes that what was not finished at `path`, or below it, is gone.
+    fn drop_unfinished(&mut self, path: &RelPath) {
+        self.unfinished.retain(|unfinished| unfinished != path && !unfinished.is_below(path));
     }
 
     /// The stage, while the transaction is open: afterwards the directory that was its own belongs to what comes after.

@@ -217,3 +217,31 @@ fn an_early_barrier_that_fails_loses_the_stage_whatever_fails_besides() {
     assert!(matches!(error, Error::StageLost { .. }), "{error}");
     assert!(!transaction.is_open());
 }
+
+#[test]
+fn a_damaged_manifest_of_the_base_takes_no_commit_back() {
+    let old = ["a/x", "a/y", "b", "c", "d", "e", "f"].map(|path| (path, "old"));
+    for removed in [false, true] {
+        let (_dir, out) = scratch();
+        let store = Store::open(&out).unwrap();
+        publish(&store, &old).unwrap();
+        drop(store);
+        if removed {
+            fs::remove_dir_all(out.join("a")).unwrap();
+        }
+        let stage = interrupted(&out, Basis::Current, |transaction| transaction.write("a/x", "new").unwrap());
+        // The root of the first generation follows the header; that of the second is appended behind it.
+        let manifest = common::state_of(&out).join("manifests/1");
+        let mut bytes = fs::read(&manifest).unwrap();
+        bytes[20] ^= 1;
+        fs::write(&manifest, bytes).unwrap();
+        match removed {
+            // Nothing is missing in the stage that it could explain.
+            false => assert_rolled_forward(&recovered(&out).unwrap()),
+            true => {
+                assert_eq!(recovered(&out).unwrap_err().kind(), ErrorKind::Corrupt);
+                assert_eq!(read(&stage, "a/x"), "new");
+            }
+        }
+    }
+}

@@ -55,7 +55,7 @@ pub(super) fn stat<F: Fs>(end: Option<&End<'_, F>>) -> Result<Option<Stat>> {
 /// To give a directory another parent, the kernel wants write permission on the directory itself. The plan opens closed ones
 /// first; but a crash can keep the move and lose the mode, or keep the mode that an undone move was to be followed by.
 pub(super) fn open_for_move<F: Fs>(kind: Kind, end: &End<'_, F>) -> Result<()> {
-    if kind == Kind::Directory { end.tree.make_writable(&end.path) } else { Ok(()) }
+    if kind == Kind::Directory { end.tree.make_writable(&end.path).map(drop) } else { Ok(()) }
 }
 
 pub(super) fn rename<F: Fs>(source: &End<'_, F>, target: &End<'_, F>, mode: RenameMode) -> Result<()> {

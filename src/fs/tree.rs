@@ -270,7 +270,7 @@ impl<F: Fs> Tree<F> {
         let mut entries = Vec::new();
         let mut failed = None;
         let enter = |entry: &Named| match self.make_writable(&entry.path) {
-            Ok(()) => true,
+            Ok(_) => true,
             Err(error) => {
                 failed.get_or_insert(error);
                 false
@@ -320,13 +320,16 @@ impl<F: Fs> Tree<F> {
         }
     }
 
-    /// Gives the owner full access to a directory, without which nothing in it can be removed.
-    pub(crate) fn make_writable(&self, path: &RelPath) -> Result<()> {
-        let Some(stat) = self.stat(path)? else { return Ok(()) };
-        if stat.mode & 0o700 == 0o700 {
-            return Ok(());
+    /// Gives the owner full access to a directory, without which nothing in it can be removed. Returns the mode that it had, if
+    /// that was another.
+    pub(crate) fn make_writable(&self, path: &RelPath) -> Result<Option<u32>> {
+        match self.stat(path)? {
+            Some(stat) if stat.mode & 0o700 != 0o700 => {
+                self.set_dir_mode(path, stat.mode | 0o700)?;
+                Ok(Some(stat.mode))
+            }
+            _ => Ok(None),
         }
-        self.set_dir_mode(path, stat.mode | 0o700)
     }
 
     /// Sets the mode of a directory, also of one that cannot be opened yet.
