@@ -67,7 +67,7 @@ pub(crate) fn after_operations<F: Fs>(store: &Store<F>, journal: impl FnOnce() -
             Some(_) => shelved,
             None => txdir::path(journal.begin.transaction),
         };
-        needs.applied(&journal, &transaction, store.capabilities.exchange, store.place());
+        needs.applied(&journal, &transaction, store.capabilities().exchange, store.place());
         Ok(())
     })
 }

@@ -25,7 +25,7 @@ use crate::barrier;
 use crate::carry_out::{Attempt, Intents};
 use crate::error::{Error, Problem, Result};
 use crate::fs::tree::Tree;
-use crate::fs::{Fs, Kind};
+use crate::fs::{Fs, Kind, is_unsupported};
 use crate::journal::reader::Journal;
 use crate::journal::record::{Begin, Operation};
 use crate::journal::writer;
@@ -33,6 +33,7 @@ use crate::layout::{name, state_path};
 use crate::manifest::inventory::Inventory;
 use crate::manifest::writer::Edit;
 use crate::manifest::{Digest, Head, Info, Object, Totals};
+use crate::moves;
 use crate::mutant::{Mutant, left_out};
 use crate::path::RelPath;
 use crate::plan::{self, Live, Plan, Rules, Scope};
@@ -41,6 +42,7 @@ use crate::recover::{Manner, Recovered};
 use crate::settle;
 use crate::stage::{self, Known, Scratch};
 use crate::store::Store;
+use crate::threads;
 use crate::transaction::Transaction;
 use crate::txdir::{Basis, COPY, part};
 
@@ -199,7 +201,7 @@ impl<F: Fs> Store<F> {
             case_collisions: options.allow_case_collisions,
             empty: options.allow_empty,
             max_removed: options.max_removed,
-            exchange: self.capabilities.exchange,
+            exchange: self.capabilities().exchange,
             piecewise,
         };
         let mut plan = plan::plan(&published.inventory, stage_root, staged.entries, scope, rules, published)?;
@@ -285,6 +287,9 @@ impl<F: Fs> Transaction<'_, F> {
         }
         let mut committed = match self.publish(options, false) {
             Err(Error::RolledBack { source }) if is_cross_device(&source) => self.publish(options, true)?,
+            Err(Error::RolledBack { source }) if is_missing_call(&source) && self.store.has_moved(&lock)? => {
+                self.publish(options, false)?
+            }
             result => result?,
         };
         committed.rescued.extend(rescued.into_iter().chain(self.rescued.drain(..)));
@@ -355,7 +360,7 @@ impl<F: Fs> Transaction<'_, F> {
         drop(published);
         let journal = self.write_journal(head, new, operations)?;
         self.pass_commit_point(&journal)?;
-        let (output, capabilities) = (&self.store.output, self.store.capabilities);
+        let (output, capabilities) = (&self.store.output, self.store.capabilities());
         let applier = Applier::new(output, Some(self.tree.clone()), capabilities, &journal.operations);
         let applier = applier.map_err(|error| {
             self.open = false;
@@ -416,10 +421,16 @@ impl<F: Fs> Transaction<'_, F> {
 
     /// Barrier 1 is the commit point: the journal, and all that it names, is on the medium. Then the journal gets the name that
     /// says so; that the name is durable nobody needs, for the journal is found under either.
+    ///
+    /// While the disk works, what was digested is looked at once more.
     fn pass_commit_point(&mut self, journal: &Journal) -> Result<()> {
-        if !left_out(Mutant::Barrier1)
-            && let Err(error) = barrier::before_commit_point(self.store, journal)
-        {
+        let (store, tree) = (self.store, &self.tree);
+        let barrier = || if left_out(Mutant::Barrier1) { Ok(()) } else { barrier::before_commit_point(store, journal) };
+        let (durable, unchanged) = match moves::moves_directories(journal) {
+            true => threads::both(store.fs.parallelism(), barrier, || moves::check_unchanged(store, tree, journal)),
+            false => (barrier(), Ok(())),
+        };
+        if let Err(error) = durable {
             // Whatever becomes of its journal, this stage is not to be committed again.
             self.open = false;
             let _ = self.store.end_transaction(self.id);
@@ -428,6 +439,7 @@ impl<F: Fs> Transaction<'_, F> {
                 error => self.lose_stage(error),
             });
         }
+        unchanged.map_err(|error| self.withdraw(error))?;
         let named = self.store.rename(&state_path(name::JOURNAL_NEW), &state_path(name::JOURNAL));
         named.map_err(|error| self.withdraw(error))
     }
@@ -479,4 +491,9 @@ impl<F: Fs> Transaction<'_, F> {
 /// Whether a directory could not be renamed because it is on another layer of an overlayfs.
 fn is_cross_device(error: &Error) -> bool {
     matches!(error, Error::Io { source, .. } if source.kind() == std::io::ErrorKind::CrossesDevices)
+}
+
+/// Whether the file system may not have the call that an operation needs.
+fn is_missing_call(error: &Error) -> bool {
+    matches!(error, Error::Io { source, .. } if is_unsupported(source))
 }

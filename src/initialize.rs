@@ -59,23 +59,46 @@ pub(crate) fn initialize<F: Fs>(state: &Tree<F>) -> Result<Capabilities> {
     }
     write_new(state, &state_path(name::IGNORE), |mut file| file.write_all(b"*\n"))?;
     let capabilities = probe(state)?;
-    if !capabilities.no_replace && !capabilities.links {
-        return Err(Error::Unsupported {
-            path: state.at().to_path_buf(),
-            what:
-                "its file system has neither RENAME_NOREPLACE nor hard links, so an entry cannot be added without the \
-                   danger of overwriting another; use ext4, xfs, btrfs, tmpfs or overlayfs"
-                    .into(),
-        });
+    check_able(state, capabilities)?;
+    write_capabilities(state, capabilities)?;
+    // And before anything else is made in it: a directory that holds more than this and no store is not taken for ours. Once for
+    // all commits it is a syncfs: the directories that lead to the store may have been made just now.
+    if !left_out(Mutant::StoreNameBarrier) {
+        state.fs.sync_fs(state.root()).map_err(state.io("make durable", &RelPath::root()))?;
     }
-    if !capabilities.exchange && !capabilities.links {
-        return Err(Error::Unsupported {
-            path: state.at().to_path_buf(),
-            what: "its file system has neither RENAME_EXCHANGE nor hard links, so an entry cannot be replaced without \
-                   being missing for a moment; use ext4, xfs, btrfs, tmpfs or overlayfs"
-                .into(),
-        });
+    Ok(capabilities)
+}
+
+/// Tries again what the file system can do, where it has not done what it could before: a store can be copied to another one. Call
+/// with the store's lock held. `None` when it can do the same as ever.
+pub(crate) fn probe_again<F: Fs>(state: &Tree<F>, known: Capabilities) -> Result<Option<Capabilities>> {
+    let capabilities = probe(state)?;
+    if capabilities == known {
+        return Ok(None);
     }
+    check_able(state, capabilities)?;
+    write_capabilities(state, capabilities)?;
+    Ok(Some(capabilities))
+}
+
+fn check_able<F: Fs>(state: &Tree<F>, capabilities: Capabilities) -> Result<()> {
+    let (flag, danger) = match capabilities {
+        Capabilities { links: true, .. } | Capabilities { exchange: true, no_replace: true, .. } => return Ok(()),
+        Capabilities { no_replace: false, .. } => {
+            ("RENAME_NOREPLACE", "an entry cannot be added without the danger of overwriting another")
+        }
+        _ => ("RENAME_EXCHANGE", "an entry cannot be replaced without being missing for a moment"),
+    };
+    Err(Error::Unsupported {
+        path: state.at().to_path_buf(),
+        what: format!(
+            "its file system has neither {flag} nor hard links, so {danger}; use ext4, xfs, btrfs, tmpfs or overlayfs"
+        ),
+    })
+}
+
+/// Writes the `store` file, which says that everything else is there.
+fn write_capabilities<F: Fs>(state: &Tree<F>, capabilities: Capabilities) -> Result<()> {
     let (new, store) = (state_path(name::STORE_NEW), state_path(name::STORE));
     write_new(state, &new, |mut stream| {
         stream.write_all(&encode_one(&capabilities, STORE)?)?;
@@ -87,13 +110,7 @@ pub(crate) fn initialize<F: Fs>(state: &Tree<F>) -> Result<Capabilities> {
     if !left_out(Mutant::StoreDirectoryBarrier) {
         state.fs.sync_dir(dir).map_err(state.io("make durable", &RelPath::root()))?;
     }
-    state.fs.rename(dir, new.name(), dir, store.name(), RenameMode::Replace).map_err(state.io("rename", &new))?;
-    // And before anything else is made in it: a directory that holds more than this and no store is not taken for ours. Once for
-    // all commits it is a syncfs: the directories that lead to the store may have been made just now.
-    if !left_out(Mutant::StoreNameBarrier) {
-        state.fs.sync_fs(dir).map_err(state.io("make durable", &RelPath::root()))?;
-    }
-    Ok(capabilities)
+    state.fs.rename(dir, new.name(), dir, store.name(), RenameMode::Replace).map_err(state.io("rename", &new))
 }
 
 /// Tries what the file system can do, in a directory of its own.

@@ -93,6 +93,7 @@ mod journal;
 mod layout;
 mod lock;
 mod manifest;
+mod moves;
 #[cfg(feature = "mutants")]
 pub mod mutant;
 #[cfg(not(feature = "mutants"))]

@@ -109,7 +109,8 @@ pub(crate) fn settle_stale<F: Fs>(store: &Store<F>, journal: &Journal) -> Result
 pub(crate) fn sweep<F: Fs>(store: &Store<F>) -> Result<Vec<PathBuf>> {
     let current = store.head()?.map_or(0, |head| head.info.generation);
     // What cannot be removed does not keep the rest from going.
-    let emptied = store.state.remove(&state_path(name::TRASH));
+    let emptied = [name::TRASH, name::PROBE, name::STORE_NEW].iter().map(|left| store.state.remove(&state_path(left)));
+    let emptied = emptied.fold(Ok(()), Result::and);
     let pruned = prune_current(store, current);
     let rescued = retain(store, current)?;
     emptied.and(pruned).map(|()| rescued)

@@ -7,7 +7,7 @@
 
 use std::io;
 use std::path::Path;
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::error::{Error, Result};
@@ -15,7 +15,7 @@ use crate::frame::Damage;
 use crate::fs::stream::Stream;
 use crate::fs::tree::Tree;
 use crate::fs::{Fs, LinuxFs, RenameMode};
-use crate::initialize::{Capabilities, check_unclaimed, initialize, read_capabilities};
+use crate::initialize::{Capabilities, check_unclaimed, initialize, probe_again, read_capabilities};
 use crate::journal::record::{Begin, TransactionId};
 use crate::layout::{check_layout, check_trust, manifest_path, name, open_trusted, state_path, write_new};
 use crate::lock::{self, Lock};
@@ -89,7 +89,7 @@ pub struct Store<F: Fs = LinuxFs> {
     pub(crate) fs: F,
     pub(crate) output: Output<F>,
     pub(crate) state: Tree<F>,
-    pub(crate) capabilities: Capabilities,
+    capabilities: Mutex<Capabilities>,
     pub(crate) lock_timeout: Duration,
     pub(crate) barriers: Barriers,
     fanout: usize,
@@ -133,6 +133,7 @@ impl<F: Fs> Store<F> {
 
     fn new(options: &OpenOptions<F>, output: Output<F>, state: Tree<F>, capabilities: Capabilities) -> Self {
         let OpenOptions { fs, lock_timeout, barriers, fanout } = options.clone();
+        let capabilities = Mutex::new(capabilities);
         Self { fs, output, state, capabilities, lock_timeout, barriers, fanout, carried_out: Mutex::default() }
     }
 
@@ -153,7 +154,16 @@ impl<F: Fs> Store<F> {
 
     /// What the file system can do.
     pub fn capabilities(&self) -> Capabilities {
-        self.capabilities
+        *self.capabilities.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the file system turns out to do something else than it did when the store was made; what it can do is known then.
+    pub(crate) fn has_moved(&self, _lock: &Lock<F>) -> Result<bool> {
+        let able = probe_again(&self.state, self.capabilities())?;
+        if let Some(able) = able {
+            *self.capabilities.lock().unwrap_or_else(PoisonError::into_inner) = able;
+        }
+        Ok(able.is_some())
     }
 
     /// Takes the store's lock, waiting as long as the options say.

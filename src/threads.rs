@@ -1,4 +1,4 @@
-//! The same work on many things, by several threads.
+//! Work that several threads do: the same on many things, or two things at once.
 
 use std::sync::{Mutex, PoisonError};
 use std::thread::ScopedJoinHandle;
@@ -22,10 +22,22 @@ pub(crate) fn for_each<T: Send, E: Send>(
         let spawn = |_| std::thread::Builder::new().spawn_scoped(scope, work).ok();
         let others: Vec<_> = (1..threads).filter_map(spawn).collect();
         let own = work();
-        let join =
-            |thread: ScopedJoinHandle<'_, _>| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         others.into_iter().map(join).fold(own, Result::and)
     })
+}
+
+/// Does both: `other` on a thread of its own, or after `own` where there is only one thread to have.
+pub(crate) fn both<A, B: Send>(threads: usize, own: impl FnOnce() -> A, other: impl Fn() -> B + Sync) -> (A, B) {
+    std::thread::scope(|scope| {
+        let spawn = || std::thread::Builder::new().spawn_scoped(scope, &other).ok();
+        let thread = if threads > 1 { spawn() } else { None };
+        let own = own();
+        (own, thread.map_or_else(&other, join))
+    })
+}
+
+fn join<T>(thread: ScopedJoinHandle<'_, T>) -> T {
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 #[cfg(test)]

@@ -8,14 +8,16 @@ mod common;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use common::faulty::{Call, Faulty};
 use common::tree::snapshot;
 use common::{Scratch, fast_scratch, lenient, publish, read};
 use nix::errno::Errno;
-use txfs::{Basis, BeginOptions, Error, ErrorKind, OpenOptions, Recovered, RecoveredCommit, Store, Transaction};
+use txfs::{
+    Basis, BeginOptions, Error, ErrorKind, OpenOptions, Outcome, Recovered, RecoveredCommit, Store, Transaction,
+};
 
 fn scratch() -> (Scratch, PathBuf) {
     let dir = fast_scratch();
@@ -243,5 +245,43 @@ fn a_damaged_manifest_of_the_base_takes_no_commit_back() {
                 assert_eq!(read(&stage, "a/x"), "new");
             }
         }
+    }
+}
+
+#[test]
+fn what_is_changed_after_it_was_read_refuses_the_commit_until_the_build_has_finished() {
+    type Change = fn(&Path);
+    let changes: [(&str, Change); 4] = [
+        ("new/x", |stage| fs::write(stage.join("new/x"), "rewritten").unwrap()),
+        ("new/late", |stage| fs::write(stage.join("new/late"), "late").unwrap()),
+        ("new/deep", |stage| set_mode(&stage.join("new/deep"), 0o750)),
+        ("new/deep/y", |stage| fs::remove_file(stage.join("new/deep/y")).unwrap()),
+    ];
+    for (path, change) in changes {
+        let (_dir, out) = scratch();
+        publish(&Store::open(&out).unwrap(), &[("top", "old")]).unwrap();
+        let staged: Arc<Mutex<Option<PathBuf>>> = Arc::default();
+        let to_change = staged.clone();
+        let kernel = Faulty::new(move |call| {
+            if matches!(call, Call::CreateFile { name } if name == b"journal.new")
+                && let Some(stage) = to_change.lock().unwrap().take()
+            {
+                change(&stage);
+            }
+            None
+        });
+        let store = Store::open_with(&OpenOptions::with(kernel), &out).unwrap();
+        let mut transaction = store.begin(BeginOptions::default()).unwrap();
+        transaction.write("new/x", "new").unwrap();
+        transaction.write("new/deep/y", "new").unwrap();
+        *staged.lock().unwrap() = Some(transaction.stage());
+        let error = transaction.commit(&lenient()).unwrap_err();
+        assert_eq!((error.kind(), error.outcome()), (ErrorKind::Failed, Outcome::Unchanged), "{error}");
+        let said = format!("{error:?}");
+        assert!(said.contains(path) && said.contains("changed after it was read"), "{said}");
+        assert_eq!(read(&out, "top"), "old");
+        assert!(!out.join("new").exists() && !store.state().join("journal.new").exists());
+        transaction.commit(&lenient()).unwrap();
+        assert_eq!(store.verify().unwrap(), []);
     }
 }

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use common::generations::{self, ALWAYS};
 use common::suite::{self, Ground};
 use common::tree::snapshot;
-use common::{lenient, publish};
+use common::{lenient, publish, read};
 use txfs::fs::LinuxFs;
 use txfs::fs::linux::Without;
 use txfs::{BeginOptions, Error, ErrorKind, OpenOptions, Store};
@@ -64,6 +64,34 @@ fn a_file_system_without_what_safety_needs_is_refused_and_nothing_is_left_half_m
         }
         // On a file system that can, the store is made after all.
         publish(&Store::open(&out).unwrap(), &[("a", "a")]).unwrap();
+    }
+}
+
+/// A store that was copied to another file system along with its output.
+#[test]
+fn a_store_finds_out_that_its_file_system_cannot_do_what_the_one_before_could() {
+    for (without, able) in [
+        (Without { exchange: true, ..Without::default() }, true),
+        (Without { no_replace: true, ..Without::default() }, true),
+        (Without { exchange: true, no_replace: true, ..Without::default() }, true),
+        (Without { exchange: true, links: true, ..Without::default() }, false),
+    ] {
+        let dir = common::fast_scratch();
+        let out = dir.path().join("dist");
+        publish(&Store::open(&out).unwrap(), &[("a", "old"), ("stale", "old")]).unwrap();
+        let options = OpenOptions::with(LinuxFs::without(without));
+        let store = Store::open_with(&options, &out).unwrap();
+        let published = publish(&store, &[("a", "new"), ("b", "new")]);
+        if able {
+            published.unwrap();
+            assert!(!store.capabilities().exchange || !store.capabilities().no_replace);
+            assert_eq!(Store::open_with(&options, &out).unwrap().capabilities(), store.capabilities());
+            assert_eq!(read(&out, "a"), "new");
+        } else {
+            assert!(matches!(published, Err(Error::Unsupported { .. })), "{published:?}");
+            assert_eq!(read(&out, "a"), "old");
+        }
+        assert_eq!(store.verify().unwrap(), []);
     }
 }
 

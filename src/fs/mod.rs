@@ -207,6 +207,8 @@ pub trait Fs: Clone + Send + Sync {
     /// The effective user.
     fn user(&self) -> u32;
     fn now(&self) -> Timestamp;
+    /// The time that a file gets which is written to now, at the earliest: that clock goes in ticks.
+    fn file_time(&self) -> Timestamp;
     /// Names the current boot of the machine: what was not made durable in another boot may be lost.
     fn boot(&self) -> io::Result<String>;
     /// A number that no other transaction has.
@@ -217,7 +219,7 @@ pub trait Fs: Clone + Send + Sync {
     fn syncs_in_turn(&self, dir: &Self::Dir) -> bool;
     /// Whether files are removed sooner by one thread than by two, on the file system of `dir`.
     fn removes_in_turn(&self, dir: &Self::Dir) -> bool;
-    /// Waits before a lock is tried again.
+    /// Waits before something is tried again.
     fn pause(&self, duration: Duration);
 }
 

@@ -399,7 +399,7 @@ impl<F: Fs> Store<F> {
     }
 
     fn applier(&self, journal: &Journal) -> Result<Applier<'_, F>> {
-        Applier::new(&self.output, settle::find_transaction(self, journal)?, self.capabilities, &journal.operations)
+        Applier::new(&self.output, settle::find_transaction(self, journal)?, self.capabilities(), &journal.operations)
     }
 
     /// A journal that has not got its name: a commit, if barrier 1 was passed.

@@ -13,7 +13,7 @@ use super::world::{self, FILES, Marks, OUTPUT, STATE, Spec, World, Worlds};
 /// A check by its name.
 pub(crate) type Guard = (&'static str, fn() -> Checked);
 
-pub(crate) const ALL: [Guard; 15] = [
+pub(crate) const ALL: [Guard; 16] = [
     ("first committer wins", first_committer_wins),
     ("drift is refused", drift_is_refused),
     ("foreign entries are not overwritten", foreign_entries_are_not_overwritten),
@@ -28,6 +28,10 @@ pub(crate) const ALL: [Guard; 15] = [
     ("an exchanged HEAD is refused", an_exchanged_head_is_refused),
     ("what cannot be recognized is refused", what_cannot_be_recognized_is_refused),
     ("a directory of somebody's is not taken for a staged one", a_directory_of_somebodys_is_not_taken_for_a_staged_one),
+    (
+        "a file that is rewritten while it is committed takes no reported commit back",
+        a_file_that_is_rewritten_while_it_is_committed_takes_no_reported_commit_back,
+    ),
     ("a HEAD that may not be durable is written anew", a_head_that_may_not_be_durable_is_written_anew),
 ];
 
@@ -290,4 +294,46 @@ fn a_directory_of_somebodys_is_not_taken_for_a_staged_one() -> Checked {
         ensure(!is_new || state.entry(format!("{OUTPUT}/d/x")).is_some(), state.describe())?;
     }
     ensure(same > 0, "no directory was given the number of the staged one")
+}
+
+/// At whichever call of the commit somebody rewrites a staged file that moves along with its directory, and syncs it later: the
+/// commit is refused, or reported and then there after every crash.
+fn a_file_that_is_rewritten_while_it_is_committed_takes_no_reported_commit_back() -> Checked {
+    let (mut refused, mut reported) = (0, 0);
+    for weakness in [Weakness::Ordered, Weakness::Btrfs] {
+        for n in 1.. {
+            // What is written gets the time of a tick that began before, as on Linux.
+            let ticks = Config { mtime_granularity: 4_000_000, tick: 100_000, ..Config::new(weakness) };
+            let fs = SimFs::new(ticks);
+            fs.put_dir("/w", 0o755);
+            publish(&fs, &[("a", FILES[0])])?;
+            let store = open(&fs)?;
+            let mut transaction = store.begin(BeginOptions::default()).map_err(|error| failed("begin", &error))?;
+            transaction.write("d/x", "as staged").map_err(|error| failed("writing", &error))?;
+            fs.pause(std::time::Duration::from_millis(10));
+            fs.settle();
+            let before = fs.calls();
+            fs.overwrite_at(before + n, transaction.stage().join("d/x"), b"rewritten");
+            let result = transaction.commit(&World::commit_options());
+            if before + n > fs.calls() {
+                break;
+            }
+            if let Err(error) = result {
+                ensure(error.outcome() == Outcome::Unchanged && error.to_string().contains("d/x"), error)?;
+                refused += 1;
+                continue;
+            }
+            reported += 1;
+            let rewritten = fs.open_anchor(OUTPUT.as_ref()).and_then(|out| {
+                let dir = fs.open_dir(&out, &RelPath::new("d").expect("a name is a path"))?;
+                fs.open_write(&dir, b"x").and_then(|file| fs.sync_file(&file))
+            });
+            ensure(rewritten.is_ok(), rewritten)?;
+            for state in fs.crash_states(512) {
+                let head = open(&state)?.head().map_err(|error| failed("reading HEAD", &error))?;
+                ensure(head.is_some_and(|head| head.info.generation == 2), (n, state.describe()))?;
+            }
+        }
+    }
+    ensure(refused > 0 && reported > 0, (refused, reported))
 }

@@ -195,6 +195,7 @@ struct Control {
     at: Vec<(u64, Fault)>,
     from: Vec<(u64, Fault)>,
     fired: u64,
+    writes: Vec<(u64, PathBuf, Vec<u8>)>,
     crash_at: Option<u64>,
     crashed: bool,
     trace: Option<Vec<String>>,
@@ -309,6 +310,11 @@ impl SimFs {
             let slot = world.lookup(dir, name).ok_or(Errno::ENOENT)?;
             world.write(slot, 0, bytes)
         });
+    }
+
+    /// Somebody overwrites a file right before the `n`-th call, from 1, if it is there then; a crash can lose that.
+    pub fn overwrite_at(&self, n: u64, path: impl AsRef<Path>, bytes: &[u8]) {
+        self.shared.lock().control.writes.push((n, path.as_ref().to_path_buf(), bytes.to_vec()));
     }
 
     /// Gives an entry to another user.
@@ -527,6 +533,11 @@ impl SimFs {
         control.crashed |= control.crash_at.is_some_and(|n| n <= number);
         if control.crashed {
             return Err(Errno::EIO.into());
+        }
+        for (_, path, bytes) in control.writes.iter().filter(|(n, ..)| *n == number) {
+            let found = View { world }.find(path);
+            let written = found.map_or(Ok(()), |slot| world.write(slot, 0, bytes));
+            assert!(written.is_ok(), "cannot write to {}: {written:?}", path.display());
         }
         let version = world.version;
         let detail = control.trace.is_some().then(|| detail(View { world }));

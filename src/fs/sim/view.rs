@@ -65,7 +65,7 @@ pub struct View<'a> {
 }
 
 impl View<'_> {
-    fn find(&self, path: &Path) -> Option<Slot> {
+    pub(super) fn find(&self, path: &Path) -> Option<Slot> {
         let names = path.as_os_str().as_bytes().split(|&b| b == b'/').filter(|name| !name.is_empty());
         names.into_iter().try_fold(ROOT, |dir, name| self.world.lookup(dir, name))
     }
