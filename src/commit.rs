@@ -37,7 +37,7 @@ use crate::moves;
 use crate::mutant::{Mutant, left_out};
 use crate::path::RelPath;
 use crate::plan::{self, Live, Plan, Rules, Scope};
-use crate::published::{Audit, Published};
+use crate::published::{Audit, Published, WORTH_A_THREAD};
 use crate::recover::{Manner, Recovered};
 use crate::settle;
 use crate::stage::{self, Known, Scratch};
@@ -426,8 +426,10 @@ impl<F: Fs> Transaction<'_, F> {
     fn pass_commit_point(&mut self, journal: &Journal) -> Result<()> {
         let (store, tree) = (self.store, &self.tree);
         let barrier = || if left_out(Mutant::Barrier1) { Ok(()) } else { barrier::before_commit_point(store, journal) };
+        let many = journal.begin.head.totals.entries >= WORTH_A_THREAD;
+        let threads = if many { store.fs.parallelism() } else { 1 };
         let (durable, unchanged) = match moves::moves_directories(journal) {
-            true => threads::both(store.fs.parallelism(), barrier, || moves::check_unchanged(store, tree, journal)),
+            true => threads::both(threads, barrier, || moves::check_unchanged(store, tree, journal)),
             false => (barrier(), Ok(())),
         };
         if let Err(error) = durable {

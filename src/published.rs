@@ -18,8 +18,8 @@ use crate::path::RelPath;
 use crate::plan::{Base, Live};
 use crate::store::Store;
 
-/// An audit of fewer owned entries is not worth a thread of its own.
-const WORTH_A_THREAD: u64 = 256;
+/// Looking at fewer entries is not worth a thread of its own.
+pub(crate) const WORTH_A_THREAD: u64 = 256;
 
 /// The current generation, and the output.
 pub(crate) struct Published<F: Fs> {

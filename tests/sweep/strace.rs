@@ -17,6 +17,7 @@ const PASSED_OVER: &[&str] = &[
     "brk",
     // Linux frees the descriptor whatever it returns, and strace would keep it open.
     "close",
+    "clock_nanosleep",
     "clone",
     "clone3",
     "execve",
