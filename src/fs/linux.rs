@@ -233,6 +233,11 @@ impl Fs for LinuxFs {
     }
 
     fn copy_content(&self, from: &mut File, to: &mut File) -> io::Result<()> {
+        let stat = stat::fstat(&*from)?;
+        let (size, allocated) = (stat.st_size as u64, stat.st_blocks as u64 * 512);
+        if allocated < size {
+            return copy_extents(from, to, size);
+        }
         // `io::copy` uses copy_file_range, which shares blocks on file systems that can.
         io::copy(from, to).map(drop)
     }
@@ -390,6 +395,25 @@ impl Fs for LinuxFs {
     fn pause(&self, duration: Duration) {
         std::thread::sleep(duration);
     }
+}
+
+/// Copies what is no hole: a disk image of a terabyte may have little in it.
+fn copy_extents(from: &File, to: &File, size: u64) -> io::Result<()> {
+    use rustix::fs::{SeekFrom, seek};
+    let mut end = 0;
+    loop {
+        let start = match seek(from, SeekFrom::Data(end)) {
+            Ok(start) => start,
+            // Nothing but a hole follows.
+            Err(rustix::io::Errno::NXIO) => break,
+            Err(error) => return Err(error.into()),
+        };
+        end = seek(from, SeekFrom::Hole(start))?;
+        seek(from, SeekFrom::Start(start))?;
+        seek(to, SeekFrom::Start(start))?;
+        io::copy(&mut from.take(end - start), &mut &*to)?;
+    }
+    to.set_len(size.max(end))
 }
 
 fn is_btrfs(dir: &OwnedFd) -> bool {

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -54,6 +54,7 @@ pub fn run<F: Fs>(ground: &Ground<F>) -> usize {
         ("deeper-than-path-max", deeper_than_path_max),
         ("many-levels", many_levels),
         ("sparse-over-4-gib", sparse_over_4_gib),
+        ("holes-are-copied-as-holes", holes_are_copied_as_holes),
         ("attributes-travel", attributes_travel),
         ("symlinks", symlinks),
         ("empty-directories", empty_directories),
@@ -266,6 +267,27 @@ fn sparse_over_4_gib<F: Fs>(ground: &Ground<F>) {
     let metadata = fs::metadata(out.join("huge")).unwrap();
     assert_eq!(metadata.len(), SIZE);
     assert!(metadata.blocks() * 512 < 1 << 30, "its holes were filled");
+}
+
+fn holes_are_copied_as_holes<F: Fs>(ground: &Ground<F>) {
+    const MIB: u64 = 1 << 20;
+    let source = ground.dir.join("source");
+    fs::create_dir(&source).unwrap();
+    for (name, parts) in [("none", &[][..]), ("first", &[0, 7]), ("last", &[1, 8]), ("inner", &[3, 5])] {
+        let file = fs::File::create(source.join(name)).unwrap();
+        file.set_len(9 * MIB).unwrap();
+        parts.iter().for_each(|at| file.write_all_at(name.as_bytes(), at * MIB + 1000).unwrap());
+    }
+    let (store, out) = (ground.store(), ground.out());
+    let mut transaction = store.begin(BeginOptions::default()).unwrap();
+    transaction.copy_from(&source).unwrap();
+    transaction.commit(&lenient()).unwrap();
+    for name in ["none", "first", "last", "inner"] {
+        assert!(fs::read(source.join(name)).unwrap() == fs::read(out.join(name)).unwrap(), "{name}");
+        let allocated = fs::metadata(out.join(name)).unwrap().blocks() * 512;
+        assert!(allocated < 2 * MIB, "{name}: {allocated}");
+    }
+    fs::remove_dir_all(source).unwrap();
 }
 
 fn attributes_travel<F: Fs>(ground: &Ground<F>) {
