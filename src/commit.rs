@@ -62,7 +62,8 @@ pub struct CommitOptions<'a> {
     pub allow_case_collisions: bool,
     /// Publish nothing: every file goes.
     pub allow_empty: bool,
-    /// Refuse when the commit loses more than this many percent of the files; 50 unless said.
+    /// Refuse when the commit loses more than this many percent of the files; 50 by default. At 100 only the guard against an empty
+    /// stage is left.
     pub max_removed: u8,
     checks: Vec<Check<'a>>,
 }
@@ -138,7 +139,8 @@ impl<'a> CommitOptions<'a> {
         self
     }
 
-    /// Adds a check that sees the stage before anything is published, and may refuse it by saying why.
+    /// Adds a check that sees the stage before anything is published, and may refuse it by saying why. Checks run in the order in
+    /// which they were added, all of them, before the store's lock is taken; what they write to the stage is published too.
     #[must_use = "this returns the changed options"]
     pub fn check(mut self, name: impl Into<String>, check: impl Fn(&Path) -> Result<(), String> + Send + 'a) -> Self {
         self.checks.push((name.into(), Box::new(check)));
@@ -165,7 +167,8 @@ pub struct Committed {
 }
 
 impl<F: Fs> Store<F> {
-    /// What a commit of the directory `source` would change, whether it is a stage of txfs or any other. Nothing is written.
+    /// What a commit of the directory `source` would change, whether it is a stage of txfs or any other. Nothing is written, and
+    /// the checks of `options` do not run.
     ///
     /// # Errors
     /// The directory, or the output, cannot be read.
@@ -211,7 +214,7 @@ impl<F: Fs> Store<F> {
 }
 
 impl<F: Fs> Transaction<'_, F> {
-    /// What committing now would change, and what stands against it. Nothing is written.
+    /// What committing now would change, and what stands against it. Nothing is written, and the checks of `options` do not run.
     ///
     /// # Errors
     /// The stage or the output cannot be read; [`Error::BaseMoved`].

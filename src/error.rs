@@ -199,7 +199,7 @@ impl Error {
         match self {
             Error::Busy { .. } => Some("try again later, or wait longer with --lock-timeout".into()),
             Error::BaseMoved { .. } => {
-                Some("begin a new transaction and build again; this stage is kept until `txfs abort`".into())
+                Some("begin a new transaction and build again".into())
             }
             Error::Refused { problems, .. } => {
                 let mut hints: Vec<_> = problems.iter().filter_map(Problem::hint).collect();

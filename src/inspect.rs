@@ -80,7 +80,8 @@ impl<F: Fs> Store<F> {
         Ok(dumps)
     }
 
-    /// Reads everything that is published and holds it against the manifest.
+    /// Reads everything that is published and compares it with the manifest. Takes no lock: what is found while another process
+    /// commits or recovers may be gone at the next look.
     ///
     /// # Errors
     /// The manifest or the output cannot be read.

@@ -64,6 +64,9 @@ impl BeginOptions {
 }
 
 /// An open transaction.
+///
+/// Dropping one that is open and not detached discards it. That takes the store's lock, and so may wait for as long as
+/// [`OpenOptions::lock_timeout`](crate::OpenOptions::lock_timeout) says; [`Transaction::abort`] does the same and tells of errors.
 #[must_use = "a transaction that is dropped is aborted, unless it is detached"]
 pub struct Transaction<'s, F: Fs = LinuxFs> {
     pub(crate) store: &'s Store<F>,
@@ -129,7 +132,7 @@ impl<F: Fs> Store<F> {
     /// Begins a transaction on the current generation.
     ///
     /// # Errors
-    /// [`Error::Busy`] while another process commits; [`Error::Io`] when the stage cannot be made.
+    /// [`Error::Busy`] while another process commits; [`Error::Io`] when the stage cannot be made; and those of [`Store::recover`].
     pub fn begin(&self, options: BeginOptions) -> Result<Transaction<'_, F>> {
         let lock = self.lock()?;
         let recovered = self.recover_locked(&lock, Manner::Plain)?;
@@ -437,7 +440,8 @@ impl<F: Fs> Transaction<'_, F> {
     /// Ends the transaction; its stage goes, the output stays as it is.
     ///
     /// # Errors
-    /// The stage cannot be removed; the transaction is over all the same, and the next txfs command removes it.
+    /// The stage cannot be removed, or [`Error::Busy`]; the transaction is over all the same, and the next txfs command removes it
+    /// unless it is detached.
     pub fn abort(mut self) -> Result<()> {
         self.discard()
     }

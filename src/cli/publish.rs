@@ -12,9 +12,10 @@ use super::error::{DONE, Failure, cannot, usage};
 
 /// Publish a copy of a directory
 ///
-/// SRC is copied, by reflink where the file system can, and committed: OUT is then exactly what SRC was. Files that are published
-/// already with the same size, time and mode are neither read nor copied. State directories of txfs in SRC are left out, and
-/// set-id bits where owner or group would be another. Prints the number of the generation that is published now.
+/// SRC is copied, by reflink where the file system can, and committed. Entries of OUT that txfs did not publish stay. Files that are
+/// published already with the same size, time and mode are neither read nor copied, unless --checksum or --check is given.
+/// State directories of txfs in SRC are left out, and set-id bits are dropped where the copy has another owner or group. Prints
+/// the number of the generation that is published now.
 #[derive(Args)]
 pub(super) struct PublishArgs {
     /// The directory that is published; it need not exist

@@ -12,8 +12,8 @@ use super::{Context, count};
 
 /// Finish or undo what a crash interrupted
 ///
-/// Every other command does this too, before anything else. Says in one line on stderr what it did; silent when there was nothing to
-/// do.
+/// Every other command but `journal` does this too, before anything else. Says in one line on stderr what it did; silent when
+/// there was nothing to do.
 #[derive(Args)]
 pub(super) struct RecoverArgs {
     /// The directory that is published

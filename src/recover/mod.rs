@@ -136,7 +136,8 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::Busy`] when another process has worked on it for longer than 10 s, [`Error::Untrusted`] and
-    /// [`Error::Corrupt`] when its state cannot be used, [`Error::Unsupported`] when its file system lacks what safety needs.
+    /// [`Error::Corrupt`] when its state cannot be used, [`Error::Unsupported`] when its file system lacks what safety needs; and
+    /// those of [`Store::recover`].
     pub fn open(out: impl AsRef<Path>) -> Result<Self> {
         Self::open_with(&OpenOptions::default(), out)
     }
@@ -174,7 +175,9 @@ impl<F: Fs> Store<F> {
     /// When it returns, the output is exactly the old or exactly the new generation, durably.
     ///
     /// # Errors
-    /// [`Error::Unrecognized`] and [`Error::Corrupt`] when it would have to guess: then nothing was touched.
+    /// [`Error::Unrecognized`] and [`Error::Corrupt`] when it would have to guess: then nothing was touched. [`Error::Unfinished`]
+    /// and [`Error::OutcomeUnknown`] when it could not be carried to its end: the next recovery goes on. [`Error::Busy`] while
+    /// another process commits.
     pub fn recover(&self) -> Result<Recovered> {
         self.recover_if_needed(Manner::Plain)
     }
