@@ -141,7 +141,7 @@ pub enum Error {
         source: Box<Error>,
     },
     /// Recovery could not carry out a commit that was made, and may have been reported.
-    #[error("{source}; the commit of generation {generation} is made, and could not be carried out")]
+    #[error("{source}; the commit of generation {generation} has passed its commit point and could not be finished")]
     Unfinished {
         /// The failure.
         source: Box<Error>,
@@ -207,7 +207,7 @@ impl Error {
                 (!hints.is_empty()).then(|| hints.join("; "))
             }
             Error::Corrupt { .. } => {
-                Some("nothing was touched; look with `txfs journal`, for the output may be between two generations; then restore the file, or move the whole state directory away and publish anew with --adopt".into())
+                Some("nothing was touched; the output may be between two generations: look with `txfs journal`; then restore the file, or move the whole state directory away and publish anew with --adopt".into())
             }
             Error::Unrecognized { .. } => Some(
                 "nothing was touched; put these entries back as they were, or run `txfs recover --skip-unknown` to leave them as they are and finish the rest".into(),
@@ -320,14 +320,14 @@ impl Problem {
             Problem::Drift(_) => {
                 "keep the changes by copying them elsewhere, then publish over them with --allow-drift".into()
             }
-            Problem::EmptyStage => "if nothing is to be published, say --allow-empty".into(),
-            Problem::Shrunken { .. } => "if so much is to go, say --max-removed 100".into(),
-            Problem::CaseCollision(_) => "rename one of each, or say --allow-case-collisions".into(),
+            Problem::EmptyStage => "if nothing is to be published, use --allow-empty".into(),
+            Problem::Shrunken { .. } => "if so much is to go, use --max-removed 100".into(),
+            Problem::CaseCollision(_) => "rename one of each, or use --allow-case-collisions".into(),
             Problem::UnsupportedKind(_) => {
                 "remove them from the stage: only files, directories and symlinks are published".into()
             }
             Problem::ReservedName(_) => {
-                "leave them out: `.txfs`, and `.NAME.txfs` beside an output, are txfs' own and no content".into()
+                "leave them out: `.txfs`, and `.NAME.txfs` beside an output, are txfs' own and not content".into()
             }
             Problem::Unfinished(_) => "write them anew, or remove them".into(),
             Problem::NeedsExchange(_) => {

@@ -55,7 +55,7 @@ pub(crate) enum Damage {
     #[error("{what} at byte {offset}")]
     Corrupt { offset: u64, what: String },
     /// A version that this txfs does not know.
-    #[error("its format version is {version}, and this txfs knows version {known}: use the txfs that wrote it")]
+    #[error("its format version is {version}, but this txfs knows only version {known}: use the txfs that wrote it")]
     Version { version: u32, known: u32 },
     /// The operating system could not read it.
     #[error("cannot read it: {0}")]
@@ -193,13 +193,13 @@ pub(crate) fn check_header(header: &[u8; HEADER_LEN], got: usize, format: Format
 
 fn wrong_header(header: &[u8; HEADER_LEN], got: usize, format: Format) -> Damage {
     if got < HEADER_LEN {
-        return Damage::corrupt(0, "a header that is not of this kind of file");
+        return Damage::corrupt(0, "the header of another kind of file");
     }
     let version = u32::from_le_bytes(header[8..12].try_into().expect("four bytes"));
     if header.iter().all(|&b| b == 0) {
         Damage::Torn { offset: 0 }
     } else if header[..8] != format.magic {
-        Damage::corrupt(0, "a header that is not of this kind of file")
+        Damage::corrupt(0, "the header of another kind of file")
     } else if crc32fast::hash(&header[..12]).to_le_bytes() != header[12..] {
         Damage::corrupt(0, "a header with a wrong checksum")
     } else {

@@ -85,7 +85,7 @@ fn check_able<F: Fs>(state: &Tree<F>, capabilities: Capabilities) -> Result<()> 
     let (flag, danger) = match capabilities {
         Capabilities { links: true, .. } | Capabilities { exchange: true, no_replace: true, .. } => return Ok(()),
         Capabilities { no_replace: false, .. } => {
-            ("RENAME_NOREPLACE", "an entry cannot be added without the danger of overwriting another")
+            ("RENAME_NOREPLACE", "an entry cannot be added without the risk of overwriting another")
         }
         _ => ("RENAME_EXCHANGE", "an entry cannot be replaced without being missing for a moment"),
     };

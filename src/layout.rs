@@ -86,7 +86,7 @@ pub(crate) fn check_trust<F: Fs>(state: &Tree<F>) -> Result<()> {
 }
 
 pub(crate) fn another_user(path: PathBuf, owner: u32, user: u32) -> Error {
-    let what = format!("it belongs to user {owner}, and this is user {user}: run txfs as its owner");
+    let what = format!("it belongs to user {owner}, but this is user {user}: run txfs as its owner");
     Error::Untrusted { path, what }
 }
 

@@ -212,10 +212,11 @@ fn a_stage_is_no_output() {
     let stage = dir.begin(&[]);
     for command in ["status", "verify", "diff", "journal", "recover", "begin"] {
         let refused = dir.txfs([OsStr::new(command), stage.as_os_str()]).expect(2);
-        let refused = refused.says("is no output: it is the stage of a transaction on dist").says("say dist instead");
+        let refused =
+            refused.says("is not an output: it is the stage of a transaction on dist").says("use dist instead");
         assert_eq!(refused.out, "", "{command}");
         let refused = Ended::from(dir.command([command, "."]).current_dir(&stage).output().unwrap());
-        refused.expect(2).says("is no output");
+        refused.expect(2).says("is not an output");
     }
     assert_eq!(dir.transactions(), 1);
 }
@@ -619,7 +620,7 @@ fn a_commit_that_cannot_be_carried_out_says_so_until_it_is_undone_on_request() {
     drop(store);
     dir.write("dist/stale/mine", "mine");
     for command in [&["recover", "dist"][..], &["status", "dist"], &["begin", "dist"], &["publish", "dist", "src"]] {
-        let refused = dir.txfs(command).expect(7).says("dist/stale").says("the commit of generation 2 is made");
+        let refused = dir.txfs(command).expect(7).says("dist/stale").says("the commit of generation 2 has passed");
         assert!(refused.err.contains("hint: ") && refused.err.contains("txfs recover --undo "), "{}", refused.err);
         assert_eq!((dir.read("dist/a").as_str(), dir.at("dist/stale/x").exists()), ("new", false));
     }
@@ -807,10 +808,10 @@ fn numbers_that_are_none_are_refused_in_plain_words() {
     let dir = Scratch::new();
     for given in ["x", "101", "-1", "1.5"] {
         let given = format!("--max-removed={given}");
-        dir.txfs(["publish", "dist", "src", &given]).expect(2).says("this is no whole number from 0 to 100");
+        dir.txfs(["publish", "dist", "src", &given]).expect(2).says("this is not a whole number from 0 to 100");
     }
     for (given, said) in
-        [("soon", "no number of seconds"), ("-1", "no number"), ("nan", "no number"), ("1e20", "longer")]
+        [("soon", "not a number of seconds"), ("-1", "not a number"), ("nan", "not a number"), ("1e20", "longer")]
     {
         let given = format!("--lock-timeout={given}");
         dir.txfs(["status", "dist", &given]).expect(2).says(&format!("this is {said}"));
@@ -832,7 +833,9 @@ fn a_lock_that_is_held_makes_the_command_busy() {
     assert!(status.out.contains("a commit is in progress"), "{}", status.out);
     assert_eq!(dir.txfs(["status", "dist", "--json"]).json()[0]["committing"], true);
     drop(lock);
-    dir.txfs(["status", "dist"]).expect(0).says("txfs: recovered dist: discarded a commit that had not begun");
+    dir.txfs(["status", "dist"])
+        .expect(0)
+        .says("txfs: recovered dist: discarded a commit that had not changed anything yet");
 }
 
 #[test]

@@ -54,7 +54,7 @@ pub(super) struct PublishOptions {
     /// Keep TEXT with the generation; `status` shows it
     #[arg(short, long, value_name = "TEXT")]
     message: Option<String>,
-    /// Publish PATH and what is below it no more; for transactions begun with `--from current` (repeatable)
+    /// Stop publishing PATH and what is below it; for transactions begun with `--from current` (repeatable)
     #[arg(long, value_name = "PATH")]
     remove: Vec<PathBuf>,
 }
@@ -234,7 +234,7 @@ impl PublishOptions {
 
 fn percent(text: &str) -> Result<u8, String> {
     let percent = text.parse().ok().filter(|percent| *percent <= 100);
-    percent.ok_or_else(|| "this is no whole number from 0 to 100".to_owned())
+    percent.ok_or_else(|| "this is not a whole number from 0 to 100".to_owned())
 }
 
 fn name_of(check: &OsStr) -> String {
@@ -306,7 +306,10 @@ fn sweep(ui: &Ui, store: &Store) {
 fn report_rescued(ui: &Ui, store: &Store, rescued: &[PathBuf]) {
     let output = ui.name(store.output());
     for path in rescued {
-        ui.warn(format_args!("what txfs found in {output} and did not know was moved to {}", ui.name(path)));
+        ui.warn(format_args!(
+            "what txfs found among the entries of {output} and could not identify was moved to {}",
+            ui.name(path)
+        ));
     }
 }
 

@@ -12,8 +12,8 @@ use super::{Context, handle};
 
 /// Print what a commit would change
 ///
-/// One line for each path: A added, M content modified, m mode modified, T kind of entry modified, D removed. What would stand
-/// against the commit is said on stderr. Nothing is written, and an open transaction stays as it is.
+/// One line for each path: A added, M content modified, m mode modified, T kind of entry modified, D removed. What would
+/// prevent the commit is said on stderr. Nothing is written, and an open transaction stays as it is.
 #[derive(Args)]
 pub(super) struct DiffArgs {
     /// The directory that is published

@@ -55,7 +55,7 @@ pub(super) fn only(context: &Context, store: &Store) -> Result<OpenTransaction, 
             open.push(last);
             let list: Vec<_> = open.iter().map(|open| context.ui.name(&open.stage)).collect();
             Err(usage(format!("{output} has {} open transactions: {}", list.len(), list.join(", ")))
-                .hint("say which one by its stage's path"))
+                .hint("name one by its stage's path"))
         }
     }
 }
@@ -77,8 +77,8 @@ pub(super) fn parse(stage: &Path) -> Result<Option<(PathBuf, TransactionId)>, Er
 pub(super) fn refuse_as_output(ui: &Ui, out: &Path) -> Result<(), Failure> {
     let Some((output, _)) = parse(out)? else { return Ok(()) };
     let output = ui.name(&output);
-    Err(usage(format!("{} is no output: it is the stage of a transaction on {output}", Shown(out)))
-        .hint(format!("say {output} instead")))
+    Err(usage(format!("{} is not an output: it is the stage of a transaction on {output}", Shown(out)))
+        .hint(format!("use {output} instead")))
 }
 
 /// Whether a path that leads nowhere has the shape of a stage's: `….txfs/tx/ID/stage`.

@@ -52,14 +52,14 @@ Exit codes:
   1    failed, the output is unchanged
   2    usage
   3    busy: another process holds the lock
-  4    conflict: another commit came first, entries of others are in the way or were changed;
-       `verify` found something
+  4    conflict: another commit came first, entries that txfs did not publish are in the way, or
+       published ones were changed; `verify` found differences
   5    refused by a guard or a check
   6    the state directory is damaged or not trusted
   7    the outcome is unknown until `txfs recover` has run
   8    `diff --exit-code` found changes
-  `run` passes its command's status through (128 + N when signal N killed it): with --json, an
-  \"error\" that is \"command\" says that the code is the command's. Of its own it has 3 to 7 and
+  `run` passes its command's status through (128 + N when signal N killed it); with --json,
+  \"error\":\"command\" says that the code is the command's. Its own codes are 3 to 7 and
   125  txfs itself failed    126  the command cannot be executed    127  it was not found
 
 Begin with:
@@ -189,9 +189,9 @@ fn nothing_published(ui: &Ui, out: &Path) -> String {
 fn seconds(text: &str) -> Result<Duration, String> {
     match text.parse() {
         Ok(seconds) if seconds >= 0.0 => {
-            Duration::try_from_secs_f64(seconds).map_err(|_| "this is longer than can be waited".to_owned())
+            Duration::try_from_secs_f64(seconds).map_err(|_| "this is longer than txfs can wait".to_owned())
         }
-        _ => Err("this is no number of seconds".to_owned()),
+        _ => Err("this is not a number of seconds".to_owned()),
     }
 }
 
@@ -200,7 +200,7 @@ fn barriers(text: &str) -> Result<Barriers, String> {
         "chosen" => Ok(Barriers::Chosen),
         "whole" => Ok(Barriers::Whole),
         "single" => Ok(Barriers::Single),
-        _ => Err("this is none of chosen, whole, single".to_owned()),
+        _ => Err("this is not one of chosen, whole, single".to_owned()),
     }
 }
 

@@ -18,10 +18,10 @@ use super::{Context, count};
 pub(super) struct RecoverArgs {
     /// The directory that is published
     out: PathBuf,
-    /// Leave entries that are neither as before the interrupted commit nor as after it as they are, and finish the rest
+    /// Leave alone what is neither as before the interrupted commit nor as after it, and finish the rest
     #[arg(long)]
     skip_unknown: bool,
-    /// Go back to the generation before a commit that is made and cannot be carried out
+    /// Undo a commit that has passed its commit point but cannot be finished
     #[arg(long, conflicts_with = "skip_unknown")]
     undo: bool,
 }
@@ -60,7 +60,7 @@ fn tell_done(ui: &Ui, store: &Store, recovered: &Recovered) {
     }
     let rescued: Vec<_> = recovered.rescued.iter().map(|path| ui.name(path)).collect();
     let separator = if parts.is_empty() { "" } else { "; " };
-    ui.warn(format_args!("{line}{separator}what it found and did not know was moved to {}", rescued.join(", ")));
+    ui.warn(format_args!("{line}{separator}what it could not identify was moved to {}", rescued.join(", ")));
 }
 
 fn describe(commit: RecoveredCommit) -> String {
@@ -74,7 +74,7 @@ fn describe(commit: RecoveredCommit) -> String {
         RecoveredCommit::Settled { generation } => {
             format!("tidied up after the commit of generation {generation}, which was complete")
         }
-        RecoveredCommit::Discarded => "discarded a commit that had not begun".to_owned(),
+        RecoveredCommit::Discarded => "discarded a commit that had not changed anything yet".to_owned(),
         _ => "settled an interrupted commit".to_owned(),
     }
 }

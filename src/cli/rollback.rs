@@ -12,7 +12,7 @@ use super::error::{DONE, Failure};
 /// Publish the generation before the current one again
 ///
 /// It becomes a new generation, with a number of its own: going back twice is going forward again. Only what differs is touched.
-/// What the current generation took over or published over comes back too. Of the generations before only the last is kept.
+/// What the current generation took over or published over comes back too. No generation before that one is kept.
 #[derive(Args)]
 pub(super) struct RollbackArgs {
     /// The directory that is published

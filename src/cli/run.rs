@@ -45,7 +45,7 @@ const NOT_EXECUTABLE: u8 = 126;
 ///
 /// The command finds the stage's path in TXFS_STAGE and wherever `{stage}` stands in its arguments, and the output's in TXFS_OUTPUT.
 /// When it exits with 0 the stage is committed; otherwise txfs changes nothing in OUT, and passes the command's exit status through.
-/// When the commit meets a conflict the stage is kept, and how to go on is said.
+/// When the commit meets a conflict the stage is kept, and txfs says how to go on.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
@@ -182,7 +182,7 @@ fn leave(context: &Context, store: &Store, transaction: Transaction<'_>, failure
 fn way_out(problem: &Problem, command: &[OsString]) -> Option<String> {
     Some(match problem {
         Problem::EmptyStage => wrote_no_file(command),
-        Problem::CaseCollision(_) => "have the command rename one of each, or say --allow-case-collisions".to_owned(),
+        Problem::CaseCollision(_) => "have the command rename one of each, or use --allow-case-collisions".to_owned(),
         Problem::UnsupportedKind(_) => {
             "have the command not make them: only files, directories and symlinks are published".to_owned()
         }
@@ -197,12 +197,12 @@ fn way_out(problem: &Problem, command: &[OsString]) -> Option<String> {
 fn wrote_no_file(command: &[OsString]) -> String {
     let told = command.iter().any(|word| find_placeholder(word.as_bytes()).is_some());
     let how = match told {
-        true => "the command wrote no file to its stage, whose path it has from {stage} and from $TXFS_STAGE",
+        true => "the command wrote no file to its stage, whose path it gets in place of {stage} and as $TXFS_STAGE",
         false => {
             "no argument contains {stage}, and the command wrote no file to its stage: put {stage} where it is told where to write, or have it write to $TXFS_STAGE"
         }
     };
-    format!("{how}; if nothing is to be published, say --allow-empty")
+    format!("{how}; if nothing is to be published, use --allow-empty")
 }
 
 fn discard(context: &Context, transaction: Transaction<'_>) {

@@ -11,7 +11,7 @@ use super::error::{CONFLICT, DONE, Failure};
 use super::output::{Object, Style};
 use super::{Context, count, nothing_published};
 
-/// Read everything that is published and hold it against the manifest
+/// Read everything that is published and compare it with the manifest
 ///
 /// Prints what differs, as `missing PATH`, `kind PATH`, `mode PATH` or `content PATH`, and exits with 4 if anything does.
 #[derive(Args)]

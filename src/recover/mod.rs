@@ -347,12 +347,13 @@ impl<F: Fs> Store<F> {
 
     fn contradiction(&self, name: &str, journal: &Journal, head: Option<&Head>) -> Error {
         let (base, new) = (journal.begin.base, journal.begin.head.info.generation);
-        let current = head.map_or(0, |head| head.info.generation);
+        let found = match head.map(|head| head.info.generation) {
+            None => "HEAD is missing".to_owned(),
+            Some(current) if current == base || current == new => format!("HEAD is a different generation {current}"),
+            Some(current) => format!("HEAD is generation {current}"),
+        };
         let path = state_path(name).under(self.state.at());
-        Error::corrupt(
-            path,
-            format!("it leads from generation {base} to {new}, and HEAD is another generation {current}"),
-        )
+        Error::corrupt(path, format!("it leads from generation {base} to {new}, but {found}"))
     }
 
     /// No journal: a commit that did not reach its commit point may have left parts of itself.
