@@ -31,7 +31,7 @@ impl<T> Read<T> {
 
 /// Reads a journal that is to be acted upon.
 pub fn read_journal(bytes: &[u8]) -> Read<(Begin, Vec<Operation>)> {
-    Read::from(reader::read(bytes).map_err(|partial| partial.damage), |journal| (journal.begin, journal.operations))
+    Read::from(reader::read(bytes), |journal| (journal.begin, journal.operations))
 }
 
 /// Writes a journal.

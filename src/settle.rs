@@ -258,7 +258,7 @@ pub(crate) fn read_settled<F: Fs>(store: &Store<F>, generation: u64) -> Result<O
 pub(crate) fn read_journal<F: Fs>(store: &Store<F>, path: &RelPath) -> Result<Option<Read>> {
     let Some(stream) = open_trusted(&store.state, path)? else { return Ok(None) };
     match reader::read(stream) {
-        Err(partial) if matches!(partial.damage, Damage::Io(_)) => Err(store.damaged(path, partial.damage)),
+        Err(damage @ Damage::Io(_)) => Err(store.damaged(path, damage)),
         read => Ok(Some(read)),
     }
 }

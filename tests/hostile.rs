@@ -879,37 +879,32 @@ mod table {
         assert!(scene.state.join("previous/2/journal").exists() && scene.state.join("previous/3/journal").exists());
     }
 
+    /// It was durable before it got its name: whatever cut it, what it says may be half done.
     #[test]
-    fn a_torn_journal_of_which_nothing_was_begun_is_discarded() {
-        let scene = Scene::new();
-        let operations = replace(&scene);
-        let head = third(&scene);
-        let whole = forge::journal(&begin(7, Some(&scene.head), head), &operations);
-        for cut in [0, 7, 16, 30, whole.len() - 40, whole.len() - 1] {
-            replace(&scene);
-            let mut torn = whole[..cut].to_vec();
-            scene.plant("journal", &torn);
-            assert_eq!(recover(&scene).unwrap(), Some(RecoveredCommit::Discarded), "cut at {cut}");
-            torn.resize(whole.len() + 100, 0);
-            replace(&scene);
-            if cut == 0 || cut > 15 {
-                scene.plant("journal", &torn);
-                assert_eq!(recover(&scene).unwrap(), Some(RecoveredCommit::Discarded), "zeros from {cut}");
+    fn a_torn_journal_is_refused_whether_or_not_something_was_begun() {
+        for begun in [false, true] {
+            let scene = Scene::new();
+            let operations = replace(&scene);
+            let whole = forge::journal(&begin(7, Some(&scene.head), third(&scene)), &operations);
+            if begun {
+                exchange(&scene);
             }
-            assert_eq!(snapshot(&scene.out), scene.before);
+            let mut longer = whole.clone();
+            longer[17] ^= 0x10;
+            for name in ["journal", "journal.undo"] {
+                for cut in [0, 7, 16, 30, whole.len() - 40, whole.len() - 1] {
+                    let mut torn = whole[..cut].to_vec();
+                    scene.plant(name, &torn);
+                    scene.refused(&format!("{name} cut at {cut}"));
+                    torn.resize(whole.len() + 100, 0);
+                    scene.plant(name, &torn);
+                    scene.refused(&format!("{name} with zeros from {cut}"));
+                }
+                scene.plant(name, &longer);
+                scene.refused(&format!("{name} whose first record says that it is longer"));
+                fs::remove_file(scene.state.join(name)).unwrap();
+            }
         }
-    }
-
-    #[test]
-    fn a_torn_journal_of_which_something_was_begun_is_refused() {
-        let scene = Scene::new();
-        let operations = replace(&scene);
-        let whole = forge::journal(&begin(7, Some(&scene.head), third(&scene)), &operations);
-        scene.plant("journal", &whole[..whole.len() - 1]);
-        let staged = scene.state.join("tx/0000000000000007/stage/a");
-        fs::rename(&staged, scene.out.join("a")).unwrap();
-        fs::write(&staged, "2").unwrap();
-        scene.refused("torn after it was begun");
     }
 
     #[test]

@@ -15,9 +15,9 @@ use super::{Context, count};
 /// Print journals readably, damaged ones too
 ///
 /// Every record with the offset of its frame in bytes, and a verdict at the end: whether it is a valid commit, or why not. This
-/// command shows what is there: it does not recover. Exits with 6 if a journal is corrupt; one that is torn, as a crash leaves it
-/// while it is written, is no failure. The journals of an output are the one of a commit that is not settled, and the
-/// settled ones of generations whose displaced entries are kept.
+/// command shows what is there: it does not recover. Exits with 6 if a journal is corrupt, but not if it is torn, as a crash
+/// leaves `journal.new`. The journals of an output are the one of a commit that is not settled, and the settled ones of
+/// generations whose displaced entries are kept.
 #[derive(Args)]
 pub(super) struct JournalArgs {
     /// The directory that is published
@@ -58,7 +58,7 @@ pub(super) fn run(context: &Context, args: &JournalArgs) -> Result<u8, Failure> 
     Ok(if journals.iter().any(|(_, dump)| is_corrupt(dump)) { CORRUPT } else { DONE })
 }
 
-/// Recovery refuses a journal that is corrupt; one that is torn was never a commit.
+/// Torn is what a crash leaves of a journal that is being written.
 fn is_corrupt(dump: &JournalDump) -> bool {
     dump.damage.is_some() && !dump.torn
 }

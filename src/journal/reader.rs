@@ -143,25 +143,15 @@ fn check_modes(operation: &Operation) -> Result<(), &'static str> {
     if valid & !0o7777 == 0 { Ok(()) } else { Err("a mode that no entry can have") }
 }
 
-/// What could be read of a journal that is no commit.
-#[derive(Debug)]
-pub(crate) struct Partial {
-    pub(crate) damage: Damage,
-    pub(crate) begin: Option<Begin>,
-    pub(crate) operations: Vec<Operation>,
-}
-
-/// A journal that was read: a commit, or what could be read of something else.
-pub(crate) type Read = Result<Journal, Box<Partial>>;
+/// A journal that was read, or why it is no commit.
+pub(crate) type Read = Result<Journal, Damage>;
 
 /// Reads a journal that is to be acted upon.
-///
-/// # Errors
-/// What could be read before the damage.
 pub(crate) fn read(input: impl io::Read) -> Read {
-    let Dump { records, damage } = dump(input);
+    let mut records = Vec::new();
+    read_records(input, &mut records)?;
     let mut begin = None;
-    let mut operations = Vec::new();
+    let mut operations = Vec::with_capacity(records.len().saturating_sub(2));
     for (_, record) in records {
         match record {
             Record::Begin(record) => begin = Some(*record),
@@ -169,13 +159,8 @@ pub(crate) fn read(input: impl io::Read) -> Read {
             Record::Commit { .. } => {}
         }
     }
-    match (damage, begin) {
-        (None, Some(begin)) => Ok(Journal { begin, operations }),
-        (damage, begin) => {
-            let damage = damage.unwrap_or(Damage::Torn { offset: 0 });
-            Err(Box::new(Partial { damage, begin, operations }))
-        }
-    }
+    let begin = begin.expect("the first record of a journal that was read is a begin record");
+    Ok(Journal { begin, operations })
 }
 
 #[cfg(test)]
@@ -210,7 +195,7 @@ mod tests {
     }
 
     fn damage(bytes: &[u8]) -> Damage {
-        read(bytes).unwrap_err().damage
+        read(bytes).unwrap_err()
     }
 
     #[test]

@@ -7,7 +7,6 @@ use crate::layout::name;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Found {
     None,
-    Torn,
     Damaged,
     /// Under the name that it is written under, and valid.
     Intent,
@@ -18,7 +17,6 @@ pub(super) enum Found {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Action {
     Clean,
-    Discard,
     Weigh,
     RollForward,
     Finish,
@@ -32,7 +30,6 @@ pub(super) enum Action {
 pub(super) fn decide(found: Found, head: Relation) -> Action {
     match (found, head) {
         (Found::None, _) => Action::Clean,
-        (Found::Torn, _) => Action::Discard,
         (Found::Damaged, _) => Action::Refuse,
         (Found::Intent, Relation::Base) => Action::Weigh,
         (Found::Intent, Relation::This) => Action::Finish,
@@ -66,7 +63,6 @@ mod tests {
         use Relation::{Base, Later, Other, This};
         let expected = [
             (Found::None, [A::Clean, A::Clean, A::Clean, A::Clean]),
-            (Found::Torn, [A::Discard, A::Discard, A::Discard, A::Discard]),
             (Found::Damaged, [A::Refuse, A::Refuse, A::Refuse, A::Refuse]),
             (Found::Intent, [A::Weigh, A::Finish, A::Clean, A::Refuse]),
             (Found::Forward, [A::RollForward, A::Finish, A::Settle, A::Refuse]),

@@ -7,8 +7,7 @@
 //! | `journal.new`, valid | its base | roll forward if there is evidence (`evidence.rs`) that barrier 1 was passed; else discard |
 //! | `journal.new`, valid | its generation | finish |
 //! | `journal.new`, valid | a later generation | clean: its name came back |
-//! | another, torn | any | discard, if none of its operations was begun; else refuse |
-//! | another damaged; any of another version | any | refuse |
+//! | another, torn or damaged; any of another version | any | refuse |
 //! | `journal`, valid | its base | roll forward |
 //! | `journal`, valid | its generation | finish: roll forward what the file system reordered, then settle |
 //! | `journal`, valid | a later generation | settle |
@@ -39,7 +38,7 @@ use crate::error::{Error, Paths, Result};
 use crate::evidence::{self, Verdict};
 use crate::frame::Damage;
 use crate::fs::{Fs, Kind};
-use crate::journal::reader::{self, Journal, Partial, Read};
+use crate::journal::reader::{self, Journal, Read};
 use crate::journal::record::{Operation, TransactionId};
 use crate::layout::{name, open_trusted, state_path};
 use crate::lock::Lock;
@@ -305,10 +304,10 @@ impl<F: Fs> Store<F> {
             None => (Found::None, Relation::Other),
             Some(Ok(journal)) => (found_as(name), relation(journal, head.as_ref())),
             // Complete it would say so: it was being written.
-            Some(Err(partial)) if name == name::JOURNAL_NEW && !is_of_another_version(partial) => {
+            Some(Err(Damage::Torn { .. } | Damage::Corrupt { .. })) if name == name::JOURNAL_NEW => {
                 (Found::None, Relation::Other)
             }
-            Some(Err(partial)) if matches!(partial.damage, Damage::Torn { .. }) => (Found::Torn, Relation::Other),
+            // It was durable before it got another name: torn, too, it has been damaged since.
             Some(Err(_)) => (Found::Damaged, Relation::Other),
         };
         match (decide(found, relation), read) {
@@ -319,8 +318,7 @@ impl<F: Fs> Store<F> {
             (Action::Settle, Some(Ok(journal))) => self.settle_late(&journal),
             (Action::FinishUndo, Some(Ok(journal))) => self.finish_undo(&journal, manner),
             (Action::Drop, Some(_)) => self.discard_journal(name),
-            (Action::Discard, Some(Err(partial))) => self.discard_torn(name, &partial),
-            (_, Some(Err(partial))) => Err(self.journal_error(name, &partial.damage)),
+            (_, Some(Err(damage))) => Err(Error::corrupt(state_path(name).under(self.state.at()), damage)),
             (_, Some(Ok(journal))) => Err(self.contradiction(name, &journal, head.as_ref())),
             (_, None) => unreachable!("without a journal there is only to clean"),
         }
@@ -339,10 +337,6 @@ impl<F: Fs> Store<F> {
 
     fn read_journal(&self, name: &str) -> Result<Option<Read>> {
         settle::read_journal(self, &state_path(name))
-    }
-
-    fn journal_error(&self, name: &str, damage: &Damage) -> Error {
-        Error::corrupt(state_path(name).under(self.state.at()), damage)
     }
 
     fn contradiction(&self, name: &str, journal: &Journal, head: Option<&Head>) -> Error {
@@ -378,23 +372,6 @@ impl<F: Fs> Store<F> {
             self.sync_state()?;
         }
         self.state.remove_entry(&state_path(name::HEAD_NEW), Kind::File)
-    }
-
-    /// A journal that ends early was never made durable, so nothing of it was begun; unless somebody damaged it afterwards.
-    fn discard_torn(&self, name: &str, partial: &Partial) -> Result<Recovered> {
-        if let Some(begin) = &partial.begin {
-            let journal = Journal { begin: begin.clone(), operations: partial.operations.clone() };
-            let applier = self.applier(&journal)?;
-            let mut opened = HashSet::new();
-            for (index, operation) in journal.operations.iter().enumerate() {
-                // A directory is opened before it is closed again: only the first of its modes tells.
-                let told = matches!(operation, Operation::SetMode { path, .. } if !opened.insert(path));
-                if !told && applier.state(index, operation)? != State::NotDone {
-                    return Err(self.journal_error(name, &partial.damage));
-                }
-            }
-        }
-        self.discard_journal(name)
     }
 
     fn discard_journal(&self, name: &str) -> Result<Recovered> {
@@ -528,10 +505,6 @@ impl<F: Fs> Store<F> {
         }
         failed.map_or(Ok(discarded), Err)
     }
-}
-
-fn is_of_another_version(partial: &Partial) -> bool {
-    matches!(partial.damage, Damage::Version { .. })
 }
 
 /// A commit that is durable stands, whatever becomes of settling it.
