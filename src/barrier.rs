@@ -24,7 +24,7 @@ use crate::error::{Error, Result};
 use crate::fs::{Fs, Kind, is_unsyncable};
 use crate::journal::reader::Journal;
 use crate::journal::record::Operation;
-use crate::layout::{manifest_path, name, numbered, state_path};
+use crate::layout::{manifest_path, name, previous_path, state_path};
 use crate::manifest::Object;
 use crate::mutant::{Mutant, left_out};
 use crate::output::Place;
@@ -62,10 +62,11 @@ pub(crate) fn after_operations<F: Fs>(store: &Store<F>, journal: impl FnOnce() -
     pass(store, |needs| {
         let journal = journal()?;
         let generation = journal.begin.head.info.generation;
-        let shelved = numbered(name::PREVIOUS, generation);
-        let transaction = match store.state.stat(&shelved)? {
-            Some(_) => shelved,
-            None => txdir::path(journal.begin.transaction),
+        let open = txdir::path(journal.begin.transaction);
+        // As recovery finds it: what has the other name may be somebody's.
+        let transaction = match store.state.stat(&open)? {
+            Some(_) => open,
+            None => previous_path(generation),
         };
         needs.applied(&journal, &transaction, store.capabilities().exchange, store.place());
         Ok(())
@@ -183,7 +184,7 @@ impl Needs {
     /// What generation `base - 1` displaced was removed when this transaction began. Only its journal is left, which the next
     /// transaction removes; by then the removals have to be durable, for the journal proves what the entries were.
     fn proof_is_all<F: Fs>(&mut self, store: &Store<F>, base: u64) -> Result<()> {
-        let emptied = numbered(name::PREVIOUS, base.saturating_sub(1));
+        let emptied = previous_path(base.saturating_sub(1));
         if store.state.stat(&emptied)?.is_some() && !left_out(Mutant::SyncedProof) {
             self.directories.insert((Root::State, emptied));
         }

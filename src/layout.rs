@@ -68,6 +68,11 @@ pub(crate) fn manifest_path(generation: u64) -> RelPath {
     numbered(name::MANIFESTS, generation)
 }
 
+/// The directory of what a generation displaced.
+pub(crate) fn previous_path(generation: u64) -> RelPath {
+    numbered(name::PREVIOUS, generation)
+}
+
 /// Refuses a state directory that somebody else may have written to.
 pub(crate) fn check_trust<F: Fs>(state: &Tree<F>) -> Result<()> {
     let stat = state.fs.stat_dir(state.root()).map_err(state.io("read the attributes of", &RelPath::root()))?;

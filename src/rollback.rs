@@ -14,7 +14,7 @@ use crate::fs::tree::Tree;
 use crate::fs::{Fs, Kind, Stat};
 use crate::journal::reader::Journal;
 use crate::journal::record::Operation;
-use crate::layout::{name, numbered};
+use crate::layout::previous_path;
 use crate::manifest::inventory::Inventory;
 use crate::manifest::{Entry, Object};
 use crate::path::RelPath;
@@ -76,7 +76,7 @@ struct Displaced<F: Fs> {
 impl<F: Fs> Displaced<F> {
     /// `None` where there is no generation before, or nothing is kept of it.
     fn by(store: &Store<F>, generation: u64) -> Result<Option<Self>> {
-        let Some(tree) = store.state.find_below(&numbered(name::PREVIOUS, generation))? else { return Ok(None) };
+        let Some(tree) = store.state.find_below(&previous_path(generation))? else { return Ok(None) };
         let Some(journal) = settle::read_settled(store, generation)?.filter(|journal| journal.begin.base > 0) else {
             return Ok(None);
         };

@@ -23,7 +23,7 @@ use crate::fs::tree::{Tree, Walked};
 use crate::fs::{Fs, Kind, RenameMode};
 use crate::journal::reader::{self, Journal, Read};
 use crate::journal::record::{Begin, Operation};
-use crate::layout::{make_dir, manifest_path, name, numbered, open_trusted, state_path};
+use crate::layout::{make_dir, manifest_path, name, numbered, open_trusted, previous_path, state_path};
 use crate::manifest::Object;
 use crate::manifest::inventory::Inventory;
 use crate::mutant::{Mutant, left_out};
@@ -36,11 +36,6 @@ const KEEP: u64 = 1;
 
 /// The journal's name once it is settled, in `previous/N`.
 pub(crate) const SETTLED: &str = "journal";
-
-/// The directory of what a generation displaced.
-pub(crate) fn previous_path(generation: u64) -> RelPath {
-    numbered(name::PREVIOUS, generation)
-}
 
 /// The directory in which a journal's transaction lies: `tx/ID` until it is settled.
 pub(crate) fn find_transaction<F: Fs>(store: &Store<F>, journal: &Journal) -> Result<Option<Tree<F>>> {
