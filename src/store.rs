@@ -104,9 +104,12 @@ impl<F: Fs> std::fmt::Debug for Store<F> {
 }
 
 impl<F: Fs> Store<F> {
-    /// Opens the store of `out` without recovering it; `None` when txfs has nothing there.
-    pub(crate) fn open_existing(options: &OpenOptions<F>, out: &Path) -> Result<Option<Self>> {
-        let output = Output::locate(&options.fs, out)?;
+    /// Opens the store of `out` without making or recovering it; `None` when there is none.
+    ///
+    /// # Errors
+    /// As [`Store::open`], but for those of [`Store::recover`].
+    pub fn find(options: &OpenOptions<F>, out: impl AsRef<Path>) -> Result<Option<Self>> {
+        let output = Output::locate(&options.fs, out.as_ref())?;
         let Some(state) = output.open_state()? else { return Ok(None) };
         check_trust(&state)?;
         let Some(capabilities) = read_capabilities(&state)? else { return Ok(None) };
@@ -114,9 +117,13 @@ impl<F: Fs> Store<F> {
         Ok(Some(Self::new(options, output, state, capabilities)))
     }
 
-    /// Opens the store of `out` without recovering it, and makes what is missing of it.
-    pub(crate) fn open_or_make(options: &OpenOptions<F>, out: &Path) -> Result<Self> {
-        if let Some(store) = Self::open_existing(options, out)? {
+    /// As [`Store::open_with`], without recovering: for callers that want to report what recovery does.
+    ///
+    /// # Errors
+    /// As [`Store::find`].
+    pub fn make(options: &OpenOptions<F>, out: impl AsRef<Path>) -> Result<Self> {
+        let out = out.as_ref();
+        if let Some(store) = Self::find(options, out)? {
             return Ok(store);
         }
         let mut output = Output::locate(&options.fs, out)?;

@@ -148,25 +148,9 @@ impl<F: Fs> Store<F> {
     /// # Errors
     /// As [`Store::open`].
     pub fn open_with(options: &OpenOptions<F>, out: impl AsRef<Path>) -> Result<Self> {
-        let store = Self::open_or_make(options, out.as_ref())?;
+        let store = Self::make(options, out)?;
         store.recover()?;
         Ok(store)
-    }
-
-    /// Opens the store of `out` without making or recovering it; `None` when there is none.
-    ///
-    /// # Errors
-    /// As [`Store::open`].
-    pub fn find(options: &OpenOptions<F>, out: impl AsRef<Path>) -> Result<Option<Self>> {
-        Self::open_existing(options, out.as_ref())
-    }
-
-    /// As [`Store::open_with`], without recovering: for callers that want to report what recovery does.
-    ///
-    /// # Errors
-    /// As [`Store::open`].
-    pub fn make(options: &OpenOptions<F>, out: impl AsRef<Path>) -> Result<Self> {
-        Self::open_or_make(options, out.as_ref())
     }
 
     /// Finishes or undoes what a crash interrupted. Costs a few `stat` when there is nothing to do.
