@@ -78,7 +78,7 @@ fn has_begun<F: Fs>(store: &Store<F>, journal: &Journal, applier: &Applier<'_, F
                 match applier.state_by_identity(index, operation)? {
                     State::Half => true,
                     State::Done if matches!(operation, Operation::Replace { .. }) => true,
-                    State::Done | State::Final => is_ours(store, &journal.begin, path, new)?,
+                    State::Done | State::Final => is_the_new_one(store, &journal.begin, path, new)?,
                     State::NotDone | State::Left | State::Unrecognized => false,
                 }
             }
@@ -96,7 +96,7 @@ fn has_begun<F: Fs>(store: &Store<F>, journal: &Journal, applier: &Applier<'_, F
 
 /// Whether the entry of the output that has the inode of a new one is the new one. Of a directory the number alone proves
 /// nothing: after a crash that lost the staged directory, somebody's own may have been given it. What is in it tells.
-fn is_ours<F: Fs>(store: &Store<F>, begin: &Begin, path: &RelPath, new: &Object) -> Result<bool> {
+fn is_the_new_one<F: Fs>(store: &Store<F>, begin: &Begin, path: &RelPath, new: &Object) -> Result<bool> {
     if new.kind != Kind::Directory || left_out(Mutant::DirectoryTells) {
         return Ok(true);
     }

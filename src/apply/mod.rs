@@ -132,10 +132,9 @@ impl<'a, F: Fs> Applier<'a, F> {
             (State::Done, _) => Ok(()),
             (State::Final, _) => {
                 let (source, target) = (self.staged(operation.path())?, self.need_published(operation.path())?);
-                match source.map(|source| Ok((source.stat()?, source))).transpose()?.zip(target.stat()?) {
-                    Some(((Some(found), source), published)) if found.ino == published.ino => {
-                        drop_other_name(&source, &target)
-                    }
+                let Some(source) = source else { return Ok(()) };
+                match source.stat()?.zip(target.stat()?) {
+                    Some((found, published)) if found.ino == published.ino => drop_other_name(&source, &target),
                     // What was displaced may be there, changed since: it is not ours to remove.
                     _ => Ok(()),
                 }
