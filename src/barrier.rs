@@ -196,6 +196,9 @@ impl Needs {
         if !left_out(Mutant::SyncedHead) {
             self.directories.insert((Root::State, RelPath::root()));
         }
+        // Under its old name, and with the journal gone, the transaction would be a dead one's, and what it displaced be removed.
+        let names = [name::TRANSACTIONS, name::PREVIOUS].map(state_path);
+        self.directories.extend(names.map(|directory| (Root::State, directory)));
         let mut gone = BTreeSet::new();
         for operation in &journal.operations {
             match operation {
@@ -401,7 +404,7 @@ mod tests {
         let transaction = txdir::path(TransactionId(1));
         needs.applied(&Journal { begin, operations }, &transaction, exchange, at);
         let transaction = transaction.to_string();
-        let shown = |(root, path): &(Root, RelPath)| format!("{root:?} {path}").replace(&transaction, "tx");
+        let shown = |(root, path): &(Root, RelPath)| format!("{root:?} {path}").replace(&transaction, "own");
         needs.directories.iter().map(shown).collect()
     }
 
@@ -416,9 +419,11 @@ mod tests {
         ];
         let expected = [
             "State .",
-            "State tx/removed",
-            "State tx/stage/a/b",
-            "State tx/stage/d",
+            "State previous",
+            "State tx",
+            "State own/removed",
+            "State own/stage/a/b",
+            "State own/stage/d",
             "Output .",
             "Output a",
             "Output a/b",
@@ -434,14 +439,17 @@ mod tests {
     #[test]
     fn a_stage_that_becomes_the_output_leaves_its_transaction_and_enters_the_directory_around_it() {
         let root = vec![Operation::Add { path: RelPath::root(), new: object(Kind::Directory) }];
-        assert_eq!(applied(root, true, Place::Beside), ["State .", "State tx", "Holder ."]);
+        assert_eq!(
+            applied(root, true, Place::Beside),
+            ["State .", "State previous", "State tx", "State own", "Holder ."]
+        );
     }
 
     #[test]
     fn without_an_exchange_what_is_replaced_lies_with_what_is_removed() {
         let file = object(Kind::File);
         let replace = vec![Operation::Replace { path: path("a"), old: file, new: file }];
-        let removed = "State tx/removed".to_owned();
+        let removed = "State own/removed".to_owned();
         assert!(!applied(replace.clone(), true, Place::Beside).contains(&removed));
         assert!(applied(replace, false, Place::Beside).contains(&removed));
     }
