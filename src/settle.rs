@@ -170,17 +170,26 @@ fn prune_stage<F: Fs>(stage: &Tree<F>, displaced: &BTreeSet<&RelPath>) -> Result
 
 /// Removes what generations displaced that are no longer kept, and their manifests.
 fn retain<F: Fs>(store: &Store<F>, current: u64) -> Result<Vec<PathBuf>> {
-    let mut rescued = Vec::new();
+    let (mut rescued, mut failed) = (Vec::new(), None);
     for generation in numbers(store, name::PREVIOUS)? {
-        if current.saturating_sub(generation) >= KEEP {
-            rescued.append(&mut purge(store, generation)?);
-        }
-        if current.saturating_sub(generation) > KEEP || generation < current && left_out(Mutant::ProofKept) {
-            store.state.remove(&previous_path(generation))?;
+        // One that cannot be removed does not keep the others from going.
+        if let Err(error) = drop_displaced(store, generation, current, &mut rescued) {
+            failed.get_or_insert(error);
         }
     }
     drop_manifests(store)?;
-    Ok(rescued)
+    failed.map_or(Ok(rescued), Err)
+}
+
+/// Removes what a generation displaced, if it is no longer kept.
+fn drop_displaced<F: Fs>(store: &Store<F>, generation: u64, current: u64, rescued: &mut Vec<PathBuf>) -> Result<()> {
+    if current.saturating_sub(generation) >= KEEP {
+        rescued.append(&mut purge(store, generation)?);
+    }
+    if current.saturating_sub(generation) > KEEP || generation < current && left_out(Mutant::ProofKept) {
+        store.state.remove(&previous_path(generation))?;
+    }
+    Ok(())
 }
 
 /// Removes the files of manifests that neither HEAD nor a kept journal names.
@@ -324,10 +333,16 @@ pub(crate) fn rescue_staged<F: Fs>(store: &Store<F>, begin: &Begin, unlisted: &[
     if unlisted.is_empty() {
         return Ok(Vec::new());
     }
-    let stage = part(STAGE).within(&txdir::path(begin.transaction));
-    let generation = begin.head.info.generation.to_string();
-    let move_aside = |path: &RelPath| rescue(store, &path.within(&stage), &generation);
-    let rescued = unlisted.iter().map(move_aside).collect::<Result<_>>()?;
+    let (transaction, generation) = (txdir::path(begin.transaction), begin.head.info.generation);
+    let is_shelved = store.state.stat(&transaction)?.is_none();
+    let stage = part(STAGE).within(&if is_shelved { previous_path(generation) } else { transaction });
+    let generation = generation.to_string();
+    let move_aside = |path: &RelPath| match rescue(store, &path.within(&stage), &generation) {
+        // To open the directory that holds it would change what is evidence. It moves along, and is foreign then.
+        Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::PermissionDenied => None,
+        moved => Some(moved),
+    };
+    let rescued = unlisted.iter().filter_map(move_aside).collect::<Result<_>>()?;
     // Before a directory moves: a crash must not keep that and lose this.
     store.sync_all()?;
     Ok(rescued)

@@ -346,6 +346,11 @@ impl<'a, F: Fs> Applier<'a, F> {
         Ok(self.stage.as_ref().map(|tree| End { tree, path: path.clone() }))
     }
 
+    /// Whether anything is staged at a path still.
+    pub(crate) fn is_staged(&self, path: &RelPath) -> Result<bool> {
+        Ok(stat(self.staged(path)?.as_ref())?.is_some())
+    }
+
     /// Where the entry that operation `index` takes out of the output goes.
     fn removed(&self, index: usize) -> Option<End<'_, F>> {
         let path = part(REMOVED).join(index.to_string().as_bytes()).expect("numbers are valid names");

@@ -393,7 +393,7 @@ impl<F: Fs> Store<F> {
         self.inventory(Some(&journal.begin.head))?;
         let applier = self.applier(journal)?;
         let mut pending = 0;
-        let (mut skip, mut unknown) = (HashSet::new(), Paths::default());
+        let (mut skip, mut unknown, mut staged) = (HashSet::new(), Paths::default(), Vec::new());
         for (index, operation) in journal.operations.iter().enumerate() {
             match applier.state(index, operation)? {
                 State::Done | State::Final => {}
@@ -406,6 +406,9 @@ impl<F: Fs> Store<F> {
                 State::Left | State::Unrecognized => {
                     skip.insert(index);
                     unknown.push(operation.path().clone());
+                    if matches!(operation, Operation::Add { .. }) && applier.is_staged(operation.path())? {
+                        staged.push(operation.path().clone());
+                    }
                 }
             }
         }
@@ -426,11 +429,15 @@ impl<F: Fs> Store<F> {
         }
         let attempt = if head == Relation::This && pending == 0 { Attempt::Finish } else { Attempt::Again };
         self.carry_out(intents, attempt)?;
+        // Sweeping takes what is left in a stage for what was published already.
+        let rescued = settle::rescue_staged(self, &journal.begin, &staged)?;
         let commit = match (head, pending) {
             (Relation::This, 0) => RecoveredCommit::Settled { generation },
             (_, operations) => RecoveredCommit::RolledForward { generation, operations },
         };
-        Ok(settled(commit, settle::settle(self, &journal.begin)))
+        let mut recovered = settled(commit, settle::settle(self, &journal.begin));
+        recovered.rescued.splice(0..0, rescued);
+        Ok(recovered)
     }
 
     fn settle_late(&self, journal: &Journal) -> Result<Recovered> {
