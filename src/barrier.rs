@@ -45,12 +45,14 @@ const MOST: usize = 400;
 /// How many files are synced at the same time, where that is faster. The threads only wait.
 const WAITING: usize = 16;
 
-/// Barrier 1: makes durable what the journal names, and the journal.
+/// Barrier 1: makes durable what the journal names, and the journal; and where it was `found` in the output, what is published as
+/// it lies there.
 ///
 /// # Errors
 /// What the kernel says; the stage is not to be trusted any more.
-pub(crate) fn before_commit_point<F: Fs>(store: &Store<F>, journal: &Journal) -> Result<()> {
-    pass(store, |needs| needs.intent(store, journal))
+pub(crate) fn before_commit_point<F: Fs>(store: &Store<F>, journal: &Journal, found: bool) -> Result<()> {
+    // What somebody else put into the output, perhaps just now, has no name in the journal.
+    if found { store.sync_all() } else { pass(store, |needs| needs.intent(store, journal)) }
 }
 
 /// Barrier 2: makes durable what a commit did that was carried out in one go, and by this very store, after barrier 1. `journal`

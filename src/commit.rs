@@ -15,7 +15,7 @@
 //! 3. The caller learns one of: unchanged, committed, unknown (G8).
 //! 4. An fsync is never retried: a stage that could not be made durable is discarded, for the kernel forgets the error.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
@@ -23,7 +23,7 @@ use std::sync::PoisonError;
 use crate::apply::Applier;
 use crate::barrier;
 use crate::carry_out::{Attempt, Intents};
-use crate::error::{Error, Problem, Result};
+use crate::error::{Error, Paths, Problem, Result};
 use crate::fs::tree::Tree;
 use crate::fs::{Fs, Kind, is_unsupported};
 use crate::journal::reader::Journal;
@@ -43,7 +43,7 @@ use crate::settle;
 use crate::stage::{self, Known, Scratch};
 use crate::store::Store;
 use crate::threads;
-use crate::transaction::Transaction;
+use crate::transaction::{Referenced, Transaction, not_staged};
 use crate::txdir::{Basis, COPY, part};
 
 /// A check that runs on the stage before anything is published: its name, and what it found wrong.
@@ -258,7 +258,9 @@ impl<F: Fs> Transaction<'_, F> {
         if let Some(drifted) = drifted.or(self.referenced.as_ref().and_then(|referenced| referenced.drifted.clone())) {
             published.spare(drifted);
         }
-        self.store.make_plan(&stage, staged, published, scope, options, piecewise)
+        let plan = self.store.make_plan(&stage, staged, published, scope, options, piecewise)?;
+        self.check_complete(&plan)?;
+        Ok(plan)
     }
 
     /// Publishes the stage: all of it, durably, or nothing.
@@ -314,6 +316,7 @@ impl<F: Fs> Transaction<'_, F> {
     /// P2 to P5, under the store's lock.
     fn publish(&mut self, options: &CommitOptions<'_>, piecewise: bool) -> Result<Committed> {
         let head = self.check_base()?;
+        self.check_barriers()?;
         let mut published = Published::open(self.store, head.as_ref())?;
         let mut plan = self.prepare_own(&mut published, head.as_ref(), options, piecewise)?;
         if self.copy_missing(&plan)? {
@@ -362,7 +365,7 @@ impl<F: Fs> Transaction<'_, F> {
         let new = new.inspect_err(|_| self.store.drop_new_head(self.meta.base + 1))?;
         drop(published);
         let journal = self.write_journal(head, new, operations)?;
-        self.pass_commit_point(&journal)?;
+        self.pass_commit_point(&journal, plan.found)?;
         let (output, capabilities) = (&self.store.output, self.store.capabilities());
         let applier = Applier::new(output, Some(self.tree.clone()), capabilities, &journal.operations);
         let applier = applier.map_err(|error| {
@@ -387,6 +390,10 @@ impl<F: Fs> Transaction<'_, F> {
 
     /// Nothing differs: the output and HEAD are not touched, and the transaction is over.
     fn nothing_to_do(&mut self, head: Option<Head>, plan: Plan) -> Result<Committed> {
+        if plan.found {
+            // The same as what was published, and not the very thing that was made durable.
+            self.store.sync_all().map_err(|error| self.lose_stage(error))?;
+        }
         self.open = false;
         let ended = self.store.retire_transaction(self.id).or_else(|_| self.store.remove_transaction(self.id));
         let warnings = ended.err().into_iter().collect();
@@ -426,9 +433,12 @@ impl<F: Fs> Transaction<'_, F> {
     /// says so; that the name is durable nobody needs, for the journal is found under either.
     ///
     /// While the disk works, what was digested is looked at once more.
-    fn pass_commit_point(&mut self, journal: &Journal) -> Result<()> {
+    fn pass_commit_point(&mut self, journal: &Journal, found: bool) -> Result<()> {
         let (store, tree) = (self.store, &self.tree);
-        let barrier = || if left_out(Mutant::Barrier1) { Ok(()) } else { barrier::before_commit_point(store, journal) };
+        let barrier = || match left_out(Mutant::Barrier1) {
+            true => Ok(()),
+            false => barrier::before_commit_point(store, journal, found),
+        };
         let many = journal.begin.head.totals.entries >= WORTH_A_THREAD;
         let threads = if many { store.fs.parallelism() } else { 1 };
         let (durable, unchanged) = match moves::moves_directories(journal) {
@@ -467,8 +477,19 @@ impl<F: Fs> Transaction<'_, F> {
         }
     }
 
+    /// A barrier of another transaction of this store may have been told of an error that lost what is staged here, and then this
+    /// one's would be told of none.
+    fn check_barriers(&mut self) -> Result<()> {
+        if self.store.failed_barriers() == self.failed_barriers {
+            return Ok(());
+        }
+        let told = std::io::Error::other("a barrier failed while it was being filled");
+        Err(self.lose_stage(Error::io("make durable", self.stage())(told)))
+    }
+
     /// A second attempt to make the stage durable would be told of success, and find old data on the medium.
     fn lose_stage(&mut self, source: Error) -> Error {
+        self.store.note_failed_barrier();
         self.open = false;
         let _ = self.store.remove_transaction(self.id);
         Error::StageLost { source: Box::new(source) }
@@ -477,20 +498,42 @@ impl<F: Fs> Transaction<'_, F> {
     /// Copies what was to be taken from the current generation and turns out not to be there, or not as it was published.
     fn copy_missing(&mut self, plan: &Plan) -> Result<bool> {
         let stage = self.stage_tree()?;
-        let Some(referenced) = &mut self.referenced else { return Ok(false) };
-        let moves = plan.operations.iter().filter(|operation| !matches!(operation, Operation::SetMode { .. }));
-        let moved: BTreeSet<&RelPath> = moves.map(Operation::path).collect();
-        if moved.is_empty() {
-            return Ok(false);
+        let Some(referenced) = &self.referenced else { return Ok(false) };
+        let missing = referenced.missing(plan);
+        let wanted = not_staged(&stage, &missing)?;
+        if let Some(from) = &referenced.from {
+            let copied = stage::copy_paths(from, &stage, wanted.iter().cloned().map(Ok));
+            if let Err(error) = copied.and_then(|()| are_there(&stage, from, &wanted)) {
+                // A part of the copy is not to be taken for all of it by another attempt.
+                let removed = wanted.iter().rev().try_for_each(|path| stage.remove(path));
+                self.open = removed.is_ok();
+                return Err(error);
+            }
         }
-        let is_moved = |path: &RelPath| moved.contains(path) || path.ancestors().any(|above| moved.contains(&above));
-        let whole = moved.contains(&RelPath::root());
-        let (missing, entries): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut referenced.entries).into_iter().partition(|entry| whole || is_moved(&entry.path));
-        referenced.entries = entries;
-        stage::copy_paths(&referenced.from, &stage, missing.iter().map(|entry| Ok(entry.path.clone())))?;
+        let missing: HashSet<RelPath> = missing.into_iter().collect();
+        if let Some(referenced) = &mut self.referenced {
+            referenced.entries.retain(|entry| !missing.contains(&entry.path));
+        }
         Ok(!missing.is_empty())
     }
+
+    /// What was published by the generation before, and was not displaced, has to be in the output still.
+    fn check_complete(&self, plan: &Plan) -> Result<()> {
+        let Some(referenced @ Referenced { from: None, .. }) = &self.referenced else { return Ok(()) };
+        let mut lost = Paths::default();
+        not_staged(&self.stage_tree()?, &referenced.missing(plan))?.into_iter().for_each(|path| lost.push(path));
+        if lost.is_empty() { Ok(()) } else { Err(self.not_put_together(self.meta.base - 1, &lost)) }
+    }
+}
+
+/// What went away while it was copied is not there.
+fn are_there<F: Fs>(stage: &Tree<F>, from: &Tree<F>, paths: &[RelPath]) -> Result<()> {
+    for path in paths {
+        if stage.stat(path)?.is_none() {
+            return Err(from.io("copy", path)(std::io::ErrorKind::NotFound.into()));
+        }
+    }
+    Ok(())
 }
 
 /// Whether a directory could not be renamed because it is on another layer of an overlayfs.

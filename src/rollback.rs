@@ -6,7 +6,7 @@
 //!
 //! A crash inside leaves a dead transaction, as one that is being filled in any other way.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::digest;
 use crate::error::{Error, Paths, Result};
@@ -34,6 +34,7 @@ impl<F: Fs> Transaction<'_, F> {
     /// [`Error::Usage`] when there is no generation before, or it cannot be put together again: something of it was missing in
     /// the output already. [`Error::Corrupt`] when what was displaced is not as it was any more; [`Error::BaseMoved`].
     pub fn copy_previous(&mut self) -> Result<u64> {
+        self.check_not_filled()?;
         let head = self.check_base()?;
         let output = self.store.output.path.clone();
         let usage = |what: String| Error::Usage { path: output.clone(), what };
@@ -44,9 +45,9 @@ impl<F: Fs> Transaction<'_, F> {
         let Some(displaced) = Displaced::by(self.store, current)? else {
             return Err(usage("there is no generation to go back to".into()));
         };
-        let Some(from) = self.store.output.open()? else {
+        if self.store.output.open()?.is_none() {
             return Err(usage("it is gone, and going back changes only what differs: publish the whole".into()));
-        };
+        }
         let (now, before) =
             (self.store.inventory(head.as_ref())?, self.store.base_inventory(&displaced.journal.begin)?);
         let stage = self.stage_tree()?;
@@ -55,13 +56,17 @@ impl<F: Fs> Transaction<'_, F> {
         let (entries, lost) = restoring.others(&displaced)?;
         let generation = displaced.journal.begin.base;
         if !lost.is_empty() {
-            let what =
-                format!("generation {generation} cannot be put together again, for this was missing already: {lost}");
-            return Err(usage(what));
+            return Err(self.not_put_together(generation, &lost));
         }
         restoring.made.close()?;
-        self.referenced = Some(Referenced { from, entries, drifted: None });
+        self.referenced = Some(Referenced { from: None, entries, drifted: None });
         Ok(generation)
+    }
+
+    pub(crate) fn not_put_together(&self, generation: u64, lost: &Paths) -> Error {
+        let what =
+            format!("generation {generation} cannot be put together again, for this was missing already: {lost}");
+        Error::Usage { path: self.store.output.path.clone(), what }
     }
 }
 
@@ -93,10 +98,28 @@ impl<F: Fs> Displaced<F> {
         Ok(Some(Self { journal, tree, places }))
     }
 
-    /// Whether a path was displaced, by itself or with a directory.
-    fn holds(&self, path: &RelPath) -> bool {
-        self.places.contains_key(path) || path.ancestors().any(|above| self.places.contains_key(&above))
+    /// Where a path lies that was displaced, by itself or with a directory.
+    fn place(&self, path: &RelPath) -> Option<RelPath> {
+        if let Some((place, _)) = self.places.get(path) {
+            return Some(place.clone());
+        }
+        let above = path.ancestors().find(|above| self.places.contains_key(above))?;
+        Some(below(&above, path).within(&self.places[&above].0))
     }
+
+    /// With the user's leave a file may go that somebody had changed; but nobody gave it for what was written afterwards.
+    fn is_older(&self, place: &RelPath, object: &Object, stat: &Stat) -> Result<()> {
+        let is_file = object.kind == Kind::File && stat.kind == Some(Kind::File);
+        if is_file && !object.is(stat) && stat.mtime > self.journal.begin.head.info.committed {
+            return is_still(&self.tree, place, object, stat);
+        }
+        Ok(())
+    }
+}
+
+/// `path`, which is below `above`, seen from there.
+fn below(above: &RelPath, path: &RelPath) -> RelPath {
+    RelPath::new(&path.as_bytes()[above.as_bytes().len() + 1..]).expect("the end of a path is one")
 }
 
 fn is_still<F: Fs>(tree: &Tree<F>, place: &RelPath, old: &Object, stat: &Stat) -> Result<()> {
@@ -122,7 +145,9 @@ impl<F: Fs> Restoring<'_, F> {
             match old.kind {
                 Kind::Directory => {
                     self.made.make(path.clone(), old.mode)?;
-                    stage::copy_all(&displaced.tree.below(place)?, &self.stage.below(path)?)?;
+                    // What is there besides was put there after the directory had been displaced.
+                    let was_in_it = self.before.range(path).skip(1).map(|entry| Ok(below(path, &entry?.path)));
+                    stage::copy_paths(&displaced.tree.below(place)?, &self.stage.below(path)?, was_in_it)?;
                 }
                 Kind::File => {
                     let stat = Stat { mode: old.mode, ..self.look(&displaced.tree, place)? };
@@ -144,7 +169,12 @@ impl<F: Fs> Restoring<'_, F> {
         let (mut same, mut lost) = (Vec::new(), Paths::default());
         for entry in self.before.entries() {
             let Entry { path, object } = entry?;
-            if displaced.holds(&path) {
+            if let Some(place) = displaced.place(&path) {
+                // What somebody had taken out of a directory before that was displaced is in no place.
+                match displaced.tree.stat(&place)? {
+                    None => lost.push(path),
+                    Some(stat) => displaced.is_older(&place, &object, &stat)?,
+                }
                 continue;
             }
             match self.now.get(&path)? {
@@ -153,7 +183,30 @@ impl<F: Fs> Restoring<'_, F> {
                 _ => lost.push(path),
             }
         }
+        same.extend(self.taken_over(displaced)?);
+        same.sort_unstable_by(|a, b| a.path.cmp(&b.path));
         Ok((same, lost))
+    }
+
+    /// What the current generation took over as it lay there: it was in the output before, though not published, and stays.
+    fn taken_over(&self, displaced: &Displaced<F>) -> Result<Vec<Entry>> {
+        let moved_in = |operation: &Operation| match operation {
+            Operation::Add { path, .. } | Operation::Replace { path, .. } => Some(path.clone()),
+            _ => None,
+        };
+        let brought: BTreeSet<RelPath> = displaced.journal.operations.iter().filter_map(moved_in).collect();
+        let was_brought = |path: &RelPath| {
+            let above = || path.ancestors().chain([RelPath::root()]);
+            brought.contains(path) || above().any(|above| brought.contains(&above))
+        };
+        let mut taken = Vec::new();
+        for entry in self.now.entries() {
+            let entry = entry?;
+            if self.before.get(&entry.path)?.is_none() && !was_brought(&entry.path) {
+                taken.push(entry);
+            }
+        }
+        Ok(taken)
     }
 
     /// Makes a directory with the mode that it had; what was no entry then keeps the mode that it has.

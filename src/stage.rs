@@ -277,13 +277,6 @@ pub(crate) fn copy_root_mode<F: Fs>(from: &Tree<F>, to: &Tree<F>) -> Result<()> 
     to.set_dir_mode(&root, stat.mode & 0o777 | 0o700)
 }
 
-/// As [`copy_tree`], without exceptions.
-pub(crate) fn copy_all<F: Fs>(from: &Tree<F>, to: &Tree<F>) -> Result<()> {
-    let mut copier = Copier::new(from, to);
-    from.walk(&RelPath::root(), |_| true, |entry| copier.copy(&entry))?;
-    copier.finish()
-}
-
 /// As [`copy_tree`], but what `published` has with the same size, time and mode is not copied: it is returned.
 pub(crate) fn copy_differing<F: Fs>(
     from: &Tree<F>,

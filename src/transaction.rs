@@ -23,12 +23,13 @@ use crate::error::{Error, Result};
 use crate::fs::stream::Stream;
 use crate::fs::tree::{Tree, is_absent};
 use crate::fs::{Fs, Kind, LinuxFs, Timestamp, found};
-use crate::journal::record::TransactionId;
+use crate::journal::record::{Operation, TransactionId};
 use crate::layout::{name, state_path};
 use crate::lock::{self, Lock};
 use crate::manifest::{Digest, Entry, Head, Object, Totals};
 use crate::mutant::{Mutant, left_out};
 use crate::path::{RESERVED, RelPath};
+use crate::plan::Plan;
 use crate::published::{Audit, Drifted};
 use crate::recover::Manner;
 use crate::settle;
@@ -81,6 +82,8 @@ pub struct Transaction<'s, F: Fs = LinuxFs> {
     pub(crate) removals: Vec<RelPath>,
     pub(crate) referenced: Option<Referenced<F>>,
     pub(crate) open: bool,
+    /// The barriers that had failed when nothing was staged yet.
+    pub(crate) failed_barriers: u64,
     /// What recovery and sweeping found and met when the transaction began; the caller learns of it with the commit.
     pub(crate) rescued: Vec<PathBuf>,
     pub(crate) warnings: Vec<Error>,
@@ -94,7 +97,9 @@ impl<F: Fs> fmt::Debug for Transaction<'_, F> {
 
 /// What is published as it is in the current generation, and is not staged; and where it could be copied from.
 pub(crate) struct Referenced<F: Fs> {
-    pub(crate) from: Tree<F>,
+    /// `None` where that is the output itself: what is not there is nowhere.
+    pub(crate) from: Option<Tree<F>>,
+    /// Ascending.
     pub(crate) entries: Vec<Entry>,
     /// What an audit of the output found meanwhile.
     pub(crate) drifted: Option<Drifted>,
@@ -108,6 +113,38 @@ impl<F: Fs> Referenced<F> {
         let all = published.files > 0 && self.entries.len() as u64 == published.entries;
         all && self.drifted.as_ref().is_some_and(Drifted::is_empty)
     }
+
+    /// The entries that a plan moves into the output, by themselves or with a directory: they are not there as they were published.
+    pub(crate) fn missing(&self, plan: &Plan) -> Vec<RelPath> {
+        let moves = plan.operations.iter().filter(|operation| !matches!(operation, Operation::SetMode { .. }));
+        let moved: BTreeSet<&RelPath> = moves.map(Operation::path).collect();
+        let root = RelPath::root();
+        let is_moved = |path: &RelPath| {
+            moved.contains(path) || moved.contains(&root) || path.ancestors().any(|above| moved.contains(&above))
+        };
+        self.entries.iter().map(|entry| &entry.path).filter(|path| is_moved(path)).cloned().collect()
+    }
+
+    /// What is staged at `path`, or is to be nowhere, is not taken from the current generation.
+    fn leave_out(&mut self, path: &RelPath) {
+        let start = self.entries.partition_point(|entry| entry.path < *path);
+        let is_out = |entry: &&Entry| entry.path == *path || entry.path.is_below(path);
+        let count = self.entries[start..].iter().take_while(is_out).count();
+        self.entries.drain(start..start + count);
+    }
+}
+
+/// Those of some paths at which nothing is staged, and could be.
+pub(crate) fn not_staged<F: Fs>(stage: &Tree<F>, paths: &[RelPath]) -> Result<Vec<RelPath>> {
+    let mut not_staged = Vec::new();
+    for path in paths {
+        let mut free = stage.stat(path)?.is_none();
+        for above in path.ancestors() {
+            free = free && stage.stat(&above)?.is_none_or(|stat| stat.is_dir());
+        }
+        not_staged.extend(free.then(|| path.clone()));
+    }
+    Ok(not_staged)
 }
 
 /// An open transaction, as [`Store::transactions`] lists it.
@@ -143,17 +180,19 @@ impl<F: Fs> Store<F> {
         let meta = Meta { base, from, attached, began: self.fs.now(), boot: self.boot()? };
         let (id, tree, held) = self.make_transaction(&meta)?;
         let mut transaction = self.transaction(id, meta, tree, held);
+        transaction.failed_barriers = self.failed_barriers();
         transaction.rescued = recovered.rescued;
         transaction.warnings = recovered.warnings;
         match swept {
             Ok(rescued) => transaction.rescued.extend(rescued),
             Err(error) => transaction.warnings.push(error),
         }
+        // Nobody commits meanwhile: of a commit that is taken back again, the half that was done would be copied, and published.
+        let copied = if from == Basis::Copy { transaction.copy_current() } else { Ok(()) };
+        // Before a transaction can be dropped that wants it.
         drop(lock);
-        if from == Basis::Copy {
-            transaction.copy_current()?;
-            transaction.set_attached(!options.detached)?;
-        }
+        copied?;
+        transaction.set_attached(!options.detached)?;
         Ok(transaction)
     }
 
@@ -169,6 +208,8 @@ impl<F: Fs> Store<F> {
             removals: Vec::new(),
             referenced: None,
             open: true,
+            // What was staged earlier, by whomever, an error since the store was opened may concern.
+            failed_barriers: 0,
             rescued: Vec::new(),
             warnings: Vec::new(),
         }
@@ -349,6 +390,7 @@ impl<F: Fs> Transaction<'_, F> {
     pub fn remove(&mut self, path: impl AsRef<Path>) -> Result<()> {
         let path = confined(path.as_ref())?;
         self.stage_tree()?.remove(&path)?;
+        self.leave_out(&path);
         self.known.retain(|known, _| *known != path && !known.is_below(&path));
         self.drop_unfinished(&path);
         self.removals.push(path);
@@ -374,13 +416,14 @@ impl<F: Fs> Transaction<'_, F> {
     /// # Errors
     /// As [`Transaction::copy_from`]; [`Error::BaseMoved`].
     pub fn copy_differing_from(&mut self, source: impl AsRef<Path>) -> Result<()> {
+        self.check_not_filled()?;
         let from = Tree::open(&self.store.fs, source.as_ref())?;
         let head = self.check_base()?;
         let (published, stage) = (self.store.inventory(head.as_ref())?, self.stage_tree()?);
         let audit = Audit::of(self.store, head.as_ref())?;
         let (entries, drifted) = Audit::beside(audit, || stage::copy_differing(&from, &stage, published.entries()))?;
         stage::copy_root_mode(&from, &stage)?;
-        self.referenced = Some(Referenced { from, entries, drifted });
+        self.referenced = Some(Referenced { from: Some(from), entries, drifted });
         Ok(())
     }
 
@@ -416,7 +459,22 @@ impl<F: Fs> Transaction<'_, F> {
             tree.remove(&path)?;
             self.drop_unfinished(&path);
         }
+        self.leave_out(&path);
         Ok((tree, path))
+    }
+
+    fn leave_out(&mut self, path: &RelPath) {
+        if let Some(referenced) = &mut self.referenced {
+            referenced.leave_out(path);
+        }
+    }
+
+    /// What is taken from the current generation is noted once.
+    pub(crate) fn check_not_filled(&self) -> Result<()> {
+        if self.referenced.is_none() {
+            return Ok(());
+        }
+        Err(Error::Usage { path: self.stage(), what: "this transaction has been filled already: begin another".into() })
     }
 
     /// Notes that what was not finished at `path`, or below it, is gone.
@@ -463,8 +521,12 @@ impl<F: Fs> Transaction<'_, F> {
         self.check_open()?;
         if let Some(referenced) = self.referenced.take() {
             // Without this process nobody knows what was to be taken from the current generation.
-            let paths = referenced.entries.iter().map(|entry| Ok(entry.path.clone()));
-            stage::copy_paths(&referenced.from, &self.stage_tree()?, paths)?;
+            let stage = self.stage_tree()?;
+            let paths: Vec<_> = referenced.entries.into_iter().map(|entry| entry.path).collect();
+            let paths = not_staged(&stage, &paths)?;
+            if let Some(from) = referenced.from.map_or_else(|| self.store.output.open(), |from| Ok(Some(from)))? {
+                stage::copy_paths(&from, &stage, paths.into_iter().map(Ok))?;
+            }
         }
         self.set_attached(false)?;
         self.open = false;
@@ -509,7 +571,10 @@ impl<F: Fs> StagedFile<'_, F> {
     /// # Errors
     /// The file's attributes cannot be read.
     pub fn finish(self) -> Result<()> {
-        let stat = self.stream.fs.stat_file(&self.stream.file);
+        let Stream { fs, file } = &self.stream;
+        // A kernel gives what is written within one tick of its clock the same time: written to again, the file would look as it
+        // does now. No tick has the time that is set here, to the nanosecond.
+        let stat = fs.set_mtime(file, fs.now()).and_then(|()| fs.stat_file(file));
         let stat = stat.map_err(Error::io("read the attributes of", self.path.under(&self.at)))?;
         let object = Object::new(Kind::File, &stat, Digest(self.hasher.finalize().into()));
         self.unfinished.remove(&self.path);

@@ -131,6 +131,7 @@ impl<B: Base, L: Live> Planner<'_, B, L> {
             self.modes.insert(entry.path.clone(), (stat.mode, wanted));
         }
         entry.object.ino = stat.ino;
+        self.plan.found |= before.is_none_or(|before| before.object.ino != stat.ino);
         self.publish(entry, before)
     }
 
@@ -175,6 +176,7 @@ impl<B: Base, L: Live> Planner<'_, B, L> {
     }
 
     fn keep(&mut self, mut entry: Entry, before: Option<&Entry>, live: Object) -> Result<()> {
+        self.plan.found |= before.is_none_or(|before| before.object != live);
         entry.object = live;
         self.publish(entry, before)
     }

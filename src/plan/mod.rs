@@ -151,6 +151,8 @@ pub struct Plan {
     /// How the new manifest differs from the current one, ascending. What is added or replaced is left out, because the
     /// operations say it ([`edits`]).
     pub(crate) edits: Vec<Edit>,
+    /// Whether anything is to be published as it lies in the output that no commit made durable: somebody else put it there.
+    pub(crate) found: bool,
     /// Staged directories that are opened to be moved or emptied, with the modes that they were staged with.
     pub(crate) stage_modes: Vec<(RelPath, u32)>,
 }
