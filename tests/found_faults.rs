@@ -75,7 +75,7 @@ fn fx_a_copy_of_the_current_generation_is_a_mixture() {
             && let Some(go) = go.lock().unwrap().take()
         {
             go.send(()).unwrap();
-            drop(halfway.lock().unwrap().recv_timeout(std::time::Duration::from_millis(500)));
+            let _ = halfway.lock().unwrap().recv_timeout(std::time::Duration::from_millis(500));
         }
         None
     });
@@ -87,7 +87,7 @@ fn fx_a_copy_of_the_current_generation_is_a_mixture() {
             && count.fetch_add(1, Ordering::SeqCst) == 0
         {
             applied.lock().unwrap().send(()).unwrap();
-            drop(done.lock().unwrap().recv());
+            let _ = done.lock().unwrap().recv();
             return Some(Errno::EPERM);
         }
         None

@@ -99,3 +99,20 @@ fn s6_rollback_and_a_version_file() {
     assert!(r.is_ok());
     assert_eq!(read(&out, "b"), "rolled back");
 }
+
+#[test]
+#[ignore = "not mended"]
+fn s7_a_directory_that_is_only_written_into_keeps_its_mode() {
+    use std::os::unix::fs::PermissionsExt;
+    let (_d, out, src, store) = world();
+    let closed = fs::Permissions::from_mode(0o700);
+    fs::set_permissions(src.join("d"), closed).unwrap();
+    let mut t = store.begin(BeginOptions::default()).unwrap();
+    t.copy_from(&src).unwrap();
+    t.commit(&lenient()).unwrap();
+    let mut t = store.begin(BeginOptions::default()).unwrap();
+    t.copy_differing_from(&src).unwrap();
+    t.write("d/new", "new").unwrap();
+    t.commit(&lenient()).unwrap();
+    assert_eq!(fs::metadata(out.join("d")).unwrap().permissions().mode() & 0o7777, 0o700);
+}
