@@ -285,3 +285,22 @@ fn what_is_changed_after_it_was_read_refuses_the_commit_until_the_build_has_fini
         assert_eq!(store.verify().unwrap(), []);
     }
 }
+
+#[test]
+fn what_somebody_wrote_and_recovery_was_told_to_leave_is_moved_aside() {
+    let (_dir, out) = scratch();
+    publish(&Store::open(&out).unwrap(), &[("top", "old"), ("same", "old")]).unwrap();
+    let stage = interrupted(&out, Basis::Empty, |transaction| {
+        transaction.write("same", "old").unwrap();
+        transaction.write("top", "new").unwrap();
+        transaction.write("added", "new").unwrap();
+    });
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    fs::write(stage.join("added"), "edited by somebody").unwrap();
+    assert!(matches!(recovered(&out).unwrap_err(), Error::Unrecognized { .. }));
+    let store = Store::make(&OpenOptions::default(), &out).unwrap();
+    let recovered = store.recover_skipping_unknown().unwrap();
+    store.sweep().unwrap();
+    let [aside] = &recovered.rescued[..] else { panic!("{recovered:?}") };
+    assert_eq!((fs::read_to_string(aside).unwrap(), read(&out, "top")), ("edited by somebody".into(), "new".into()));
+}

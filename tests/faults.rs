@@ -1286,3 +1286,67 @@ fn an_error_that_says_unchanged_is_not_told_after_recovery_has_changed_the_outpu
         }
     }
 }
+
+/// A commit that is taken back leaves its base current: nothing would tell that half of it had been copied.
+#[test]
+fn no_half_of_a_commit_is_copied_that_is_taken_back() {
+    const FILES: [&str; 4] = ["a", "b", "c", "z"];
+    let (_dir, out) = scratch();
+    publish(&Store::open(&out).unwrap(), &FILES.map(|path| (path, "old"))).unwrap();
+    Store::open(&out).unwrap().sweep().unwrap();
+    let (begins, begun) = std::sync::mpsc::channel();
+    let (half_done, is_half_done) = std::sync::mpsc::channel();
+    let (copied, is_copied) = std::sync::mpsc::channel();
+    let (is_half_done, is_copied) = (Mutex::new(is_half_done), Mutex::new(is_copied));
+    let first = AtomicBool::new(true);
+    let copying = Faulty::new(move |call| {
+        if matches!(call, Call::CreateFile { name } if name == b"a") && first.swap(false, Ordering::SeqCst) {
+            begins.send(()).unwrap();
+            // The other waits for the lock, or is half done.
+            let _ = is_half_done.lock().unwrap().recv_timeout(std::time::Duration::from_millis(200));
+        }
+        None
+    });
+    let first = AtomicBool::new(true);
+    let failing = Faulty::new(move |call| {
+        let last = matches!(call, Call::Rename { name, .. } if name == b"z");
+        (last && first.swap(false, Ordering::SeqCst)).then(|| {
+            let _ = half_done.send(());
+            is_copied.lock().unwrap().recv().unwrap();
+            Errno::EIO
+        })
+    });
+    let at = out.clone();
+    let other = std::thread::spawn(move || {
+        begun.recv().unwrap();
+        let store = Store::make(&OpenOptions::with(failing), &at).unwrap();
+        let error = publish(&store, &FILES.map(|path| (path, "new"))).unwrap_err();
+        assert!(matches!(error, Error::RolledBack { .. }), "{error}");
+    });
+    let store = Store::open_with(&OpenOptions::with(copying), &out).unwrap();
+    let transaction = store.begin(BeginOptions::default().from(Basis::Copy)).unwrap();
+    copied.send(()).unwrap();
+    other.join().unwrap();
+    assert_eq!(FILES.map(|path| read(&transaction.stage(), path)), ["old"; 4]);
+}
+
+#[test]
+fn one_entry_that_cannot_be_removed_keeps_nothing_else_that_was_displaced() {
+    let (_dir, out) = scratch();
+    let kernel = Faulty::new(|call| match call {
+        Call::RemoveFile { name } if name == b"immutable" => Some(Errno::EPERM),
+        _ => None,
+    });
+    let store = Store::open_with(&OpenOptions::with(kernel), &out).unwrap();
+    publish(&store, &[("a", "0"), ("d/immutable", "x")]).unwrap();
+    for n in 1..8 {
+        publish(&store, &[("a", &n.to_string())]).unwrap();
+    }
+    assert!(store.sweep().is_err());
+    let mut kept: Vec<_> =
+        fs::read_dir(state_of(&out).join("previous")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    kept.sort();
+    // The one with the entry; and the last, with the journal of the one before.
+    assert_eq!(kept, ["2", "7", "8"]);
+    assert_eq!(fs::read_dir(state_of(&out).join("previous/7")).unwrap().count(), 1);
+}

@@ -5,6 +5,7 @@
 mod common;
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
@@ -162,4 +163,82 @@ fn going_back_is_refused_where_it_cannot_be_done() {
     refused(ErrorKind::Conflict, "published entries were changed by somebody else: c");
     let mut change = store.begin(BeginOptions::default().from(Basis::Current)).unwrap();
     assert_eq!(change.copy_previous().unwrap_err().kind(), ErrorKind::Usage);
+}
+
+#[test]
+fn what_is_missing_anywhere_of_the_generation_before_refuses_going_back() {
+    type Lose = fn(&Path, &Path);
+    let losses: [(&str, Lose, Lose); 2] = [
+        ("same", |_, _| {}, |out, _| fs::remove_file(out.join("same")).unwrap()),
+        ("stale/x", |out, _| fs::remove_file(out.join("stale/x")).unwrap(), |_, _| {}),
+    ];
+    for (lost, before, after) in losses {
+        let (dir, out) = scratch();
+        let store = Store::open(&out).unwrap();
+        publish(&store, &[("a", "one"), ("same", "same"), ("stale/x", "x"), ("stale/y", "y")]).unwrap();
+        before(&out, dir.path());
+        publish(&store, &[("a", "two"), ("same", "same")]).unwrap();
+        after(&out, dir.path());
+        let error = roll_back(&store).unwrap_err();
+        assert!(error.kind() == ErrorKind::Usage && error.to_string().contains(lost), "{error}");
+        assert_eq!(read(&out, "a"), "two");
+    }
+}
+
+#[test]
+fn drift_is_not_published_as_the_generation_before() {
+    let (_dir, out) = scratch();
+    let store = Store::open(&out).unwrap();
+    publish(&store, &[("a", "one"), ("same", "same")]).unwrap();
+    publish(&store, &[("a", "two"), ("same", "same")]).unwrap();
+    fs::write(out.join("same"), "defaced").unwrap();
+    let mut transaction = store.begin(BeginOptions::default()).unwrap();
+    let result = transaction.copy_previous().and_then(|_| transaction.commit(&lenient().allow_drift(true)).map(|_| ()));
+    assert_eq!(result.unwrap_err().kind(), ErrorKind::Usage);
+    assert_eq!((read(&out, "a"), read(&out, "same")), ("two".into(), "defaced".into()));
+}
+
+/// Somebody has a file open that was displaced with its directory.
+#[test]
+fn what_was_written_to_a_displaced_file_is_not_the_generation_before() {
+    let (_dir, out) = scratch();
+    let store = Store::open(&out).unwrap();
+    publish(&store, &[("a", "one"), ("stale/x", "x"), ("stale/y", "y")]).unwrap();
+    let mut log = fs::File::options().append(true).open(out.join("stale/x")).unwrap();
+    publish(&store, &[("a", "two")]).unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    log.write_all(b" late").unwrap();
+    assert_eq!(roll_back(&store).unwrap_err().kind(), ErrorKind::Corrupt);
+}
+
+#[test]
+fn what_was_put_into_a_displaced_directory_is_not_published() {
+    let (_dir, out) = scratch();
+    let store = Store::open(&out).unwrap();
+    publish(&store, &[("a", "one"), ("stale/x", "x"), ("stale/deep/y", "y")]).unwrap();
+    let first = snapshot(&out);
+    publish(&store, &[("a", "two")]).unwrap();
+    store.sweep().unwrap();
+    let displaced = fs::read_dir(common::state_of(&out).join("previous/2/removed")).unwrap();
+    fs::write(displaced.last().unwrap().unwrap().path().join("late"), "late").unwrap();
+    roll_back(&store).unwrap();
+    assert_eq!(snapshot(&out), first);
+    assert_eq!(store.verify().unwrap(), []);
+}
+
+#[test]
+fn what_was_taken_over_as_it_lay_there_stays() {
+    let (_dir, out) = scratch();
+    let store = Store::open(&out).unwrap();
+    publish(&store, &[("a", "one")]).unwrap();
+    fs::write(out.join("CNAME"), "example.org").unwrap();
+    fs::create_dir(out.join("uploads")).unwrap();
+    let mut transaction = store.begin(BeginOptions::default()).unwrap();
+    transaction.write("a", "two").unwrap();
+    transaction.write("CNAME", "example.org").unwrap();
+    transaction.make_dir("uploads").unwrap();
+    transaction.commit(&lenient().adopt(true)).unwrap();
+    roll_back(&store).unwrap();
+    assert_eq!((read(&out, "a"), read(&out, "CNAME")), ("one".into(), "example.org".into()));
+    assert!(out.join("uploads").is_dir());
 }

@@ -96,6 +96,7 @@ fn scenes() {
             assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
             println!("{error}");
         }
+        "unlisted" => unlisted(&out),
         "piecewise" => piecewise_rollback(&out),
         "unreadable" => unreadable(&out),
         "unsyncable" => unsyncable(&out),
@@ -479,4 +480,42 @@ fn what_cannot_be_read_cannot_be_published() {
         let (_dir, ground) = ground();
         as_user("unreadable", &ground);
     }
+}
+
+#[test]
+fn recovery_gets_by_what_it_cannot_move_aside() {
+    if needs_root("recovery_gets_by_what_it_cannot_move_aside") {
+        let (_dir, ground) = ground();
+        as_user("unlisted", &ground);
+    }
+}
+
+/// Something that is not to be published lies in a closed directory that moves.
+fn unlisted(out: &Path) {
+    publish(&Store::open(out).unwrap(), &[("top", "old")]).unwrap();
+    let dead = AtomicBool::new(false);
+    let kernel = Faulty::new(move |call| {
+        if matches!(call, Call::Rename { name, .. } if name == b"journal.new") {
+            dead.store(true, Ordering::SeqCst);
+        }
+        dead.load(Ordering::SeqCst).then_some(Errno::EIO)
+    });
+    let stage = {
+        let store = Store::open_with(&OpenOptions::with(kernel), out).unwrap();
+        let mut transaction = store.begin(BeginOptions::default()).unwrap();
+        transaction.write("top", "new").unwrap();
+        transaction.write("new/closed/x", "new").unwrap();
+        set_mode(&transaction.stage().join("new/closed"), 0o555);
+        transaction.commit(&lenient()).unwrap_err();
+        transaction.stage()
+    };
+    let closed = stage.join("new/closed");
+    set_mode(&closed, 0o755);
+    fs::write(closed.join("late"), "late").unwrap();
+    set_mode(&closed, 0o555);
+    let recovered = Store::make(&OpenOptions::default(), out).unwrap().recover().unwrap();
+    assert!(matches!(recovered.commit, Some(RecoveredCommit::RolledForward { generation: 2, .. })), "{recovered:?}");
+    assert_eq!((read(out, "top"), read(out, "new/closed/x")), ("new".into(), "new".into()));
+    assert_eq!((read(out, "new/closed/late"), mode(&out.join("new/closed"))), ("late".into(), 0o555));
+    set_mode(&out.join("new/closed"), 0o755);
 }

@@ -1,0 +1,133 @@
+//! What a transaction takes from the current generation without staging it, together with whatever else is done to it.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use common::faulty::{Call, Faulty};
+use common::{Scratch, fast_scratch, lenient, publish, read};
+use nix::errno::Errno;
+use txfs::{BeginOptions, CommitOptions, ErrorKind, OpenOptions, Store, Transaction};
+
+/// An output that is a copy of a source.
+struct World {
+    _dir: Scratch,
+    out: PathBuf,
+    source: PathBuf,
+    store: Store,
+}
+
+impl World {
+    fn new() -> Self {
+        let dir = fast_scratch();
+        let (out, source) = (dir.path().join("dist"), dir.path().join("src"));
+        fs::create_dir_all(source.join("d")).unwrap();
+        for name in ["a", "b", "d/x", "d/y"] {
+            fs::write(source.join(name), name).unwrap();
+        }
+        let store = Store::open(&out).unwrap();
+        let mut transaction = store.begin(BeginOptions::default()).unwrap();
+        transaction.copy_from(&source).unwrap();
+        transaction.commit(&lenient()).unwrap();
+        drop(transaction);
+        Self { _dir: dir, out, source, store }
+    }
+
+    /// A transaction in which everything is taken from the current generation.
+    fn referencing(&self) -> Transaction<'_> {
+        let mut transaction = self.store.begin(BeginOptions::default()).unwrap();
+        transaction.copy_differing_from(&self.source).unwrap();
+        transaction
+    }
+}
+
+#[test]
+fn a_file_may_be_written_where_a_directory_was() {
+    let world = World::new();
+    let mut transaction = world.referencing();
+    transaction.write("d", "a file now").unwrap();
+    transaction.commit(&lenient()).unwrap();
+    assert_eq!(read(&world.out, "d"), "a file now");
+    assert_eq!(world.store.verify().unwrap(), []);
+    publish(&world.store, &[("a", "later")]).unwrap();
+}
+
+#[test]
+fn what_is_removed_is_not_published() {
+    let world = World::new();
+    let mut transaction = world.referencing();
+    transaction.remove("b").unwrap();
+    transaction.commit(&lenient()).unwrap();
+    assert!(!world.out.join("b").exists() && world.out.join("a").exists());
+}
+
+#[test]
+fn what_is_written_besides_is_published_instead() {
+    let world = World::new();
+    let mut transaction = world.referencing();
+    transaction.write("a", "stamped").unwrap();
+    transaction.commit(&lenient()).unwrap();
+    assert_eq!((read(&world.out, "a"), read(&world.out, "b")), ("stamped".into(), "b".into()));
+}
+
+#[test]
+fn what_is_written_while_going_back_is_published_instead() {
+    let world = World::new();
+    publish(&world.store, &[("a", "2"), ("b", "b")]).unwrap();
+    let mut transaction = world.store.begin(BeginOptions::default()).unwrap();
+    transaction.copy_previous().unwrap();
+    transaction.write("b", "rolled back").unwrap();
+    transaction.commit(&lenient()).unwrap();
+    assert_eq!((read(&world.out, "a"), read(&world.out, "b")), ("a".into(), "rolled back".into()));
+}
+
+#[test]
+fn a_stage_that_is_kept_has_everything_in_it() {
+    let world = World::new();
+    let mut transaction = world.referencing();
+    transaction.write("a", "stamped").unwrap();
+    let stage = transaction.stage();
+    transaction.keep().unwrap();
+    assert_eq!((read(&stage, "a"), read(&stage, "d/x")), ("stamped".into(), "d/x".into()));
+}
+
+/// The second source would make what was taken for the first be forgotten, and go.
+#[test]
+fn a_transaction_is_filled_from_one_source() {
+    let world = World::new();
+    let mut transaction = world.referencing();
+    assert_eq!(transaction.copy_differing_from(&world.source).unwrap_err().kind(), ErrorKind::Usage);
+    assert_eq!(transaction.copy_previous().unwrap_err().kind(), ErrorKind::Usage);
+    transaction.commit(&lenient()).unwrap();
+    assert_eq!(read(&world.out, "a"), "a");
+}
+
+#[test]
+fn a_copy_that_failed_is_made_again_by_the_next_attempt() {
+    let World { _dir, out, source, store } = World::new();
+    drop(store);
+    for name in ["b", "d/y"] {
+        fs::remove_file(out.join(name)).unwrap();
+    }
+    fs::write(source.join("a"), "changed").unwrap();
+    let full = Arc::new(AtomicBool::new(false));
+    let is_full = full.clone();
+    let kernel = Faulty::new(move |call| {
+        let copies = matches!(call, Call::CreateFile { name } if name == b"y");
+        (copies && is_full.swap(false, Ordering::SeqCst)).then_some(Errno::ENOSPC)
+    });
+    let store = Store::open_with(&OpenOptions::with(kernel), &out).unwrap();
+    let mut transaction = store.begin(BeginOptions::default()).unwrap();
+    transaction.copy_differing_from(&source).unwrap();
+    full.store(true, Ordering::SeqCst);
+    assert_eq!(transaction.commit(&CommitOptions::default()).unwrap_err().kind(), ErrorKind::Failed);
+    transaction.commit(&CommitOptions::default()).unwrap();
+    for (name, content) in [("a", "changed"), ("b", "b"), ("d/x", "d/x"), ("d/y", "d/y")] {
+        assert_eq!(read(&out, name), content);
+    }
+}
