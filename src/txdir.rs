@@ -44,7 +44,8 @@ pub enum Basis {
     Empty,
     /// The stage is a change to the current generation: what it does not name stays.
     Current,
-    /// As [`Basis::Empty`], and the stage starts as a copy of the current generation.
+    /// As [`Basis::Empty`], and the stage starts as a copy of the current generation. While it is copied the store's lock is held:
+    /// others wait.
     Copy,
 }
 
