@@ -40,16 +40,16 @@ pub(crate) fn check_unclaimed<F: Fs>(state: &Tree<F>) -> Result<()> {
     let made_first = [&made_first[..], &[name::PREVIOUS, name::PROBE]].concat();
     let unknown = listed.iter().find(|entry| !made_first.iter().any(|known| known.as_bytes() == &*entry.name));
     let claimed = listed.iter().any(|entry| &*entry.name == name::STORE.as_bytes());
-    match unknown {
-        Some(entry) if !claimed => Err(Error::Untrusted {
-            path: state.at().to_path_buf(),
-            what: format!(
-                "it holds `{}` and no store: it is not a state directory of txfs; move it away",
-                entry.name.escape_ascii()
-            ),
-        }),
-        _ => Ok(()),
+    let Some(unknown) = unknown.filter(|_| !claimed).map(|entry| entry.name.escape_ascii()) else { return Ok(()) };
+    let is_ours =
+        listed.iter().any(|entry| [name::HEAD, name::JOURNAL].iter().any(|ours| ours.as_bytes() == &*entry.name));
+    if is_ours {
+        // What an interrupted commit left would be left for ever.
+        let what = "it is missing: restore it, or copy that of another output on the same file system";
+        return Err(Error::corrupt(state_path(name::STORE).under(state.at()), what));
     }
+    let what = format!("it holds `{unknown}` and no store: it is not a state directory of txfs; move it away");
+    Err(Error::Untrusted { path: state.at().to_path_buf(), what })
 }
 
 /// Fills a new state directory; the `store` file comes last, and says that it is complete.

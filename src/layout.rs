@@ -95,7 +95,8 @@ pub(crate) fn another_user(path: PathBuf, owner: u32, user: u32) -> Error {
     Error::Untrusted { path, what }
 }
 
-/// The directories of a complete store are there, and are directories.
+/// The directories of a complete store are there, and are directories. One that is gone had nothing in it, if nothing is under way:
+/// there are tools that remove empty directories, and archives that leave them out.
 pub(crate) fn check_layout<F: Fs>(state: &Tree<F>) -> Result<()> {
     for directory in DIRECTORIES {
         let path = state_path(directory);
@@ -105,10 +106,21 @@ pub(crate) fn check_layout<F: Fs>(state: &Tree<F>) -> Result<()> {
                 let what = "it is not a directory: move it away".into();
                 return Err(Error::Untrusted { path: path.under(state.at()), what });
             }
+            None if is_at_rest(state)? && make_dir(state, &path).is_ok() => {}
             None => return Err(Error::corrupt(path.under(state.at()), "it is missing")),
         }
     }
     Ok(())
+}
+
+/// Whether no commit is under way, or waits to be settled.
+fn is_at_rest<F: Fs>(state: &Tree<F>) -> Result<bool> {
+    for journal in [name::JOURNAL, name::JOURNAL_NEW, name::JOURNAL_UNDO] {
+        if state.stat(&state_path(journal))?.is_some() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Opens a file of the state directory that belongs to this user and is a file.

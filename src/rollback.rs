@@ -27,13 +27,18 @@ use crate::txdir::Basis;
 impl<F: Fs> Transaction<'_, F> {
     /// Fills the stage with what was published before the current generation, and returns that generation's number. What is in
     /// both is taken from the output without being copied; the stage has only what differs. What the current generation displaced
-    /// comes back also where txfs had not published it: it was taken over, or published over, with the user's leave. To go back
-    /// twice is to go forward again.
+    /// comes back also where txfs had not published it: it was taken over, or published over, with the user's leave. The first
+    /// generation can be gone back from, to generation 0, if it displaced anything. To go back twice is to go forward again.
     ///
     /// # Errors
     /// [`Error::Usage`] when there is no generation before, or it cannot be put together again: something of it was missing in
     /// the output already. [`Error::Corrupt`] when what was displaced is not as it was any more; [`Error::BaseMoved`].
     pub fn copy_previous(&mut self) -> Result<u64> {
+        // Another commit takes away what is looked for: that it came first is what the caller has to know.
+        self.restage_previous().or_else(|error| self.check_base().and(Err(error)))
+    }
+
+    fn restage_previous(&mut self) -> Result<u64> {
         self.check_not_filled()?;
         let head = self.check_base()?;
         let output = self.store.output.path.clone();
@@ -79,12 +84,10 @@ struct Displaced<F: Fs> {
 }
 
 impl<F: Fs> Displaced<F> {
-    /// `None` where there is no generation before, or nothing is kept of it.
+    /// `None` where there was nothing before, or nothing is kept of it.
     fn by(store: &Store<F>, generation: u64) -> Result<Option<Self>> {
         let Some(tree) = store.state.find_below(&previous_path(generation))? else { return Ok(None) };
-        let Some(journal) = settle::read_settled(store, generation)?.filter(|journal| journal.begin.base > 0) else {
-            return Ok(None);
-        };
+        let Some(journal) = settle::read_settled(store, generation)? else { return Ok(None) };
         let mut places = BTreeMap::new();
         for (index, operation) in journal.operations.iter().enumerate() {
             let (Operation::Replace { path, old, .. } | Operation::Remove { path, old }) = operation else { continue };
@@ -95,7 +98,8 @@ impl<F: Fs> Displaced<F> {
                 }
             }
         }
-        Ok(Some(Self { journal, tree, places }))
+        let was_there = journal.begin.base > 0 || !places.is_empty();
+        Ok(was_there.then_some(Self { journal, tree, places }))
     }
 
     /// Where a path lies that was displaced, by itself or with a directory.

@@ -115,7 +115,10 @@ impl<F: Fs> Store<F> {
         let output = Output::locate(&options.fs, out.as_ref())?;
         let Some(state) = output.open_state()? else { return Ok(None) };
         check_trust(&state)?;
-        let Some(capabilities) = read_capabilities(&state)? else { return Ok(None) };
+        let Some(capabilities) = read_capabilities(&state)? else {
+            check_unclaimed(&state)?;
+            return Ok(None);
+        };
         check_layout(&state)?;
         Ok(Some(Self::new(options, output, state, capabilities)))
     }

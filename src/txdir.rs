@@ -127,7 +127,11 @@ impl<F: Fs> Store<F> {
         match read_one(stream, META_FORMAT) {
             Ok(meta) => Ok(Some(meta)),
             Err(Damage::Torn { .. }) => Ok(None),
-            Err(damage) => Err(self.damaged(&path, damage)),
+            Err(Damage::Io(source)) => Err(self.damaged(&path, Damage::Io(source))),
+            Err(damage) => {
+                let what = format!("its `meta` is damaged ({damage}): move it away; the output is not concerned");
+                Err(Error::Untrusted { path: self::path(id).under(self.state.at()), what })
+            }
         }
     }
 

@@ -1261,3 +1261,33 @@ fn outputs_that_make_no_sense_are_refused() {
     }
     assert_eq!(read(dir.path(), "file"), "f");
 }
+
+/// What an interrupted commit left would be left for ever, as if there were no store.
+#[test]
+fn a_state_directory_without_its_store_file_is_refused_whoever_looks() {
+    for scene in [Scene::new(), Scene::unsettled()] {
+        fs::rename(scene.state.join("store"), scene.dir.path().join("store")).unwrap();
+        let (before, options) = (scene.trees(), OpenOptions::default());
+        for result in [Store::find(&options, &scene.out).map(drop), Store::open(&scene.out).map(drop)] {
+            let error = result.unwrap_err();
+            assert!(matches!(error, Error::Corrupt { .. }) && error.to_string().contains("restore it"), "{error}");
+        }
+        assert_eq!(scene.trees(), before);
+        // That of any output on the same file system says the same.
+        let other = scene.dir.path().join("other");
+        Store::open(&other).unwrap();
+        fs::copy(state_of(&other).join("store"), scene.state.join("store")).unwrap();
+        scene.begin_and_commit().unwrap();
+    }
+}
+
+/// There are tools that remove empty directories.
+#[test]
+fn an_empty_directory_of_the_state_that_is_gone_is_made_again() {
+    let scene = Scene::new();
+    fs::remove_dir(scene.state.join("tx")).unwrap();
+    scene.begin_and_commit().unwrap();
+    let unsettled = Scene::unsettled();
+    fs::rename(unsettled.state.join("previous"), unsettled.state.join("elsewhere")).unwrap();
+    assert_eq!(unsettled.open().unwrap_err().kind(), ErrorKind::Corrupt);
+}

@@ -8,10 +8,12 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use common::faulty::{Call, Faulty};
 use common::tree::snapshot;
 use common::{Random, Scratch, fast_scratch, lenient, publish, read};
-use txfs::{Basis, BeginOptions, CommitOptions, Committed, ErrorKind, Store};
+use txfs::{Basis, BeginOptions, CommitOptions, Committed, Error, ErrorKind, OpenOptions, Store};
 
 fn scratch() -> (Scratch, PathBuf) {
     let dir = fast_scratch();
@@ -241,4 +243,50 @@ fn what_was_taken_over_as_it_lay_there_stays() {
     roll_back(&store).unwrap();
     assert_eq!((read(&out, "a"), read(&out, "CNAME")), ("one".into(), "example.org".into()));
     assert!(out.join("uploads").is_dir());
+}
+
+#[test]
+fn what_the_first_generation_took_over_comes_back() {
+    let (_dir, out) = scratch();
+    fs::create_dir(&out).unwrap();
+    fs::write(out.join("index.html"), "mine").unwrap();
+    fs::write(out.join("foreign"), "mine").unwrap();
+    let store = Store::open(&out).unwrap();
+    let mut transaction = store.begin(BeginOptions::default()).unwrap();
+    transaction.write("index.html", "published").unwrap();
+    transaction.write("new", "published").unwrap();
+    transaction.commit(&lenient().adopt(true)).unwrap();
+    drop(transaction);
+    let mut transaction = store.begin(BeginOptions::default()).unwrap();
+    assert_eq!(transaction.copy_previous().unwrap(), 0);
+    transaction.commit(&lenient()).unwrap();
+    assert_eq!((read(&out, "index.html"), read(&out, "foreign")), ("mine".into(), "mine".into()));
+    assert!(!out.join("new").exists());
+    drop(transaction);
+    roll_back(&store).unwrap();
+    assert_eq!((read(&out, "index.html"), read(&out, "new")), ("published".into(), "published".into()));
+}
+
+/// What is copied is swept meanwhile.
+#[test]
+fn another_commit_that_comes_first_is_what_going_back_tells_of() {
+    let (_dir, out) = scratch();
+    for content in ["one", "two"] {
+        publish(&Store::open(&out).unwrap(), &[("a", content), ("b", content)]).unwrap();
+    }
+    let (armed, at) = (AtomicBool::new(true), out.clone());
+    let kernel = Faulty::new(move |call| {
+        if matches!(call, Call::CreateFile { name } if name == b"a") && armed.swap(false, Ordering::SeqCst) {
+            let store = Store::open(&at).unwrap();
+            for content in ["three", "four"] {
+                publish(&store, &[("a", content), ("b", content)]).unwrap();
+            }
+            store.sweep().unwrap();
+        }
+        None
+    });
+    let store = Store::open_with(&OpenOptions::with(kernel), &out).unwrap();
+    let mut transaction = store.begin(BeginOptions::default()).unwrap();
+    let error = transaction.copy_previous().unwrap_err();
+    assert!(matches!(error, Error::BaseMoved { base: 2, current: 4, .. }), "{error}");
 }
