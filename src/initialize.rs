@@ -2,7 +2,7 @@
 //!
 //! Invariants (journal-spec.md, "Layout"):
 //! 1. A directory of that name without a `store` file that holds anything unknown is not ours, and is refused.
-//! 2. The `store` file is durable after all that it stands for, and before anything else is made beside it.
+//! 2. The `store` file is durable before anything else is made beside it.
 //!
 //! A crash inside leaves a part of a store, which the next opening completes.
 
@@ -105,11 +105,8 @@ fn write_capabilities<F: Fs>(state: &Tree<F>, capabilities: Capabilities) -> Res
         // Durable before it has its name: a torn `store` file would look like damage after a crash.
         if left_out(Mutant::StoreFileBarrier) { Ok(()) } else { stream.fs.sync_file(&stream.file) }
     })?;
+    // That a crash may keep this and lose the directories made before it does no harm: nothing was in them, and they are made again.
     let dir = state.root();
-    // Barrier: the `store` file says that the rest is there, so no crash may keep it and lose the rest.
-    if !left_out(Mutant::StoreDirectoryBarrier) {
-        state.fs.sync_dir(dir).map_err(state.io("make durable", &RelPath::root()))?;
-    }
     state.fs.rename(dir, new.name(), dir, store.name(), RenameMode::Replace).map_err(state.io("rename", &new))
 }
 

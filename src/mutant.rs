@@ -33,7 +33,6 @@ pub enum Mutant {
     UndoIntentBarrier,
     UndoneBarrier,
     StoreFileBarrier,
-    StoreDirectoryBarrier,
     StoreNameBarrier,
     LinkBarrier,
     UndoIntent,
@@ -69,7 +68,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// Every one.
-    pub const ALL: [(Mutant, &'static str); 58] = [
+    pub const ALL: [(Mutant, &'static str); 57] = [
         (Mutant::Barrier1, "barrier 1: stage and intents before anything is carried out"),
         (Mutant::Barrier2, "barrier 2: operations and HEAD before the journal is retired"),
         (Mutant::RecoveryBarrier, "the same, when recovery carries them out"),
@@ -99,7 +98,6 @@ impl Mutant {
         (Mutant::UndoIntentBarrier, "fsync of the undo intent"),
         (Mutant::UndoneBarrier, "syncfs of what was undone, before its intent goes"),
         (Mutant::StoreFileBarrier, "fsync of the store file before its name"),
-        (Mutant::StoreDirectoryBarrier, "fsync of the store's directories before its name"),
         (Mutant::StoreNameBarrier, "syncfs of the store's name"),
         (Mutant::LinkBarrier, "fsync of a link before the other name goes"),
         (Mutant::UndoIntent, "the undo intent"),
