@@ -438,6 +438,37 @@ fn a_signal_reaches_the_command_and_nothing_is_committed() {
 }
 
 #[test]
+fn a_signal_reaches_the_check_and_nothing_is_committed() {
+    let tidy = "trap 'touch caught; exit 0' TERM; touch ready; while :; do sleep 0.01; done";
+    let slow = "touch ready; exec sleep 20";
+    for (check, dry_run) in [(tidy, false), (slow, false), (slow, true)] {
+        let check = check.replace("ready", "$TXFS_OUTPUT/../ready").replace("caught", "$TXFS_OUTPUT/../caught");
+        let mut options = vec!["--check", &check, "--check", "touch $TXFS_OUTPUT/../next"];
+        options.extend(dry_run.then_some("--dry-run"));
+        let dir = Scratch::new();
+        dir.publish(&[("a", "a")]);
+        dir.write("src/a", "new");
+        let stage = dir.begin(&[]);
+        fs::write(stage.join("a"), "new").unwrap();
+        for command in [&["run", "dist"][..], &["publish", "dist", "src"], &["commit", stage.to_str().unwrap()]] {
+            let mut args = [command, &options].concat();
+            if command[0] == "run" {
+                args.extend(["--", "sh", "-c", "echo new > {stage}/a"]);
+            }
+            let _ = fs::remove_file(dir.at("ready"));
+            let child = dir.start(&args);
+            wait_for("the check", || dir.at("ready").exists());
+            signal(&child, "-TERM");
+            let ended = end(child).expect(143).says("error: stopped by signal 15: nothing was changed");
+            assert_eq!(ended.err.contains("the transaction stays open"), command[0] == "commit", "{}", ended.err);
+            assert_eq!((ended.out.as_str(), dir.read("dist/a").as_str(), dir.transactions()), ("", "a", 1), "{args:?}");
+        }
+        assert_eq!(dir.at("caught").exists(), check.contains("trap"), "the check can tidy up");
+        assert!(!dir.at("next").exists(), "no other check begins");
+    }
+}
+
+#[test]
 fn a_signal_that_was_ignored_stays_ignored() {
     let dir = Scratch::new();
     let script = "trap '' HUP; exec \"$0\" run dist -- sh -c 'touch ready; until test -e go; do sleep 0.01; done; echo > {stage}/x'";

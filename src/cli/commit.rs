@@ -12,6 +12,7 @@ use txfs::{Basis, ChangeKind, CommitOptions, Committed, Error, Plan, Problem, Re
 
 use super::error::{DONE, Failure, usage};
 use super::output::{Object, Ui};
+use super::signals::Signals;
 use super::{Context, count, diff, error, handle};
 
 /// Publish a transaction's stage: all of it, durably, or nothing
@@ -69,8 +70,8 @@ pub(super) enum Done {
 pub(super) fn run(context: &Context, args: &CommitArgs) -> Result<u8, Failure> {
     let (store, id) = handle::find(context, &args.transaction)?;
     let mut transaction = handle::resume(context, &store, id)?;
-    let stage = transaction.stage();
-    match conclude(context, &store, &mut transaction, &args.publish) {
+    let (stage, signals) = (transaction.stage(), args.publish.signals()?);
+    match conclude(context, &store, &mut transaction, &args.publish, &signals) {
         Ok(Done::Committed(committed)) => report(context, &store, &committed, true),
         Ok(Done::DryRun) => {}
         Err(failure) => return Err(keep_open(&context.ui, &store, &transaction, &stage, failure)),
@@ -81,6 +82,7 @@ pub(super) fn run(context: &Context, args: &CommitArgs) -> Result<u8, Failure> {
 /// Says what becomes of a detached transaction that was not committed.
 fn keep_open(ui: &Ui, store: &Store, transaction: &Transaction<'_>, stage: &Path, failure: Failure) -> Failure {
     match failure.source() {
+        None if failure.is_stopped() => failure.hint(handle::still_open(ui, stage)),
         None | Some(Error::StageLost { .. } | Error::OutcomeUnknown { .. }) => failure,
         Some(Error::BaseMoved { .. }) => {
             let again = format!("`txfs begin {} --from current` begins it again", ui.name(store.output()));
@@ -96,8 +98,9 @@ pub(super) fn conclude(
     store: &Store,
     transaction: &mut Transaction<'_>,
     options: &PublishOptions,
+    signals: &Signals,
 ) -> Result<Done, Failure> {
-    let result = commit_or_rehearse(context, store, transaction, options);
+    let result = commit_or_rehearse(context, store, transaction, options, signals);
     result.map_err(|failure| if transaction.base() == 0 { ask_for_lost_state(failure) } else { failure })
 }
 
@@ -119,17 +122,21 @@ fn commit_or_rehearse(
     store: &Store,
     transaction: &mut Transaction<'_>,
     options: &PublishOptions,
+    signals: &Signals,
 ) -> Result<Done, Failure> {
     let removals = options.apply_removals(transaction)?;
     if options.dry_run {
-        return options.rehearse(context, store, transaction).map(|()| Done::DryRun);
+        return options.rehearse(context, store, transaction, signals).map(|()| Done::DryRun);
     }
-    let output = store.output().to_path_buf();
+    signals.expect_none()?;
     let commit = options.checks().fold(options.for_library(), |commit, check| {
-        let output = output.clone();
-        commit.check(name_of(check), move |stage| run_check(check, stage, &output))
+        commit.check(name_of(check), move |stage| run_check(check, stage, store.output(), signals))
     });
-    let committed = transaction.commit(&commit)?;
+    let committed = transaction.commit(&commit).map_err(|error| match error {
+        // A check that is told to stop refuses.
+        Error::Refused { .. } => signals.expect_none().err().unwrap_or_else(|| error.into()),
+        error => error.into(),
+    })?;
     for path in removals.iter().filter(|path| !is_removed(&committed.plan, path)) {
         context.ui.warn(format_args!("--remove {path}: nothing was published there"));
     }
@@ -171,6 +178,11 @@ impl PublishOptions {
         }
     }
 
+    /// While checks run signals are held, so that the checks have them too.
+    pub(super) fn signals(&self) -> Result<Signals, Failure> {
+        if self.has_checks() { Signals::hold() } else { Ok(Signals::not_held()) }
+    }
+
     pub(super) fn has_checks(&self) -> bool {
         !self.check.is_empty()
     }
@@ -206,13 +218,20 @@ impl PublishOptions {
     }
 
     /// As the commit would, without changing anything.
-    fn rehearse(&self, context: &Context, store: &Store, transaction: &Transaction<'_>) -> Result<(), Failure> {
+    fn rehearse(
+        &self,
+        context: &Context,
+        store: &Store,
+        transaction: &Transaction<'_>,
+        signals: &Signals,
+    ) -> Result<(), Failure> {
         let stage = transaction.stage();
         let failed = |check: &OsStr| {
-            let result = run_check(check, &stage, store.output()).err()?;
+            let result = run_check(check, &stage, store.output(), signals).err()?;
             Some(Problem::Check { check: name_of(check), result })
         };
         let mut problems: Vec<_> = self.checks().filter_map(failed).collect();
+        signals.expect_none()?;
         let plan = transaction.plan(&self.for_library())?;
         diff::print(&context.ui, &plan, &[])?;
         // A commit whose check fails looks no further.
@@ -241,14 +260,21 @@ fn name_of(check: &OsStr) -> String {
     Shown(Path::new(check)).to_string()
 }
 
-/// Its stdout goes to stderr: ours carries data.
-fn run_check(check: &OsStr, stage: &Path, output: &Path) -> Result<(), String> {
+/// Whether a check passes, and no signal asked for txfs to stop by the time it has ended.
+fn run_check(check: &OsStr, stage: &Path, output: &Path, signals: &Signals) -> Result<(), String> {
     let mut command = Command::new("sh");
     command.arg("-c").arg(check).current_dir(stage).env("TXFS_STAGE", stage).env("TXFS_OUTPUT", output);
-    match command.stdin(Stdio::null()).stdout(io::stderr()).status() {
-        Ok(status) if status.success() => Ok(()),
-        Ok(status) => Err(ended(status)),
-        Err(error) => Err(format!("could not be run: {}", error::reason(&error))),
+    // Its stdout goes to stderr: ours carries data.
+    command.stdin(Stdio::null()).stdout(io::stderr());
+    let stopped = |signal| format!("was stopped by signal {signal}");
+    if let Some(signal) = signals.received() {
+        return Err(stopped(signal));
+    }
+    match (command.spawn().and_then(|check| signals.supervise(check)), signals.received()) {
+        (_, Some(signal)) => Err(stopped(signal)),
+        (Ok(status), None) if status.success() => Ok(()),
+        (Ok(status), None) => Err(ended(status)),
+        (Err(error), None) => Err(format!("could not be run: {}", error::reason(&error))),
     }
 }
 

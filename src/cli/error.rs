@@ -16,6 +16,8 @@ pub(super) const DIFFERS: u8 = 8;
 pub(super) const RUN_FAILED: u8 = 125;
 /// What JSON calls the failure of the command that `run` ran: its exit code is that command's.
 const OF_COMMAND: &str = "command";
+/// What JSON calls a failure because of a signal to txfs.
+const STOPPED: &str = "stopped";
 /// Whoever read stdout stopped; what the shell makes of SIGPIPE.
 pub(super) const CLOSED: u8 = 141;
 
@@ -59,6 +61,15 @@ impl Failure {
     /// The command that `run` ran ended with `code`.
     pub(super) fn of_command(code: u8, message: String) -> Self {
         Self { word: OF_COMMAND, ..Self::with_code(code, message) }
+    }
+
+    /// txfs was told to stop, as by ^C, and did before it changed anything.
+    pub(super) fn stopped(signal: i32, message: String) -> Self {
+        Self { word: STOPPED, ..Self::with_code(killed_by(signal), message) }
+    }
+
+    pub(super) fn is_stopped(&self) -> bool {
+        self.word == STOPPED
     }
 
     pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -159,6 +170,11 @@ pub(super) fn usage(message: impl Into<String>) -> Failure {
 /// Something failed that is no error of the library's.
 pub(super) fn failed(message: impl Into<String>) -> Failure {
     Failure::with_code(1, message.into())
+}
+
+/// The status that a shell gives a command that a signal killed.
+pub(super) fn killed_by(signal: i32) -> u8 {
+    u8::try_from(signal).map_or(u8::MAX, |signal| signal.saturating_add(128))
 }
 
 /// The operating system's words without the number that Rust adds.

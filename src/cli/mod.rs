@@ -30,6 +30,7 @@ mod publish;
 mod recover;
 mod rollback;
 mod run;
+mod signals;
 mod status;
 mod verify;
 

@@ -50,7 +50,8 @@ pub(super) fn run(context: &Context, args: &PublishArgs) -> Result<u8, Failure> 
     } else {
         transaction.copy_differing_from(&source)?;
     }
-    let done = commit::conclude(context, &store, &mut transaction, &args.publish);
+    let signals = args.publish.signals()?;
+    let done = commit::conclude(context, &store, &mut transaction, &args.publish, &signals);
     match done.map_err(|failure| match failure.source() {
         Some(txfs::Error::BaseMoved { .. }) => failure.hint("try again"),
         _ => failure,

@@ -1,13 +1,6 @@
 //! `txfs run`: begin, run a command, and commit what it wrote, if it succeeded and nobody wanted it to stop.
 //!
-//! Invariants:
-//! 1. txfs outlives its command: INT, TERM, HUP and QUIT are held from before it starts until txfs ends. Those that were ignored
-//!    when txfs started (`nohup`, a shell's background job) stay ignored, for the command too.
-//! 2. A signal that a process sent to txfs is forwarded. One from the kernel (a terminal's ^C or hang-up) is not: it went to the
-//!    whole process group, so the command has it already.
-//! 3. A signal is only sent to a process that has not been reaped: its number cannot be another's by then.
-//! 4. Once a signal arrived, only the commit itself can still make the output change: a command that succeeds in spite of it is
-//!    not committed. A commit that has begun runs to its end.
+//! txfs outlives its command: signals are held ([`Signals`]) from before it starts until txfs ends.
 //!
 //! When txfs is killed its command may live on and write to a stage that nobody will publish; the next txfs command discards it.
 
@@ -16,25 +9,16 @@ use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::process::{Command, ExitStatus};
 
 use clap::Args;
-use nix::errno::Errno;
-use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::{Id, WaitPidFlag, waitid};
-use nix::unistd::Pid;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
-use signal_hook::flag;
-use signal_hook::iterator::SignalsInfo;
-use signal_hook::iterator::exfiltrator::WithOrigin;
 use txfs::{BeginOptions, Error, ErrorKind, Problem, Shown, Store, Transaction};
 
 use super::begin::FromArgs;
 use super::commit::{self, Done, PublishOptions, ended};
-use super::error::{self, DONE, Failure, failed};
+use super::error::{self, DONE, Failure, failed, killed_by};
 use super::output::Ui;
+use super::signals::Signals;
 use super::{Context, handle};
 
 const PLACEHOLDER: &[u8] = b"{stage}";
@@ -72,14 +56,13 @@ pub(super) fn run(context: &Context, args: &RunArgs) -> Result<u8, Failure> {
 fn attempt(context: &Context, args: &RunArgs) -> Result<u8, Failure> {
     let store = context.make(&args.out)?;
     let mut transaction = store.begin(BeginOptions::default().from(args.from.get()))?;
-    let signals =
-        Signals::hold().map_err(|error| failed(format!("cannot handle signals: {}", error::reason(&error))))?;
+    let signals = Signals::hold()?;
     context.ui.detail(format_args!("the stage is {}", context.ui.name(&transaction.stage())));
     if let Err(failure) = build(&context.ui, &store, &transaction.stage(), &args.command, &signals) {
         discard(context, transaction);
         return Err(failure);
     }
-    match commit::conclude(context, &store, &mut transaction, &args.publish) {
+    match commit::conclude(context, &store, &mut transaction, &args.publish, &signals) {
         Ok(Done::Committed(committed)) => commit::report(context, &store, &committed, false),
         Ok(Done::DryRun) => discard(context, transaction),
         Err(failure) => return Err(leave(context, &store, transaction, failure, args)),
@@ -106,10 +89,9 @@ fn build(ui: &Ui, store: &Store, stage: &Path, words: &[OsString], signals: &Sig
         .map_err(|error| failed(format!("cannot wait for `{name}`: {}", error::reason(&error))))?;
     match (exit_code(status), signals.received()) {
         (0, None) => Ok(()),
-        (0, Some(signal)) => Err(Failure::with_code(
-            killed_by(signal),
-            format!("stopped by signal {signal}, although `{name}` finished: {nothing}"),
-        )),
+        (0, Some(signal)) => {
+            Err(Failure::stopped(signal, format!("stopped by signal {signal}, although `{name}` finished: {nothing}")))
+        }
         (code, _) => Err(Failure::of_command(code, format!("`{name}` {}: {nothing}", ended(status)))),
     }
 }
@@ -142,11 +124,6 @@ fn exit_code(status: ExitStatus) -> u8 {
         (Some(code), _) => u8::try_from(code).unwrap_or(error::RUN_FAILED),
         (None, signal) => killed_by(signal.unwrap_or_default()),
     }
-}
-
-/// The status that a shell gives a command that a signal killed.
-fn killed_by(signal: i32) -> u8 {
-    u8::try_from(signal).map_or(u8::MAX, |signal| signal.saturating_add(128))
 }
 
 /// What becomes of the stage that was built and could not be committed.
@@ -209,70 +186,6 @@ fn discard(context: &Context, transaction: Transaction<'_>) {
     if let Err(error) = transaction.abort() {
         context.ui.warn(format_args!("the stage could not be discarded, the next txfs command tries again: {error}"));
     }
-}
-
-/// The signals that are held, and the process that they are forwarded to.
-struct Signals {
-    received: Arc<AtomicUsize>,
-    target: Arc<Mutex<Option<Pid>>>,
-}
-
-impl Signals {
-    fn hold() -> io::Result<Self> {
-        let ignored = ignored_signals();
-        let held = [SIGHUP, SIGINT, SIGQUIT, SIGTERM].into_iter().filter(|signal| ignored & (1 << (signal - 1)) == 0);
-        let held: Vec<_> = held.collect();
-        let signals = Self { received: Arc::default(), target: Arc::default() };
-        // Set in the handler itself: the thread may be late to see a signal that the command died of.
-        for signal in &held {
-            flag::register_usize(*signal, Arc::clone(&signals.received), usize::try_from(*signal).unwrap_or_default())?;
-        }
-        let mut origins = SignalsInfo::<WithOrigin>::new(&held)?;
-        let target = Arc::clone(&signals.target);
-        let forward = move || {
-            for origin in origins.forever().filter(|origin| origin.process.is_some()) {
-                send(&target, origin.signal);
-            }
-        };
-        std::thread::Builder::new().name("signals".to_owned()).spawn(forward)?;
-        Ok(signals)
-    }
-
-    fn received(&self) -> Option<i32> {
-        i32::try_from(self.received.load(Ordering::SeqCst)).ok().filter(|signal| *signal != 0)
-    }
-
-    /// Waits for the child to end, and forwards signals to it until it has.
-    fn supervise(&self, mut child: Child) -> io::Result<ExitStatus> {
-        let pid = Pid::from_raw(i32::try_from(child.id()).map_err(io::Error::other)?);
-        *lock(&self.target) = Some(pid);
-        // One that arrived before there was a child to have it.
-        if let Some(signal) = self.received() {
-            send(&self.target, signal);
-        }
-        // Dead, but not reaped: its number is still its own.
-        while waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT) == Err(Errno::EINTR) {}
-        *lock(&self.target) = None;
-        child.wait()
-    }
-}
-
-fn lock(target: &Mutex<Option<Pid>>) -> MutexGuard<'_, Option<Pid>> {
-    target.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// A child that is dead already needs no signal any more.
-fn send(target: &Mutex<Option<Pid>>, signal: i32) {
-    if let (Some(pid), Ok(signal)) = (*lock(target), Signal::try_from(signal)) {
-        let _ = kill(pid, signal);
-    }
-}
-
-/// The mask of signals that were ignored when txfs started; a handler would make them deadly for the command.
-fn ignored_signals() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or_default()
 }
 
 #[cfg(test)]
