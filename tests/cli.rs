@@ -608,12 +608,21 @@ fn status_tells_of_the_generation_and_of_open_transactions() {
 #[test]
 fn recover_is_silent_when_there_is_nothing_to_do() {
     let dir = Scratch::new();
-    for _ in 0..2 {
-        let recovered = dir.txfs(["recover", "dist"]).expect(0);
-        assert_eq!((recovered.out.as_str(), recovered.err.as_str()), ("", ""));
-        dir.publish(&[("a", "a")]);
-    }
+    dir.publish(&[("a", "a")]);
+    let recovered = dir.txfs(["recover", "dist"]).expect(0);
+    assert_eq!((recovered.out.as_str(), recovered.err.as_str()), ("", ""));
     assert_eq!(dir.txfs(["recover", "dist", "--json"]).expect(0).json()[0]["commit"], Value::Null);
+}
+
+#[test]
+fn recover_says_where_txfs_has_nothing_and_does_not_fail() {
+    let dir = Scratch::new();
+    let recovered = dir.txfs(["recover", "typo"]).expect(0);
+    let said = "there is nothing to recover: txfs has nothing for typo\n";
+    assert_eq!((recovered.out.as_str(), recovered.err.as_str()), ("", said));
+    assert_eq!(dir.txfs(["recover", "-q", "typo"]).expect(0).err, "");
+    assert_eq!(dir.txfs(["recover", "typo", "--json"]).expect(0).json()[0]["commit"], Value::Null);
+    assert!(!dir.at(".typo.txfs").exists());
 }
 
 #[test]
@@ -756,16 +765,14 @@ fn verify_finds_what_was_changed_behind_txfs() {
 #[test]
 fn verify_says_where_nothing_has_been_published() {
     let dir = Scratch::new();
-    for _ in 0..2 {
-        let verified = dir.txfs(["verify", "dist"]).expect(0);
-        assert_eq!(
-            (verified.out.as_str(), verified.err.as_str()),
-            ("", "nothing has been published to dist by txfs\n")
-        );
-        let object = &dir.txfs(["verify", "dist", "--json"]).expect(0).json()[0];
-        assert_eq!((&object["generation"], &object["findings"]), (&Value::Null, &0.into()));
-        dir.begin(&[]);
-    }
+    let [verified, compared] = ["verify", "diff"].map(|command| dir.txfs([command, "typo"]).expect(2).err);
+    assert!(verified.starts_with("error: nothing has been published to typo by txfs\n"), "{verified}");
+    assert_eq!(verified, compared);
+    dir.begin(&[]);
+    let verified = dir.txfs(["verify", "dist"]).expect(0);
+    assert_eq!((verified.out.as_str(), verified.err.as_str()), ("", "nothing has been published to dist by txfs\n"));
+    let object = &dir.txfs(["verify", "dist", "--json"]).expect(0).json()[0];
+    assert_eq!((&object["generation"], &object["findings"]), (&Value::Null, &0.into()));
 }
 
 #[test]

@@ -158,21 +158,16 @@ impl Context {
         Ok(Store::find(options, out)?)
     }
 
-    /// The recovered store of `out`; `None` when txfs has nothing there.
-    fn find(&self, out: &Path) -> Result<Option<Store>, Failure> {
-        let Some(store) = self.open(&self.options(), out)? else { return Ok(None) };
-        self.recover(&store)?;
-        Ok(Some(store))
-    }
-
-    /// As [`Context::find`], for commands that make no sense without a store.
+    /// The recovered store of `out`, for commands that make no sense without one.
     fn expect(&self, out: &Path) -> Result<Store, Failure> {
-        self.find(out)?.ok_or_else(|| {
+        let Some(store) = self.open(&self.options(), out)? else {
             let name = self.ui.name(out);
-            usage(nothing_published(&self.ui, out)).hint(format!(
+            return Err(usage(nothing_published(&self.ui, out)).hint(format!(
                 "`txfs publish {name} DIR` publishes a directory, `txfs begin {name}` begins a transaction"
-            ))
-        })
+            )));
+        };
+        self.recover(&store)?;
+        Ok(store)
     }
 
     fn recover(&self, store: &Store) -> Result<Recovered, Failure> {

@@ -13,7 +13,7 @@ use super::{Context, count};
 /// Finish or undo what a crash interrupted
 ///
 /// Every other command but `journal` does this too, before anything else. Says in one line on stderr what it did; silent when
-/// there was nothing to do.
+/// there was nothing to do. Where nothing has been published yet it says so and exits with 0, so that it can run at boot.
 #[derive(Args)]
 pub(super) struct RecoverArgs {
     /// The directory that is published
@@ -28,6 +28,8 @@ pub(super) struct RecoverArgs {
 
 pub(super) fn run(context: &Context, args: &RecoverArgs) -> Result<u8, Failure> {
     let Some(store) = context.open(&context.options(), &args.out)? else {
+        let output = context.ui.name(&args.out);
+        context.ui.say(format_args!("there is nothing to recover: txfs has nothing for {output}"));
         print(&context.ui, None, &Recovered::default())?;
         return Ok(DONE);
     };

@@ -1,7 +1,7 @@
 //! `txfs verify`.
 
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 use serde_json::Value;
@@ -21,9 +21,9 @@ pub(super) struct VerifyArgs {
 }
 
 pub(super) fn run(context: &Context, args: &VerifyArgs) -> Result<u8, Failure> {
-    let Some(store) = context.find(&args.out)? else { return none(context, &args.out) };
+    let store = context.expect(&args.out)?;
     let (generation, findings) = audit(context, &store)?;
-    let Some(generation) = generation else { return none(context, store.output()) };
+    let Some(generation) = generation else { return none(context, &store) };
     print(context, &store, generation, &findings)?;
     let output = context.ui.name(store.output());
     if findings.is_empty() {
@@ -36,15 +36,16 @@ pub(super) fn run(context: &Context, args: &VerifyArgs) -> Result<u8, Failure> {
 }
 
 /// Where nothing has been published, nothing can differ.
-fn none(context: &Context, out: &Path) -> Result<u8, Failure> {
+fn none(context: &Context, store: &Store) -> Result<u8, Failure> {
+    let output = store.output();
     if context.ui.json {
-        let object = Object::new().path("output", out.as_os_str().as_bytes()).field("generation", Value::Null);
+        let object = Object::new().path("output", output.as_os_str().as_bytes()).field("generation", Value::Null);
         let mut data = context.ui.data();
         data.object(object.field("findings", 0))?;
         data.finish()?;
     }
     // stdout is for what differs.
-    context.ui.say(nothing_published(&context.ui, out));
+    context.ui.say(nothing_published(&context.ui, output));
     Ok(DONE)
 }
 
