@@ -347,7 +347,11 @@ fn failures_of_run_itself_are_told_from_those_of_its_command() {
     let refused = dir.run(&["--remove", "x", "--json"], "echo > {stage}/x").expect(125);
     assert_eq!((&refused.json()[0]["code"], &refused.json()[0]["error"]), (&125.into(), &"usage".into()));
     dir.run(&[], "true").expect(5).says("the stage was discarded");
-    dir.txfs(["run", "dist", "true"]).expect(2);
+    for args in [&["dist", "true"][..], &["--max-removed", "101", "dist", "--", "true"], &["--explode", "dist"]] {
+        dir.txfs([&["run"], args].concat()).expect(125).says("error: ");
+    }
+    let message = [OsStr::new("run"), OsStr::new("-m"), OsStr::from_bytes(b"\xff"), OsStr::new("dist")];
+    dir.txfs(message).expect(125).says("error: invalid UTF-8");
     assert_eq!(dir.transactions(), 0);
 }
 
@@ -839,6 +843,27 @@ fn what_makes_no_sense_is_a_usage_error() {
     assert_eq!(dir.transactions(), 0);
     let object = &dir.txfs(["publish", "dist", "dist", "--json"]).expect(2).json()[0];
     assert_eq!((&object["error"], &object["code"]), (&"usage".into(), &2.into()));
+}
+
+#[test]
+fn arguments_that_make_no_sense_are_told_to_programs_too() {
+    let dir = Scratch::new();
+    for (args, code, said) in [
+        (&["--json"][..], 2, "requires a subcommand"),
+        (&["--json", "explode"], 2, "unrecognized subcommand 'explode'"),
+        (&["status", "--json"], 2, "were not provided: <OUT>"),
+        (&["commit", "dist", "--max-removed", "x", "--json"], 2, "not a whole number from 0 to 100"),
+        (&["--lock-timeout", "9", "--json", "run", "dist"], 125, "were not provided: <CMD>..."),
+        (&["run", "--from", "nowhere", "dist", "--json", "--", "true"], 125, "invalid value 'nowhere'"),
+    ] {
+        let refused = dir.txfs(args).expect(code).says("error: ");
+        let [object] = &refused.json()[..] else { panic!("{args:?}: {}", refused.out) };
+        assert_eq!((&object["error"], &object["code"]), (&"usage".into(), &code.into()), "{args:?}");
+        assert!(object["message"].as_str().unwrap().contains(said), "{args:?}: {object}");
+        assert!(object["hints"].as_array().unwrap().contains(&"For more information, try '--help'.".into()));
+    }
+    assert_eq!(dir.txfs(["run", "dist", "--", "false", "--json"]).expect(1).out, "", "that is the command's");
+    assert!(dir.txfs(["--json", "--help"]).expect(0).out.contains("Usage:"));
 }
 
 #[test]

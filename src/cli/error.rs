@@ -72,6 +72,16 @@ impl Failure {
         self.word == STOPPED
     }
 
+    /// The arguments make no sense, as clap says in paragraphs: what is wrong, and how they would.
+    pub(super) fn of_arguments(error: &clap::Error) -> Self {
+        let text = error.render().to_string();
+        let on_one_line = |text: &str| text.lines().map(str::trim).collect::<Vec<_>>().join(" ");
+        let mut paragraphs = text.split("\n\n").map(str::trim).filter(|text| !text.is_empty()).map(on_one_line);
+        let message = paragraphs.next().unwrap_or_default();
+        let failure = usage(message.strip_prefix("error: ").unwrap_or(&message));
+        paragraphs.fold(failure, Self::hint)
+    }
+
     pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hints.push(hint.into());
         self
@@ -114,6 +124,11 @@ impl Failure {
         }
         ui.error(&self.message);
         self.hints.iter().for_each(|hint| ui.hint(hint));
+        self.report_to_programs(ui)
+    }
+
+    /// Tells whoever reads JSON, where people were told, and returns the exit code.
+    pub(super) fn report_to_programs(self, ui: &Ui) -> u8 {
         if ui.json {
             let mut data = ui.data();
             // The exit code says it too, should nobody read this.

@@ -12,7 +12,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use txfs::{Barriers, OpenOptions, Recovered, Store};
 
 use error::{Failure, usage};
@@ -115,11 +115,7 @@ struct Context {
 pub(crate) fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => {
-            // Help that nobody reads any more is no failure.
-            let _ = error.print();
-            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(error::USAGE));
-        }
+        Err(error) => return ExitCode::from(refuse(&error)),
     };
     let Global { json, quiet, verbose, color, lock_timeout, barriers } = cli.global;
     let context = Context { ui: Ui::new(json, quiet, verbose, color), lock_timeout, barriers };
@@ -137,6 +133,25 @@ pub(crate) fn main() -> ExitCode {
         Command::Verify(args) => verify::run(&context, args),
     };
     ExitCode::from(result.unwrap_or_else(|failure| failure.report(&context.ui)))
+}
+
+/// Tells of arguments that make no sense, as of any other failure, or of the help that was asked for.
+fn refuse(error: &clap::Error) -> u8 {
+    // Help that nobody reads any more is no failure.
+    let _ = error.print();
+    if !error.use_stderr() {
+        return error::DONE;
+    }
+    let failure = Failure::of_arguments(error);
+    let failure = if is_run() { failure.of_run() } else { failure };
+    let json = std::env::args_os().take_while(|word| word != "--").any(|word| word == "--json");
+    failure.report_to_programs(&Ui::new(json, false, false, ColorChoice::Auto))
+}
+
+/// Whether the command is `run`, as far as the arguments can be read.
+fn is_run() -> bool {
+    let matches = Cli::command().ignore_errors(true).try_get_matches();
+    matches.is_ok_and(|matches| matches.subcommand_name() == Some("run"))
 }
 
 impl Context {
@@ -207,16 +222,16 @@ fn count(number: u64, thing: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
+    use super::*;
 
     #[test]
     fn the_arguments_do_not_contradict_each_other() {
-        super::Cli::command().debug_assert();
+        Cli::command().debug_assert();
     }
 
     #[test]
     fn seconds_may_have_a_fraction_but_no_sign() {
-        assert_eq!(super::seconds("0.25"), Ok(std::time::Duration::from_millis(250)));
-        assert!(super::seconds("-1").is_err() && super::seconds("soon").is_err() && super::seconds("inf").is_err());
+        assert_eq!(seconds("0.25"), Ok(Duration::from_millis(250)));
+        assert!(seconds("-1").is_err() && seconds("soon").is_err() && seconds("inf").is_err());
     }
 }
