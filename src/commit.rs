@@ -29,13 +29,13 @@ use crate::fs::{Fs, Kind, is_unsupported};
 use crate::journal::reader::Journal;
 use crate::journal::record::{Begin, Operation};
 use crate::journal::writer;
-use crate::layout::{name, state_path};
+use crate::layout::{is_state_name, name, state_path};
 use crate::manifest::inventory::Inventory;
 use crate::manifest::writer::Edit;
 use crate::manifest::{Digest, Head, Info, Object, Totals};
 use crate::moves;
 use crate::mutant::{Mutant, left_out};
-use crate::path::RelPath;
+use crate::path::{RESERVED, RelPath};
 use crate::plan::{self, Live, Plan, Rules, Scope};
 use crate::published::{Audit, Published, WORTH_A_THREAD};
 use crate::recover::{Manner, Recovered};
@@ -173,10 +173,28 @@ impl<F: Fs> Store<F> {
     /// # Errors
     /// The directory, or the output, cannot be read.
     pub fn preview(&self, source: &Path, options: &CommitOptions<'_>) -> Result<Plan> {
+        self.preview_with(source, options, |_| {})
+    }
+
+    /// As [`Store::preview`], of the copy that [`Transaction::copy_from`] makes of `source`: without state directories of txfs.
+    ///
+    /// # Errors
+    /// As [`Store::preview`].
+    pub fn preview_copy(&self, source: &Path, options: &CommitOptions<'_>) -> Result<Plan> {
+        self.preview_with(source, options, leave_out_states)
+    }
+
+    fn preview_with(
+        &self,
+        source: &Path,
+        options: &CommitOptions<'_>,
+        adjust: impl FnOnce(&mut stage::Staged),
+    ) -> Result<Plan> {
         let head = self.head()?;
         let stage = Tree::open(&self.fs, source)?;
         let published = Published::open(self, head.as_ref())?;
-        let staged = stage::scan(&stage, &Known::new(), &published.inventory, None)?;
+        let mut staged = stage::scan(&stage, &Known::new(), &published.inventory, None)?;
+        adjust(&mut staged);
         self.make_plan(&stage, staged, &published, Scope::Whole, options, false)
     }
 
@@ -211,6 +229,22 @@ impl<F: Fs> Store<F> {
         plan.problems.splice(0..0, staged.problems);
         Ok(plan)
     }
+}
+
+/// Leaves out what is not copied to a stage. What is no directory and has the name is content by mistake, in a copy too.
+fn leave_out_states(staged: &mut stage::Staged) {
+    let is_staged = |path: &RelPath| staged.entries.binary_search_by(|entry| entry.path.cmp(path)).is_ok();
+    let holds_store = |path: &RelPath| path.join(name::STORE.as_bytes()).is_ok_and(|store| is_staged(&store));
+    let is_state = |path: &RelPath| path.as_bytes() == RESERVED || is_state_name(path.name()) && holds_store(path);
+    let directories = staged.entries.iter().filter(|entry| entry.object.kind == Kind::Directory);
+    let states: HashSet<_> = directories.map(|entry| &entry.path).filter(|path| is_state(path)).cloned().collect();
+    let is_left_out = |path: &RelPath| states.contains(path) || path.ancestors().any(|above| states.contains(&above));
+    staged.entries.retain(|entry| !is_left_out(&entry.path));
+    let is_content = |problem: &Problem| match problem {
+        Problem::ReservedName(paths) => paths.first.iter().any(|path| !is_left_out(path)),
+        _ => true,
+    };
+    staged.problems.retain(is_content);
 }
 
 impl<F: Fs> Transaction<'_, F> {

@@ -588,6 +588,36 @@ fn diff_names_what_stands_against_the_commit() {
 }
 
 #[test]
+fn state_directories_are_left_out_of_a_copy_with_a_warning_and_diff_agrees() {
+    let dir = Scratch::new();
+    dir.write("src/other/a", "a");
+    fs::create_dir(dir.at("src/inner")).unwrap();
+    dir.txfs(["publish", "src/inner/out", "src/other"]).expect(0);
+    for path in ["src/.txfs/notes", "src/sub/.txfs/content", "src/.content.txfs", "src/a"] {
+        dir.write(path, "content");
+    }
+    let added = [".content.txfs", "a", "inner", "inner/out", "inner/out/a", "other", "other/a"];
+    let added = [&added[..], &["sub", "sub/.txfs", "sub/.txfs/content"]].concat();
+    let warnings = "warning: src/inner/.out.txfs is left out: it is a state directory of txfs\n\
+                    warning: src/.txfs is left out: the name is txfs' own, for a state directory\n";
+    let sorted = |text: &str| text.lines().map(str::to_owned).collect::<std::collections::BTreeSet<_>>();
+    dir.begin(&[]);
+    let diff = dir.txfs(["diff", "dist", "src"]).expect(0);
+    assert_eq!(sorted(&diff.err), sorted(warnings), "and no problem");
+    assert_eq!(diff.out.lines().map(|line| line.strip_prefix("A ").unwrap()).collect::<Vec<_>>(), added);
+    let published = dir.txfs(["-q", "publish", "dist", "src"]).expect(0);
+    assert_eq!(sorted(&published.err), sorted(warnings));
+    assert_eq!(dir.txfs(["diff", "dist", "src"]).expect(0).out, "");
+    assert!(dir.at("dist/sub/.txfs/content").exists() && !dir.at("dist/.txfs").exists());
+    assert!(dir.at("dist/inner/out/a").exists() && !dir.at("dist/inner/.out.txfs").exists());
+
+    fs::remove_dir_all(dir.at("src/.txfs")).unwrap();
+    dir.write("src/.txfs", "no directory");
+    dir.txfs(["diff", "dist", "src"]).expect(0).says("problem: state directories of txfs in the stage: .txfs");
+    dir.txfs(["publish", "dist", "src"]).expect(5).says(".txfs");
+}
+
+#[test]
 fn status_tells_of_the_generation_and_of_open_transactions() {
     let dir = Scratch::new();
     let nothing = dir.txfs(["status", "dist"]).expect(0);

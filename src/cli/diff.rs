@@ -1,6 +1,6 @@
 //! `txfs diff`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use txfs::{Basis, Change, ChangeKind, CommitOptions, OpenTransaction, Plan, Shown, Store};
@@ -8,12 +8,13 @@ use txfs::{Basis, Change, ChangeKind, CommitOptions, OpenTransaction, Plan, Show
 use super::commit::{Summary, summary_fields};
 use super::error::{self, DIFFERS, DONE, Failure, usage};
 use super::output::{Object, Style, Ui};
-use super::{Context, handle};
+use super::{Context, handle, publish};
 
 /// Print what a commit would change
 ///
 /// One line for each path: A added, M content modified, m mode modified, T kind of entry modified, D removed. What would
-/// prevent the commit is said on stderr. Nothing is written, and an open transaction stays as it is.
+/// prevent the commit is said on stderr. Nothing is written, and an open transaction stays as it is. A directory is taken as
+/// `txfs publish` would copy it.
 #[derive(Args)]
 pub(super) struct DiffArgs {
     /// The directory that is published
@@ -32,7 +33,7 @@ pub(super) fn run(context: &Context, args: &DiffArgs) -> Result<u8, Failure> {
         None => of_transaction(context, &store, &handle::only(context, &store)?)?,
         Some(stage) => match find_transaction(context, &store, stage)? {
             Some(open) => of_transaction(context, &store, &open)?,
-            None => (store.preview(stage, &CommitOptions::default())?, Vec::new()),
+            None => (of_directory(context, &store, stage)?, Vec::new()),
         },
     };
     print(&context.ui, &plan, &notes)?;
@@ -43,17 +44,20 @@ pub(super) fn run(context: &Context, args: &DiffArgs) -> Result<u8, Failure> {
 }
 
 /// The open transaction whose stage a path is; `None` for any other directory.
-fn find_transaction(
-    context: &Context,
-    store: &Store,
-    stage: &std::path::Path,
-) -> Result<Option<OpenTransaction>, Failure> {
+fn find_transaction(context: &Context, store: &Store, stage: &Path) -> Result<Option<OpenTransaction>, Failure> {
     let Some((output, id)) = handle::parse(stage)? else { return Ok(None) };
     if output != store.output() {
         let (stage, output) = (Shown(stage), context.ui.name(&output));
         return Err(usage(format!("{stage} is a stage of {output}")));
     }
     Ok(store.transactions()?.into_iter().find(|open| open.id == id))
+}
+
+/// As `txfs publish` would copy it.
+fn of_directory(context: &Context, store: &Store, dir: &Path) -> Result<Plan, Failure> {
+    let plan = store.preview_copy(dir, &CommitOptions::default())?;
+    publish::warn_of_states(&context.ui, dir);
+    Ok(plan)
 }
 
 /// A stage that is a whole generation is looked at without taking the transaction up: its process may be at work.
