@@ -221,11 +221,32 @@ impl Error {
             }
             Error::RolledBack { source } => source.hint(),
             Error::StageLost { .. } => Some("begin a new transaction and build again".into()),
-            Error::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
-                Some("free some space, or inodes, and try again".into())
-            }
+            Error::Io { source, .. } => way_out(source).map(Into::into),
             _ => None,
         }
+    }
+}
+
+/// The numbers of errors that have no [`io::ErrorKind`] of their own; every Linux has the same.
+mod errno {
+    pub(super) const EPERM: i32 = 1;
+    pub(super) const ENFILE: i32 = 23;
+    pub(super) const EMFILE: i32 = 24;
+}
+
+/// What can be done about an error of the operating system.
+fn way_out(error: &io::Error) -> Option<&'static str> {
+    match (error.kind(), error.raw_os_error()) {
+        (io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded, _) => {
+            Some("free some space, or inodes, and try again")
+        }
+        (io::ErrorKind::CrossesDevices, _) => {
+            Some("a file system is mounted there: unmount it, or publish that directory by itself")
+        }
+        (_, Some(errno::EPERM)) => Some("is it immutable? see `lsattr`"),
+        (_, Some(errno::EMFILE)) => Some("raise `ulimit -n`"),
+        (_, Some(errno::ENFILE)) => Some("raise `sysctl fs.file-max`"),
+        _ => None,
     }
 }
 

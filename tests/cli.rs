@@ -6,6 +6,7 @@ mod common;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -198,6 +199,10 @@ fn a_stage_is_a_handle_by_whatever_path() {
     within(&stage, &["diff", "--exit-code", output, "."]).expect(8);
     within(&stage, &["commit", "--dry-run", "."]).expect(0);
     within(&stage.join("below"), &["commit", "--dry-run", ".."]).expect(0);
+    for (from, handle) in [(&stage, "below"), (&stage.join("below"), "."), (&dir.at(""), "link/a")] {
+        let refused = within(from, &["commit", handle]).expect(2);
+        refused.says(&format!("{handle}: that is inside a stage: the handle is ")).says("/stage\n");
+    }
     within(&dir.at(""), &["commit", "link"]).expect(0);
     let stage = dir.begin(&["--from", "current"]);
     fs::write(stage.join("b"), "b").unwrap();
@@ -493,7 +498,7 @@ fn overlapping_runs_conflict_and_the_second_stage_is_kept() {
     wait_for("the command", || dir.at("ready").exists());
     let status = dir.txfs(["status", "dist", "--json"]).expect(0).json();
     assert_eq!(status[0]["transactions"][0]["live"], true);
-    dir.txfs(["commit", "dist"]).expect(2).says("at work");
+    dir.txfs(["commit", "dist"]).expect(2).says("no open transaction except 1 transaction in use by other processes");
     dir.run(&[], "echo fast > {stage}/a").expect(0);
     dir.write("go", "");
     let ended = end(child).expect(4).says("generation 1 was committed since").says("txfs abort");
@@ -781,6 +786,7 @@ fn journal_shows_a_settled_journal_and_damaged_ones() {
     assert!(dir.txfs(["journal", "--file", "flipped"]).expect(6).out.contains("corrupt: "));
     assert_eq!(dir.txfs(["journal", "--file", "flipped", "--json"]).json()[0]["verdict"], "corrupt");
     dir.txfs(["journal", "--file", "none"]).expect(1).says("cannot read none");
+    dir.txfs(["journal", "--file", "dist"]).expect(1).says("cannot read dist: Is a directory");
     dir.txfs(["journal"]).expect(2);
 }
 
@@ -945,6 +951,70 @@ fn a_run_that_finds_the_lock_held_keeps_its_stage() {
     drop(lock);
     dir.txfs(["commit", "dist"]).expect(0);
     assert_eq!(dir.read("dist/a"), "new\n");
+}
+
+#[test]
+fn a_stage_that_could_not_be_discarded_is_not_said_to_be() {
+    let dir = Scratch::new();
+    let check = "touch ../../../../ready; until test -e ../../../../go; do sleep 0.01; done; exit 1";
+    let child = dir.start(["--lock-timeout", "0", "run", "dist", "--check", check, "--", "touch", "{stage}/a"]);
+    wait_for("the check", || dir.at("ready").exists());
+    let lock = fs::OpenOptions::new().write(true).open(dir.at(".dist.txfs/lock")).unwrap();
+    FileExt::lock_exclusive(&lock).unwrap();
+    dir.write("go", "");
+    let refused = end(child).expect(5).says("the stage could not be discarded, the next txfs command tries again");
+    let refused = refused.says("hint: txfs changed nothing in dist\n");
+    assert!(!refused.err.contains("the stage was discarded"), "{}", refused.err);
+}
+
+#[test]
+fn a_command_that_replaces_its_stage_is_told_so() {
+    let dir = Scratch::new();
+    dir.publish(&[("a", "a")]);
+    for replace in ["touch {stage}", "ln -s $PWD/src {stage}"] {
+        let refused = dir.run(&["--check", "false"], &format!("rmdir {{stage}}; {replace}")).expect(125);
+        refused.says("the command put something else in the place of its stage: txfs changed nothing in dist");
+        assert_eq!((dir.transactions(), dir.read("src/a").as_str()), (0, "a"));
+    }
+    dir.run(&[], "rmdir {stage}; mkdir {stage}; echo new > {stage}/a").expect(0);
+}
+
+#[test]
+fn errors_of_the_system_have_a_way_out() {
+    for (errno, way_out) in [
+        (Errno::ENOSPC, "free some space, or inodes"),
+        (Errno::EDQUOT, "free some space, or inodes"),
+        (Errno::EMFILE, "raise `ulimit -n`"),
+        (Errno::ENFILE, "raise `sysctl fs.file-max`"),
+        (Errno::EPERM, "is it immutable? see `lsattr`"),
+        (Errno::EXDEV, "a file system is mounted there: unmount it, or publish that directory by itself"),
+    ] {
+        let source = std::io::Error::from_raw_os_error(errno as i32);
+        let error = txfs::Error::Io { action: "rename", path: "a".into(), source };
+        let rolled_back = txfs::Error::RolledBack { source: Box::new(error) };
+        assert!(rolled_back.hint().is_some_and(|hint| hint.contains(way_out)), "{errno}: {:?}", rolled_back.hint());
+    }
+    let dir = Scratch::new();
+    let few = "ulimit -n 5; exec \"$0\" begin dist";
+    let mut shell = Command::new("sh");
+    shell.args(["-c", few, env!("CARGO_BIN_EXE_txfs")]).current_dir(dir.0.path());
+    Ended::from(shell.output().unwrap()).expect(1).says("hint: raise `ulimit -n`");
+}
+
+#[test]
+fn where_no_thread_can_be_started_run_says_so() {
+    if !common::is_root() {
+        return common::skip("no thread for signals", "becoming another user needs root");
+    }
+    // Nobody else's processes count.
+    const USER: u32 = 54_321;
+    let dir = Scratch::new();
+    assert!(Command::new("cp").arg(env!("CARGO_BIN_EXE_txfs")).arg(dir.at("txfs")).status().unwrap().success());
+    std::os::unix::fs::chown(dir.at(""), Some(USER), Some(USER)).unwrap();
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "ulimit -u 1 2>/dev/null || ulimit -p 1; exec ./txfs run dist -- true"]).uid(USER).gid(USER);
+    let refused = Ended::from(shell.current_dir(dir.at("")).output().unwrap()).expect(125);
+    refused.says("cannot start the thread that handles signals: ").says("hint: ").says("raise `ulimit -u`");
 }
 
 #[test]

@@ -22,6 +22,10 @@ pub(super) fn find(context: &Context, handle: &Path) -> Result<(Store, Transacti
         let name = context.ui.name(handle);
         return Err(usage(format!("{name}: there is no such transaction: it was committed or aborted")));
     }
+    if let Some(stage) = stage_around(handle)? {
+        let stage = context.ui.name(&stage);
+        return Err(usage(format!("{}: that is inside a stage: the handle is {stage}", Shown(handle))));
+    }
     let store = context.expect(handle)?;
     let open = only(context, &store)?;
     Ok((store, open.id))
@@ -48,7 +52,7 @@ pub(super) fn only(context: &Context, store: &Store) -> Result<OpenTransaction, 
             Err(usage(format!("{output} has no open transaction")).hint(format!("`txfs begin {output}` begins one")))
         }
         (None, _, live) => Err(usage(format!(
-            "{output} has no open transaction but {} that other processes are at work on",
+            "{output} has no open transaction except {} in use by other processes",
             count(live, "transaction")
         ))),
         (Some(last), false, _) => {
@@ -71,6 +75,17 @@ pub(super) fn parse(stage: &Path) -> Result<Option<(PathBuf, TransactionId)>, Er
         Ok(path) => Store::parse_stage(&fs, &path),
         Err(_) => Ok(None),
     }
+}
+
+/// The stage that a path leads into.
+fn stage_around(path: &Path) -> Result<Option<PathBuf>, Error> {
+    let Ok(path) = path.canonicalize() else { return Ok(None) };
+    for above in path.ancestors().skip(1) {
+        if Store::parse_stage(&LinuxFs::new(), above)?.is_some() {
+            return Ok(Some(above.to_path_buf()));
+        }
+    }
+    Ok(None)
 }
 
 /// A stage is no output: a store would be made for it inside the state of another.

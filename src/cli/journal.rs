@@ -1,7 +1,7 @@
 //! `txfs journal`.
 
 use std::fs::File;
-use std::io::BufReader;
+use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -31,8 +31,8 @@ pub(super) struct JournalArgs {
 pub(super) fn run(context: &Context, args: &JournalArgs) -> Result<u8, Failure> {
     let journals = match (&args.file, &args.out) {
         (Some(file), _) => {
-            let input = File::open(file).map_err(|error| cannot("read", file, error))?;
-            vec![(file.clone(), JournalDump::read(BufReader::new(input)))]
+            let input = open(file).map_err(|error| cannot("read", file, error))?;
+            vec![(file.clone(), JournalDump::read(input))]
         }
         (None, Some(out)) => match context.open(&context.options(), out)? {
             Some(store) => store.journals()?,
@@ -56,6 +56,13 @@ pub(super) fn run(context: &Context, args: &JournalArgs) -> Result<u8, Failure> 
     }
     data.finish()?;
     Ok(if journals.iter().any(|(_, dump)| is_corrupt(dump)) { CORRUPT } else { DONE })
+}
+
+/// What cannot be read at all, as a directory, is no damaged journal.
+fn open(file: &Path) -> io::Result<impl Read> {
+    let mut input = BufReader::new(File::open(file)?);
+    input.fill_buf()?;
+    Ok(input)
 }
 
 /// Torn is what a crash leaves of a journal that is being written.

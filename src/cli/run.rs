@@ -64,7 +64,9 @@ fn attempt(context: &Context, args: &RunArgs) -> Result<u8, Failure> {
     }
     match commit::conclude(context, &store, &mut transaction, &args.publish, &signals) {
         Ok(Done::Committed(committed)) => commit::report(context, &store, &committed, false),
-        Ok(Done::DryRun) => discard(context, transaction),
+        Ok(Done::DryRun) => {
+            discard(context, transaction);
+        }
         Err(failure) => return Err(leave(context, &store, transaction, failure, args)),
     }
     Ok(DONE)
@@ -88,11 +90,19 @@ fn build(ui: &Ui, store: &Store, stage: &Path, words: &[OsString], signals: &Sig
         .supervise(child)
         .map_err(|error| failed(format!("cannot wait for `{name}`: {}", error::reason(&error))))?;
     match (exit_code(status), signals.received()) {
-        (0, None) => Ok(()),
+        (0, None) => expect_stage(stage).map_err(|what| failed(format!("{what}: {nothing}"))),
         (0, Some(signal)) => {
             Err(Failure::stopped(signal, format!("stopped by signal {signal}, although `{name}` finished: {nothing}")))
         }
         (code, _) => Err(Failure::of_command(code, format!("`{name}` {}: {nothing}", ended(status)))),
+    }
+}
+
+/// Some tools move what they built to where they are told to write to. A stage that is gone the library tells of.
+fn expect_stage(stage: &Path) -> Result<(), &'static str> {
+    match stage.symlink_metadata() {
+        Ok(found) if !found.is_dir() => Err("the command put something else in the place of its stage"),
+        _ => Ok(()),
     }
 }
 
@@ -149,8 +159,9 @@ fn leave(context: &Context, store: &Store, transaction: Transaction<'_>, failure
         // Recovery needs the stage.
         ErrorKind::Unknown => failure,
         _ => {
-            discard(context, transaction);
-            failure.hint(format!("the stage was discarded: {}", changed_nothing(&context.ui, store)))
+            let nothing = changed_nothing(&context.ui, store);
+            let discarded = discard(context, transaction);
+            failure.hint(if discarded { format!("the stage was discarded: {nothing}") } else { nothing })
         }
     }
 }
@@ -182,10 +193,13 @@ fn wrote_no_file(command: &[OsString]) -> String {
     format!("{how}; if nothing is to be published, use --allow-empty")
 }
 
-fn discard(context: &Context, transaction: Transaction<'_>) {
-    if let Err(error) = transaction.abort() {
+/// Whether the stage is gone; says so where it is not.
+fn discard(context: &Context, transaction: Transaction<'_>) -> bool {
+    let discarded = transaction.abort();
+    if let Err(error) = &discarded {
         context.ui.warn(format_args!("the stage could not be discarded, the next txfs command tries again: {error}"));
     }
+    discarded.is_ok()
 }
 
 #[cfg(test)]

@@ -38,27 +38,37 @@ impl Signals {
     }
 
     pub(super) fn hold() -> Result<Self, Failure> {
-        Self::try_hold().map_err(|error| failed(format!("cannot handle signals: {}", error::reason(&error))))
+        let signals = Self::not_held();
+        let reason = |error| error::reason(&error);
+        let origins =
+            signals.register().map_err(|error| failed(format!("cannot handle signals: {}", reason(error))))?;
+        let forwarding = signals.forward(origins).map_err(reason);
+        forwarding.map_err(|reason| {
+            failed(format!("cannot start the thread that handles signals: {reason}"))
+                .hint("this user has as many processes and threads as allowed: raise `ulimit -u`")
+        })?;
+        Ok(signals)
     }
 
-    fn try_hold() -> io::Result<Self> {
+    fn register(&self) -> io::Result<SignalsInfo<WithOrigin>> {
         let ignored = ignored_signals();
         let held = [SIGHUP, SIGINT, SIGQUIT, SIGTERM].into_iter().filter(|signal| ignored & (1 << (signal - 1)) == 0);
         let held: Vec<_> = held.collect();
-        let signals = Self::not_held();
         // Set in the handler itself: the thread may be late to see a signal that the command died of.
         for signal in &held {
-            flag::register_usize(*signal, Arc::clone(&signals.received), usize::try_from(*signal).unwrap_or_default())?;
+            flag::register_usize(*signal, Arc::clone(&self.received), usize::try_from(*signal).unwrap_or_default())?;
         }
-        let mut origins = SignalsInfo::<WithOrigin>::new(&held)?;
-        let target = Arc::clone(&signals.target);
+        SignalsInfo::new(&held)
+    }
+
+    fn forward(&self, mut origins: SignalsInfo<WithOrigin>) -> io::Result<()> {
+        let target = Arc::clone(&self.target);
         let forward = move || {
             for origin in origins.forever().filter(|origin| origin.process.is_some()) {
                 send(&target, origin.signal);
             }
         };
-        std::thread::Builder::new().name("signals".to_owned()).spawn(forward)?;
-        Ok(signals)
+        std::thread::Builder::new().name("signals".to_owned()).spawn(forward).map(drop)
     }
 
     /// The last signal that arrived.
