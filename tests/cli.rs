@@ -273,6 +273,36 @@ fn abort_discards_the_stage() {
 }
 
 #[test]
+fn abort_all_discards_what_no_process_is_at_work_on() {
+    let dir = Scratch::new();
+    dir.txfs(["abort", "--all", "dist"]).expect(2).says("nothing has been published to dist by txfs");
+    dir.publish(&[("a", "a")]);
+    let none = dir.txfs(["abort", "--all", "dist"]).expect(0).says("dist has no open transaction");
+    assert_eq!(none.out, "");
+    let child = dir.start(["run", "dist", "--", "sh", "-c", "touch ready; until test -e go; do sleep 0.01; done"]);
+    wait_for("the command", || dir.at("ready").exists());
+    let mut stages = [dir.begin(&[]), dir.begin(&["--from", "current"])];
+    stages.sort();
+    let aborted =
+        dir.txfs(["abort", "--all", "dist"]).expect(0).says("/stage is left: another process is at work on it");
+    assert_eq!(aborted.out.lines().map(PathBuf::from).collect::<Vec<_>>(), stages);
+    assert_eq!(dir.transactions(), 1);
+    let stages = [dir.begin(&[]), dir.begin(&[])];
+    let objects = dir.txfs(["abort", "dist", "--all", "--json"]).expect(0).json();
+    assert!(objects.iter().all(|object| object["output"] == dir.at("dist").to_str().unwrap()));
+    assert_eq!((objects.len(), dir.transactions()), (2, 1));
+    assert!(stages.iter().all(|stage| {
+        objects.iter().any(|object| stage.to_str().unwrap().contains(object["aborted"].as_str().unwrap()))
+    }));
+    let [one, other] = [dir.begin(&[]), dir.begin(&[])];
+    dir.txfs([OsStr::new("abort"), OsStr::new("--all"), one.as_os_str()]).expect(2).says("is not an output");
+    assert!(one.exists() && other.exists());
+    dir.write("go", "");
+    end(child).expect(5);
+    assert_eq!(dir.read("dist/a"), "a");
+}
+
+#[test]
 fn a_refused_commit_leaves_the_transaction_open_and_says_how_to_go_on() {
     let dir = Scratch::new();
     let stage = dir.begin(&[]);
