@@ -59,6 +59,7 @@ Exit codes:
   6    the state directory is damaged or not trusted
   7    the outcome is unknown until `txfs recover` has run
   8    `diff --exit-code` found changes
+  128 + N  stopped by signal N before anything was changed
   `run` passes its command's status through (128 + N when signal N killed it); with --json,
   \"error\":\"command\" says that the code is the command's. Its own codes are 3 to 7 and
   125  txfs itself failed    126  the command cannot be executed    127  it was not found
