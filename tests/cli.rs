@@ -1081,23 +1081,6 @@ fn a_closed_pipe_is_no_reason_to_panic() {
 }
 
 #[test]
-fn begin_keeps_no_transaction_whose_stage_nobody_is_told() {
-    let dir = Scratch::new();
-    dir.begin(&[]);
-    for (to, code, open) in [(">&-", 1, 1), (">/dev/full", 1, 1), (">/dev/null", 0, 2)] {
-        let mut shell = Command::new("sh");
-        let script = format!("exec \"$0\" begin dist {to}");
-        shell.args(["-c", &script, env!("CARGO_BIN_EXE_txfs")]).current_dir(dir.0.path());
-        let begun = Ended::from(shell.output().unwrap()).expect(code);
-        assert_eq!(
-            (begun.err.contains("error: cannot write to stdout: "), dir.transactions()),
-            (code == 1, open),
-            "{to}"
-        );
-    }
-}
-
-#[test]
 fn help_and_version_are_data() {
     let dir = Scratch::new();
     let help = dir.txfs(["--help"]).expect(0);

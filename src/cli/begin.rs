@@ -8,7 +8,7 @@ use txfs::{Basis, BeginOptions, Transaction};
 
 use super::Context;
 use super::error::{DONE, Failure};
-use super::output::{Object, Ui, expect_open_stdout};
+use super::output::{Object, Ui};
 
 /// Begin a transaction and print its stage's path
 ///
@@ -65,7 +65,6 @@ pub(super) fn from_word(from: Basis) -> &'static str {
 }
 
 pub(super) fn run(context: &Context, args: &BeginArgs) -> Result<u8, Failure> {
-    expect_open_stdout()?;
     let store = context.make(&args.out)?;
     let transaction = store.begin(BeginOptions::default().from(args.from.get()).detached(true))?;
     let stage = transaction.stage();

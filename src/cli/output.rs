@@ -18,10 +18,6 @@ use txfs::{RelPath, Shown};
 
 use super::error::{self, Failure};
 
-/// `O_ACCMODE` and `O_RDWR`.
-const ACCESS_MODE: u32 = 0b11;
-const READ_AND_WRITE: u32 = 0b10;
-
 /// When to use colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum ColorChoice {
@@ -256,20 +252,6 @@ fn hexadecimal(bytes: &[u8]) -> String {
         let _ = write!(text, "{byte:02x}");
         text
     })
-}
-
-/// Fails where stdout is closed: Rust opens /dev/null in its place before txfs starts, for reading and writing. Who wants it to
-/// lead nowhere opens it for writing alone; but for a few, as Python's DEVNULL, and there nobody reads what is printed either.
-pub(super) fn expect_open_stdout() -> Result<(), Failure> {
-    let is_null = std::fs::read_link("/proc/self/fd/1").is_ok_and(|target| target == Path::new("/dev/null"));
-    let info = std::fs::read_to_string("/proc/self/fdinfo/1").unwrap_or_default();
-    let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
-    let flags = flags.and_then(|flags| u32::from_str_radix(flags.trim(), 8).ok());
-    if is_null && flags.is_some_and(|flags| flags & ACCESS_MODE == READ_AND_WRITE) {
-        return Err(error::failed("cannot write to stdout: it is closed, or /dev/null opened for reading too")
-            .hint("if nobody is to learn the stage's path, use `>/dev/null`"));
-    }
-    Ok(())
 }
 
 /// Seconds since 1970 as RFC 3339 in UTC.
