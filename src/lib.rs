@@ -61,7 +61,8 @@
 //!
 //! Two entries are the same when their kind, permission bits and content (BLAKE3, or the link's target) are. Times, owner, group
 //! and extended attributes are not compared. A difference in them alone publishes nothing; they travel with a staged inode that is
-//! published for another reason.
+//! published for another reason. What [`Transaction::copy_previous`] and [`Basis::Copy`] copy has them all, owner and group as far
+//! as this user may give them; what [`Transaction::copy_from`] copies belongs to this user.
 //!
 //! # Limitations
 //!

@@ -3,6 +3,7 @@
 //! Invariants:
 //! 1. Only the stage is written. What the current generation displaced is copied, and stays until the commit that goes back is swept.
 //! 2. Nothing is taken for what was displaced that is not it, by identity or by content.
+//! 3. What comes back is what was, with owner, group and attributes as far as this user may give them.
 //!
 //! A crash inside leaves a dead transaction, as one that is being filled in any other way.
 
@@ -19,16 +20,17 @@ use crate::manifest::inventory::Inventory;
 use crate::manifest::{Entry, Object};
 use crate::path::RelPath;
 use crate::settle;
-use crate::stage::{self, NewDirs};
+use crate::stage::{self, NewDirs, Source};
 use crate::store::Store;
 use crate::transaction::{Referenced, Transaction};
 use crate::txdir::Basis;
 
 impl<F: Fs> Transaction<'_, F> {
     /// Fills the stage with what was published before the current generation, and returns that generation's number. What is in
-    /// both is taken from the output without being copied; the stage has only what differs. What the current generation displaced
-    /// comes back also where txfs had not published it: it was taken over, or published over, with the user's leave. The first
-    /// generation can be gone back from, to generation 0, if it displaced anything. To go back twice is to go forward again.
+    /// both is taken from the output without being copied; the stage has only what differs, with the owner, the group and the
+    /// extended attributes that it had, as far as this user may give them. What the current generation displaced comes back also
+    /// where txfs had not published it: it was taken over, or published over, with the user's leave. The first generation
+    /// can be gone back from, to generation 0, if it displaced anything. To go back twice is to go forward again.
     ///
     /// # Errors
     /// [`Error::Usage`] when there is no generation before, or it cannot be put together again: something of it was missing in
@@ -50,13 +52,14 @@ impl<F: Fs> Transaction<'_, F> {
         let Some(displaced) = Displaced::by(self.store, current)? else {
             return Err(usage("there is no generation to go back to".into()));
         };
-        if self.store.output.open()?.is_none() {
+        let Some(live) = self.store.output.open()? else {
             return Err(usage("it is gone, and going back changes only what differs: publish the whole".into()));
-        }
+        };
         let (now, before) =
             (self.store.inventory(head.as_ref())?, self.store.base_inventory(&displaced.journal.begin)?);
         let stage = self.stage_tree()?;
-        let mut restoring = Restoring { stage: &stage, before: &before, now: &now, made: NewDirs::new(&stage) };
+        let mut restoring =
+            Restoring { stage: &stage, live: &live, before: &before, now: &now, made: NewDirs::new(&stage) };
         restoring.displaced(&displaced)?;
         let (entries, lost) = restoring.others(&displaced)?;
         let generation = displaced.journal.begin.base;
@@ -136,28 +139,31 @@ fn is_still<F: Fs>(tree: &Tree<F>, place: &RelPath, old: &Object, stat: &Stat) -
 /// A stage that is being filled with a generation that was.
 struct Restoring<'a, F: Fs> {
     stage: &'a Tree<F>,
+    live: &'a Tree<F>,
     before: &'a Inventory<F>,
     now: &'a Inventory<F>,
     made: NewDirs<'a, F>,
 }
 
-impl<F: Fs> Restoring<'_, F> {
+impl<'a, F: Fs> Restoring<'a, F> {
     /// Copies everything that was displaced to where it was.
-    fn displaced(&mut self, displaced: &Displaced<F>) -> Result<()> {
+    fn displaced(&mut self, displaced: &'a Displaced<F>) -> Result<()> {
+        let from = Source::published(&displaced.tree);
         for (path, (place, old)) in &displaced.places {
             path.ancestors().try_for_each(|above| self.make_dir(&above))?;
             match old.kind {
                 Kind::Directory => {
-                    self.made.make(path.clone(), old.mode)?;
+                    self.made.make(path.clone(), old.mode, from, place.clone())?;
                     // What is there besides was put there after the directory had been displaced.
                     let was_in_it = self.before.range(path).skip(1).map(|entry| Ok(below(path, &entry?.path)));
-                    stage::copy_paths(&displaced.tree.below(place)?, &self.stage.below(path)?, was_in_it)?;
+                    let (below_place, staged) = (displaced.tree.below(place)?, self.stage.below(path)?);
+                    stage::copy_paths_of(Source::published(&below_place), &staged, was_in_it)?;
                 }
                 Kind::File => {
                     let stat = Stat { mode: old.mode, ..self.look(&displaced.tree, place)? };
-                    stage::copy_file(&displaced.tree, place, &stat, self.stage, path)?;
+                    from.copy_file(place, &stat, self.stage, path)?;
                 }
-                Kind::Symlink => stage::copy_symlink(&displaced.tree, place, self.stage, path)?,
+                Kind::Symlink => from.copy_symlink(place, self.stage, path)?,
             }
         }
         Ok(())
@@ -213,12 +219,14 @@ impl<F: Fs> Restoring<'_, F> {
         Ok(taken)
     }
 
-    /// Makes a directory with the mode that it had; what was no entry then keeps the mode that it has.
+    /// Makes a directory with the mode that it had; what was no entry then keeps the mode that it has. Owner and attributes were
+    /// those of the directory that is there now, if any is: no commit changes them.
     fn make_dir(&mut self, path: &RelPath) -> Result<()> {
         let known = match self.before.get(path)? {
             Some(object) => Some(object),
             None => self.now.get(path)?,
         };
-        self.made.make(path.clone(), known.map_or(0o755, |object| object.mode))
+        let mode = known.map_or(0o755, |object| object.mode);
+        self.made.make(path.clone(), mode, Source::published(self.live), path.clone())
     }
 }

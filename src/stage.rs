@@ -5,6 +5,8 @@
 //!    another name of it.
 //! 2. A scan looks at the stage alone; only filling reads the output, where it is copied from. Neither changes anything outside
 //!    the transaction's directory.
+//! 3. What txfs published is copied with owner, group and attributes, as far as this user may give them: going back gives back what
+//!    was. Whatever else is copied belongs to whoever copies, and a set-id bit lends nobody the rights of another.
 //!
 //! A crash inside a scan leaves the stage with fewer hard links, and perhaps a directory open to its owner; one inside filling
 //! leaves a part of the copy.
@@ -15,8 +17,8 @@ use std::sync::Arc;
 
 use crate::digest::{self, Changed, Found, Pool};
 use crate::error::{Error, Paths, Problem, Result};
-use crate::fs::tree::{Named, Tree, Walked};
-use crate::fs::{Fs, Kind, RenameMode, Stat, Timestamp};
+use crate::fs::tree::{Named, Tree, Walked, is_absent};
+use crate::fs::{Fs, Kind, RenameMode, Stat, Timestamp, is_unsupported};
 use crate::layout::{is_state_name, name};
 use crate::manifest::inventory::{Cursor, Inventory};
 use crate::manifest::{Digest, Entry, Object};
@@ -229,7 +231,7 @@ impl Staged {
 fn separate<F: Fs>(stage: &Tree<F>, scratch: &Scratch<'_, F>, path: &RelPath, stat: &Stat) -> Result<Stat> {
     let Scratch { tree, path: copy } = *scratch;
     tree.remove_entry(copy, Kind::File)?;
-    copy_file(stage, path, stat, tree, copy)?;
+    Source::foreign(stage).copy_file(path, stat, tree, copy)?;
     let dir = path.parent();
     // The scan has noted it with its mode, which is the one to be published.
     let closed = stage.make_writable(&dir)?;
@@ -243,25 +245,108 @@ fn separate<F: Fs>(stage: &Tree<F>, scratch: &Scratch<'_, F>, path: &RelPath, st
     closing.map(|()| separated)
 }
 
-/// Copies a file with its mode, time and extended attributes; shares blocks where the file system can.
-pub(crate) fn copy_file<F: Fs>(from: &Tree<F>, path: &RelPath, stat: &Stat, to: &Tree<F>, new: &RelPath) -> Result<()> {
-    let fs = &from.fs;
-    let (mut source, _) = from.open_file(path)?;
-    let copy = to.parent(new).and_then(|dir| {
-        let mut copy = fs.create_file(&dir, new.name(), 0o600)?;
-        fs.copy_content(&mut source, &mut copy)?;
-        fs.copy_attributes(&source, &copy)?;
-        fs.set_mode(&copy, mode_of_copy(stat, &fs.stat_file(&copy)?))?;
-        fs.set_mtime(&copy, stat.mtime)
-    });
-    copy.map_err(to.io("copy a file to", new))
+/// Where copies are made from.
+pub(crate) struct Source<'a, F: Fs> {
+    tree: &'a Tree<F>,
+    /// Whether a copy is given to the owner of its original.
+    keeps_owner: bool,
+}
+
+impl<F: Fs> Clone for Source<'_, F> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<F: Fs> Copy for Source<'_, F> {}
+
+impl<'a, F: Fs> Source<'a, F> {
+    /// A tree that txfs published, or displaced.
+    pub(crate) fn published(tree: &'a Tree<F>) -> Self {
+        Self { tree, keeps_owner: true }
+    }
+
+    /// Any other tree.
+    pub(crate) fn foreign(tree: &'a Tree<F>) -> Self {
+        Self { tree, keeps_owner: false }
+    }
+
+    /// Copies a file with its mode, time and extended attributes; shares blocks where the file system can.
+    pub(crate) fn copy_file(self, path: &RelPath, stat: &Stat, to: &Tree<F>, new: &RelPath) -> Result<()> {
+        let fs = &to.fs;
+        // The owner is that of what is read: another file may have got the name since it was looked at.
+        let (mut original, opened) = self.tree.open_file(path)?;
+        let copy = to.parent(new).and_then(|dir| {
+            let mut copy = fs.create_file(&dir, new.name(), 0o600)?;
+            fs.copy_content(&mut original, &mut copy)?;
+            let give = |owner, group| fs.set_owner(&copy, owner, group);
+            // Before the rest, some of which a file loses with its owner.
+            let owned = self.give(&opened, fs.stat_file(&copy)?, give)?;
+            fs.copy_attributes(&original, &copy)?;
+            fs.set_mode(&copy, mode_of_copy(stat.mode, &opened, &owned))?;
+            fs.set_mtime(&copy, stat.mtime)
+        });
+        copy.map_err(to.io("copy a file to", new))
+    }
+
+    pub(crate) fn copy_symlink(self, path: &RelPath, to: &Tree<F>, new: &RelPath) -> Result<()> {
+        let fs = &to.fs;
+        let original = self.tree.parent(path).and_then(|dir| {
+            let stat = if self.keeps_owner { Some(fs.stat(&dir, path.name())?) } else { None };
+            Ok((fs.read_link(&dir, path.name())?, stat))
+        });
+        let (target, stat) = original.map_err(self.tree.io("read the link", path))?;
+        let made = to.parent(new).and_then(|dir| {
+            fs.make_symlink(&dir, new.name(), &target)?;
+            let Some(stat) = stat else { return Ok(()) };
+            let give = |owner, group| fs.set_link_owner(&dir, new.name(), owner, group);
+            self.give(&stat, fs.stat(&dir, new.name())?, give).map(drop)
+        });
+        made.map_err(to.io("make the link", new))
+    }
+
+    /// Gives the directory `new` owner, group and extended attributes of the one at `path`, if that is there still.
+    fn liken_dir(self, path: &RelPath, to: &Tree<F>, new: &RelPath) -> Result<()> {
+        let fs = &to.fs;
+        let original = match self.tree.dir(path) {
+            Err(error) if is_absent(&error) => return Ok(()),
+            original => original.map_err(self.tree.io("open the directory", path))?,
+        };
+        let likened = to.dir(new).and_then(|dir| {
+            let give = |owner, group| fs.set_dir_owner(&dir, owner, group);
+            self.give(&fs.stat_dir(&original)?, fs.stat_dir(&dir)?, give)?;
+            fs.copy_dir_attributes(&original, &dir)
+        });
+        likened.map_err(to.io("copy a directory to", new))
+    }
+
+    /// Gives a copy the owner and the group of its original, or the group alone, as far as that is permitted; and says whose it is
+    /// now.
+    fn give(
+        self,
+        original: &Stat,
+        copy: Stat,
+        set_owner: impl Fn(Option<u32>, u32) -> io::Result<()>,
+    ) -> io::Result<Stat> {
+        let (uid, gid) = (original.uid, original.gid);
+        if !self.keeps_owner || (copy.uid, copy.gid) == (uid, gid) {
+            return Ok(copy);
+        }
+        for owner in [Some(uid), None] {
+            match set_owner(owner, gid) {
+                Err(error) if is_unsupported(&error) => {}
+                given => return given.map(|()| Stat { uid: owner.unwrap_or(copy.uid), gid, ..copy }),
+            }
+        }
+        Ok(copy)
+    }
 }
 
 /// The mode of a copy: a set-id bit goes where it would lend the rights of somebody else than in the original.
-fn mode_of_copy(original: &Stat, copy: &Stat) -> u32 {
+fn mode_of_copy(mode: u32, original: &Stat, copy: &Stat) -> u32 {
     let set_uid = if copy.uid == original.uid { 0 } else { 0o4000 };
     let set_gid = if copy.gid == original.gid { 0 } else { 0o2000 };
-    original.mode & !(set_uid | set_gid)
+    mode & !(set_uid | set_gid)
 }
 
 /// Copies the tree `from`, except state directories of txfs, into the empty directory `to`.
@@ -269,11 +354,12 @@ pub(crate) fn copy_tree<F: Fs>(from: &Tree<F>, to: &Tree<F>) -> Result<()> {
     copy_differing(from, to, std::iter::empty()).map(drop)
 }
 
-/// Gives the stage the mode of the directory that it is a copy of, for an output that is made of the stage. Its owner may always
-/// write to it.
-pub(crate) fn copy_root_mode<F: Fs>(from: &Tree<F>, to: &Tree<F>) -> Result<()> {
+/// Gives the stage the attributes and the mode of the directory that it is a copy of, for an output that is made of the stage. Its
+/// owner may always write to it.
+pub(crate) fn copy_root<F: Fs>(from: &Tree<F>, to: &Tree<F>) -> Result<()> {
     let root = RelPath::root();
     let Some(stat) = from.stat(&root)? else { return Ok(()) };
+    Source::foreign(from).liken_dir(&root, to, &root)?;
     to.set_dir_mode(&root, stat.mode & 0o777 | 0o700)
 }
 
@@ -283,7 +369,7 @@ pub(crate) fn copy_differing<F: Fs>(
     to: &Tree<F>,
     published: impl Iterator<Item = Result<Entry>>,
 ) -> Result<Vec<Entry>> {
-    let mut copier = Copier::new(from, to);
+    let mut copier = Copier::new(Source::foreign(from), to);
     let mut published = Cursor::new(published);
     let mut same = Vec::new();
     // What is no directory and has the name is content by mistake: the scan says so.
@@ -316,9 +402,18 @@ fn looks_same(published: &Object, stat: &Stat) -> bool {
     }
 }
 
-/// Copies the entries of `from` at `paths`, ascending, into `to`, with the directories above them.
+/// Copies the entries of `from`, which txfs did not publish, at `paths`, ascending, into `to`, with the directories above them.
 pub(crate) fn copy_paths<F: Fs>(
     from: &Tree<F>,
+    to: &Tree<F>,
+    paths: impl IntoIterator<Item = Result<RelPath>>,
+) -> Result<()> {
+    copy_paths_of(Source::foreign(from), to, paths)
+}
+
+/// As [`copy_paths`], of whatever source.
+pub(crate) fn copy_paths_of<F: Fs>(
+    from: Source<'_, F>,
     to: &Tree<F>,
     paths: impl IntoIterator<Item = Result<RelPath>>,
 ) -> Result<()> {
@@ -326,11 +421,11 @@ pub(crate) fn copy_paths<F: Fs>(
     for path in paths {
         let path = &path?;
         for above in path.ancestors() {
-            if let Some(stat) = from.stat(&above)?.filter(Stat::is_dir) {
-                copier.made.make(above, stat.mode)?;
+            if let Some(stat) = from.tree.stat(&above)?.filter(Stat::is_dir) {
+                copier.made.make_like(from, above, stat.mode)?;
             }
         }
-        if let Some(stat) = from.stat(path)? {
+        if let Some(stat) = from.tree.stat(path)? {
             copier.copy(&Walked { path: path.clone(), stat })?;
         }
     }
@@ -339,7 +434,7 @@ pub(crate) fn copy_paths<F: Fs>(
 
 /// Copies entries in order of the tree. A directory that only leads to others is made when the first of them is copied.
 struct Copier<'a, F: Fs> {
-    from: &'a Tree<F>,
+    from: Source<'a, F>,
     to: &'a Tree<F>,
     /// Directories above the entry that is next, with their modes, that have not been made.
     passed: Vec<(RelPath, u32)>,
@@ -347,7 +442,7 @@ struct Copier<'a, F: Fs> {
 }
 
 impl<'a, F: Fs> Copier<'a, F> {
-    fn new(from: &'a Tree<F>, to: &'a Tree<F>) -> Self {
+    fn new(from: Source<'a, F>, to: &'a Tree<F>) -> Self {
         Self { from, to, passed: Vec::new(), made: NewDirs::new(to) }
     }
 
@@ -363,15 +458,15 @@ impl<'a, F: Fs> Copier<'a, F> {
         let (from, to) = (self.from, self.to);
         for (dir, mode) in std::mem::take(&mut self.passed) {
             if path.is_below(&dir) {
-                self.made.make(dir, mode)?;
+                self.made.make_like(from, dir, mode)?;
             }
         }
         match stat.kind {
-            Some(Kind::File) => copy_file(from, path, stat, to, path),
-            Some(Kind::Symlink) => copy_symlink(from, path, to, path),
-            Some(Kind::Directory) => self.made.make(path.clone(), stat.mode),
+            Some(Kind::File) => from.copy_file(path, stat, to, path),
+            Some(Kind::Symlink) => from.copy_symlink(path, to, path),
+            Some(Kind::Directory) => self.made.make_like(from, path.clone(), stat.mode),
             None => Err(Error::Usage {
-                path: path.under(from.at()),
+                path: path.under(from.tree.at()),
                 what: "it is neither file, directory nor symlink, and only those are published".into(),
             }),
         }
@@ -385,8 +480,15 @@ impl<'a, F: Fs> Copier<'a, F> {
 /// Directories that their owner may write to until everything is in them.
 pub(crate) struct NewDirs<'a, F: Fs> {
     tree: &'a Tree<F>,
-    /// With the modes that they are to have.
-    made: Vec<(RelPath, u32)>,
+    made: Vec<NewDir<'a, F>>,
+}
+
+struct NewDir<'a, F: Fs> {
+    path: RelPath,
+    /// The mode that it is to have.
+    mode: u32,
+    /// What it is a copy of, where it is to have more of that than the mode.
+    original: Option<(Source<'a, F>, RelPath)>,
 }
 
 impl<'a, F: Fs> NewDirs<'a, F> {
@@ -394,26 +496,37 @@ impl<'a, F: Fs> NewDirs<'a, F> {
         Self { tree, made: Vec::new() }
     }
 
-    /// Makes a directory. One that is there is no error; it may have been closed when it was filled.
-    pub(crate) fn make(&mut self, path: RelPath, mode: u32) -> Result<()> {
+    /// Makes a directory like the one at `original`. One that is there is no error; it may have been closed when it was filled.
+    pub(crate) fn make(&mut self, path: RelPath, mode: u32, from: Source<'a, F>, original: RelPath) -> Result<()> {
         let made = self.tree.parent(&path).and_then(|dir| self.tree.fs.make_dir(&dir, path.name(), 0o700));
-        let mode = match made {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => self.tree.make_writable(&path)?,
-            made => made.map(|()| Some(mode)).map_err(self.tree.io("make the directory", &path))?,
+        let new = match made {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                self.tree.make_writable(&path)?.map(|mode| NewDir { path, mode, original: None })
+            }
+            made => {
+                made.map_err(self.tree.io("make the directory", &path))?;
+                Some(NewDir { path, mode, original: Some((from, original)) })
+            }
         };
-        self.made.extend(mode.map(|mode| (path, mode)));
+        self.made.extend(new);
         Ok(())
     }
 
-    /// Modes last, and from the bottom: a directory that its owner may not write to could not be filled.
-    pub(crate) fn close(self) -> Result<()> {
-        self.made.iter().rev().try_for_each(|(path, mode)| self.tree.set_dir_mode(path, *mode))
+    /// As [`NewDirs::make`], where the original has the same path.
+    fn make_like(&mut self, from: Source<'a, F>, path: RelPath, mode: u32) -> Result<()> {
+        let original = path.clone();
+        self.make(path, mode, from, original)
     }
-}
 
-pub(crate) fn copy_symlink<F: Fs>(from: &Tree<F>, path: &RelPath, to: &Tree<F>, new: &RelPath) -> Result<()> {
-    let target = from.parent(path).and_then(|dir| from.fs.read_link(&dir, path.name()));
-    let target = target.map_err(from.io("read the link", path))?;
-    let made = to.parent(new).and_then(|dir| to.fs.make_symlink(&dir, new.name(), &target));
-    made.map_err(to.io("make the link", new))
+    /// From the bottom, when all are filled: into a directory that its owner may not write to nothing could be copied, and what was
+    /// copied into one with a default ACL would take that over. Modes last, for an ACL brings its own.
+    pub(crate) fn close(self) -> Result<()> {
+        for NewDir { path, mode, original } in self.made.iter().rev() {
+            if let Some((from, original)) = original {
+                from.liken_dir(original, self.tree, path)?;
+            }
+            self.tree.set_dir_mode(path, *mode)?;
+        }
+        Ok(())
+    }
 }

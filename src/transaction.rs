@@ -33,7 +33,7 @@ use crate::plan::Plan;
 use crate::published::{Audit, Drifted};
 use crate::recover::Manner;
 use crate::settle;
-use crate::stage::{self, Known};
+use crate::stage::{self, Known, Source};
 use crate::store::Store;
 use crate::txdir::{self, Basis, Life, Meta, STAGE, part};
 
@@ -397,8 +397,9 @@ impl<F: Fs> Transaction<'_, F> {
         Ok(())
     }
 
-    /// Fills the stage with a copy of the directory `source`: modes included, and of files times and extended attributes. A set-id
-    /// bit goes where owner or group of the copy is another. State directories of txfs are left out.
+    /// Fills the stage with a copy of the directory `source`: modes and extended attributes included, and of files times. The copy
+    /// belongs to whoever copies; a set-id bit of a file goes where owner or group is another then. State directories of txfs are
+    /// left out.
     ///
     /// # Errors
     /// [`Error::Usage`] for what is neither file, directory nor symbolic link; [`Error::Io`].
@@ -406,7 +407,7 @@ impl<F: Fs> Transaction<'_, F> {
         let from = Tree::open(&self.store.fs, source.as_ref())?;
         let stage = self.stage_tree()?;
         stage::copy_tree(&from, &stage)?;
-        stage::copy_root_mode(&from, &stage)
+        stage::copy_root(&from, &stage)
     }
 
     /// As [`Transaction::copy_from`], but files that are published with the same size, time and mode are taken from the current
@@ -422,7 +423,7 @@ impl<F: Fs> Transaction<'_, F> {
         let (published, stage) = (self.store.inventory(head.as_ref())?, self.stage_tree()?);
         let audit = Audit::of(self.store, head.as_ref())?;
         let (entries, drifted) = Audit::beside(audit, || stage::copy_differing(&from, &stage, published.entries()))?;
-        stage::copy_root_mode(&from, &stage)?;
+        stage::copy_root(&from, &stage)?;
         self.referenced = Some(Referenced { from: Some(from), entries, drifted });
         Ok(())
     }
@@ -447,7 +448,8 @@ impl<F: Fs> Transaction<'_, F> {
         let head = self.store.head()?;
         let (Some(from), to) = (self.store.output.open()?, self.stage_tree()?) else { return Ok(()) };
         let published = self.store.inventory(head.as_ref())?;
-        stage::copy_paths(&from, &to, published.entries().map(|entry| entry.map(|entry| entry.path)))
+        let paths = published.entries().map(|entry| entry.map(|entry| entry.path));
+        stage::copy_paths_of(Source::published(&from), &to, paths)
     }
 
     /// Removes what is at `path` in the stage and makes the directories above it.
@@ -524,8 +526,11 @@ impl<F: Fs> Transaction<'_, F> {
             let stage = self.stage_tree()?;
             let paths: Vec<_> = referenced.entries.into_iter().map(|entry| entry.path).collect();
             let paths = not_staged(&stage, &paths)?;
-            if let Some(from) = referenced.from.map_or_else(|| self.store.output.open(), |from| Ok(Some(from)))? {
-                stage::copy_paths(&from, &stage, paths.into_iter().map(Ok))?;
+            let paths = paths.into_iter().map(Ok);
+            if let Some(from) = &referenced.from {
+                stage::copy_paths(from, &stage, paths)?;
+            } else if let Some(output) = self.store.output.open()? {
+                stage::copy_paths_of(Source::published(&output), &stage, paths)?;
             }
         }
         self.set_attached(false)?;

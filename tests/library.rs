@@ -6,7 +6,7 @@ mod common;
 
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::{PermissionsExt, chown, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 
 use common::faulty::{Call, Faulty};
@@ -324,6 +324,52 @@ fn a_copy_lends_nobody_the_rights_of_its_new_owner() {
         transaction.commit(&lenient()).unwrap();
         for name in ["program", "linked"] {
             assert_eq!(mode(&out.join(name)), expected, "{name} of {owner}:{group}");
+        }
+    }
+}
+
+#[test]
+fn a_copy_has_the_attributes_of_directories_and_belongs_to_whoever_copies() {
+    let dir = Scratch::new();
+    let source = dir.path().join("source");
+    fs::create_dir_all(source.join("d/sub")).unwrap();
+    fs::write(source.join("d/file"), "one").unwrap();
+    if let Err(error) = xattr::set(source.join("d"), "user.origin", b"d") {
+        return common::skip("attributes of directories", &error.to_string());
+    }
+    let acl = common::acl(65534);
+    for dir in ["", "d"] {
+        xattr::set(source.join(dir), "system.posix_acl_default", &acl).unwrap();
+    }
+    xattr::set(source.join("d/sub"), "system.posix_acl_access", &acl).unwrap();
+    set_mode(&source.join("d/sub"), 0o550);
+    if common::is_root() {
+        for path in ["d", "d/sub", "d/file"] {
+            chown(source.join(path), Some(65534), Some(65534)).unwrap();
+        }
+    }
+    for name in ["whole", "differing"] {
+        let out = dir.path().join(name);
+        let store = Store::open(&out).unwrap();
+        let mut transaction = store.begin(BeginOptions::default()).unwrap();
+        match name {
+            "whole" => transaction.copy_from(&source).unwrap(),
+            _ => transaction.copy_differing_from(&source).unwrap(),
+        }
+        transaction.commit(&lenient()).unwrap();
+        for (path, attribute) in [
+            ("", "system.posix_acl_default"),
+            ("d", "system.posix_acl_default"),
+            ("d", "user.origin"),
+            ("d/sub", "system.posix_acl_access"),
+            ("d/file", "system.posix_acl_access"),
+        ] {
+            let of = |root: &Path| xattr::get(root.join(path), attribute).unwrap();
+            assert_eq!(of(&out), of(&source), "{name} {path} {attribute}");
+        }
+        for path in ["d", "d/sub", "d/file"] {
+            assert_eq!(fs::metadata(out.join(path)).unwrap().uid(), nix::unistd::geteuid().as_raw(), "{path}");
+            assert_eq!(mode(&out.join(path)), mode(&source.join(path)), "{path}");
         }
     }
 }

@@ -7,7 +7,7 @@
 mod common;
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, lchown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -103,6 +103,8 @@ fn scenes() {
         "put back" => put_back(&ground),
         "linked" => linked(&out),
         "few threads" => few_threads(&out),
+        "program" => program(&out),
+        "program back" => program_back(&out),
         other => panic!("no such scene: {other}"),
     }
 }
@@ -321,6 +323,35 @@ fn linked(out: &Path) {
     assert_eq!(read(out, "d/b"), "2");
 }
 
+/// A program that lends the rights of its owner, and then another in its place.
+fn program(out: &Path) {
+    let store = Store::open(out).unwrap();
+    let mut transaction = store.begin(BeginOptions::default()).unwrap();
+    transaction.write("program", "1").unwrap();
+    transaction.symlink("link", "1").unwrap();
+    set_mode(&transaction.stage().join("program"), 0o4750);
+    transaction.commit(&lenient()).unwrap();
+}
+
+/// It belongs to root since then, and to a group that this user is in; and so does the link.
+fn program_back(out: &Path) {
+    let store = Store::open(out).unwrap();
+    let whose = |path: &str| {
+        let stat = fs::symlink_metadata(out.join(path)).unwrap();
+        (stat.uid(), stat.gid())
+    };
+    let copy = store.begin(BeginOptions::default().from(txfs::Basis::Copy)).unwrap();
+    assert_eq!(mode(&copy.stage().join("program")), 0o750);
+    copy.abort().unwrap();
+    publish(&store, &[("program", "2")]).unwrap();
+    assert_ne!(whose("program").1, USER, "what is made here gets another group");
+    let mut transaction = store.begin(BeginOptions::default()).unwrap();
+    transaction.copy_previous().unwrap();
+    transaction.commit(&lenient()).unwrap();
+    assert_eq!((read(out, "program"), mode(&out.join("program"))), ("1".into(), 0o750));
+    assert_eq!([whose("program"), whose("link")], [(USER, USER); 2]);
+}
+
 /// Where the system has no more threads to give, those that there are do the work.
 fn few_threads(out: &Path) {
     let store = Store::open(out).unwrap();
@@ -363,6 +394,22 @@ fn a_commit_needs_no_second_thread() {
     if needs_root("no second thread") {
         let (_dir, ground) = ground();
         as_user("few threads", &ground);
+    }
+}
+
+#[test]
+fn a_copy_has_the_group_of_its_original_where_it_cannot_have_the_owner() {
+    if needs_root("the group of a copy") {
+        let (_dir, ground) = ground();
+        // Whatever is made here gets a group that the user is not in.
+        chown(&ground, Some(USER), Some(7)).unwrap();
+        set_mode(&ground, 0o2775);
+        as_user("program", &ground);
+        for path in ["program", "link"] {
+            lchown(ground.join("dist").join(path), Some(0), Some(USER)).unwrap();
+        }
+        set_mode(&ground.join("dist/program"), 0o4750);
+        as_user("program back", &ground);
     }
 }
 

@@ -13,7 +13,8 @@ use super::signals::Signals;
 /// Publish the generation before the current one again
 ///
 /// It becomes a new generation, with a number of its own: going back twice is going forward again. Only what differs is touched.
-/// What the current generation took over or published over comes back too. No generation before that one is kept.
+/// What the current generation took over or published over comes back too, and all of it with its attributes, owner and group, as
+/// far as you may give them. No generation before that one is kept.
 #[derive(Args)]
 pub(super) struct RollbackArgs {
     /// The directory that is published

@@ -3,7 +3,7 @@
 //! Descent uses `openat2` with `RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV`; where a kernel before 5.6 or a
 //! seccomp filter lacks it, one `openat(O_NOFOLLOW)` a component, with the device compared at each step.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -19,9 +19,9 @@ use nix::fcntl::{self, AtFlags, OFlag, OpenHow, RenameFlags, ResolveFlag};
 use nix::sys::stat::{self, FileStat, Mode, SFlag};
 use nix::sys::statfs::{BTRFS_SUPER_MAGIC, fstatfs};
 use nix::sys::time::TimeSpec;
-use nix::unistd::{self, UnlinkatFlags};
+use nix::unistd::{self, Gid, Uid, UnlinkatFlags};
 use rustix::fs::{FileType, RawDir, StatxFlags};
-use xattr::FileExt as _;
+use xattr::{FileExt as _, XAttrs};
 
 use super::{Fs, Kind, Listed, RenameMode, Stat, Timestamp, found};
 use crate::path::RelPath;
@@ -243,20 +243,36 @@ impl Fs for LinuxFs {
     }
 
     fn copy_attributes(&self, from: &File, to: &File) -> io::Result<()> {
-        let names = match from.list_xattr() {
-            Err(error) if error.raw_os_error() == Some(Errno::EOPNOTSUPP as i32) => return Ok(()),
-            names => names?,
-        };
-        for name in names {
-            let Some(value) = from.get_xattr(&name)? else { continue };
-            match to.set_xattr(&name, &value) {
-                // `trusted.*` and `security.*` belong to the administrator: what this user may not set is left out.
-                Err(error)
-                    if matches!(error.raw_os_error().map(Errno::from_raw), Some(Errno::EPERM | Errno::EOPNOTSUPP)) => {}
-                result => result?,
+        set_attributes(from.list_xattr(), |name| from.get_xattr(name), to)
+    }
+
+    fn copy_dir_attributes(&self, from: &OwnedFd, to: &OwnedFd) -> io::Result<()> {
+        let (open, to) = (File::from(from.try_clone()?), File::from(to.try_clone()?));
+        match open.list_xattr() {
+            Err(error) if is(&error, &[Errno::EBADF]) => {
+                let named = proc_name(from);
+                // Without leave to read the directory some of its attributes may not be read either.
+                let get = |name: &OsStr| match xattr::get_deref(&named, name) {
+                    Err(error) if is(&error, &[Errno::EACCES]) => Ok(None),
+                    value => value,
+                };
+                set_attributes(xattr::list_deref(&named), get, &to)
             }
+            names => set_attributes(names, |name| open.get_xattr(name), &to),
         }
-        Ok(())
+    }
+
+    fn set_owner(&self, file: &File, owner: Option<u32>, group: u32) -> io::Result<()> {
+        Ok(unistd::fchown(file, owner.map(Uid::from_raw), Some(Gid::from_raw(group)))?)
+    }
+
+    fn set_dir_owner(&self, dir: &OwnedFd, owner: Option<u32>, group: u32) -> io::Result<()> {
+        Ok(unistd::fchown(dir, owner.map(Uid::from_raw), Some(Gid::from_raw(group)))?)
+    }
+
+    fn set_link_owner(&self, at: &OwnedFd, name: &[u8], owner: Option<u32>, group: u32) -> io::Result<()> {
+        let (owner, group) = (owner.map(Uid::from_raw), Some(Gid::from_raw(group)));
+        Ok(unistd::fchownat(at, name, owner, group, AtFlags::AT_SYMLINK_NOFOLLOW)?)
     }
 
     fn set_mode(&self, file: &File, mode: u32) -> io::Result<()> {
@@ -266,9 +282,8 @@ impl Fs for LinuxFs {
     fn set_dir_mode(&self, dir: &OwnedFd, mode: u32) -> io::Result<()> {
         let mode = Mode::from_bits_truncate(mode);
         match stat::fchmod(dir, mode) {
-            // A descriptor that only names the directory: its entry in /proc is that very directory, whatever the path is now.
             Err(Errno::EBADF) => {
-                let named = format!("/proc/self/fd/{}", dir.as_raw_fd());
+                let named = proc_name(dir);
                 Ok(stat::fchmodat(fcntl::AT_FDCWD, &*named, mode, stat::FchmodatFlags::FollowSymlink)?)
             }
             result => Ok(result?),
@@ -395,6 +410,37 @@ impl Fs for LinuxFs {
     fn pause(&self, duration: Duration) {
         std::thread::sleep(duration);
     }
+}
+
+/// Where a descriptor that only names a directory is good for nothing else: its entry in /proc is that very directory, whatever the
+/// path is now.
+fn proc_name(dir: &OwnedFd) -> String {
+    format!("/proc/self/fd/{}", dir.as_raw_fd())
+}
+
+fn is(error: &io::Error, errnos: &[Errno]) -> bool {
+    error.raw_os_error().is_some_and(|errno| errnos.contains(&Errno::from_raw(errno)))
+}
+
+/// Sets the extended attributes of `names` as far as this user may.
+fn set_attributes(
+    names: io::Result<XAttrs>,
+    get: impl Fn(&OsStr) -> io::Result<Option<Vec<u8>>>,
+    to: &File,
+) -> io::Result<()> {
+    let names = match names {
+        Err(error) if is(&error, &[Errno::EOPNOTSUPP]) => return Ok(()),
+        names => names?,
+    };
+    for name in names {
+        let Some(value) = get(&name)? else { continue };
+        match to.set_xattr(&name, &value) {
+            // `trusted.*` and `security.*` belong to the administrator: what this user may not set is left out.
+            Err(error) if is(&error, &[Errno::EPERM, Errno::EOPNOTSUPP]) => {}
+            result => result?,
+        }
+    }
+    Ok(())
 }
 
 /// Copies what is no hole: a disk image of a terabyte may have little in it.

@@ -169,6 +169,14 @@ pub trait Fs: Clone + Send + Sync {
     fn copy_content(&self, from: &mut Self::File, to: &mut Self::File) -> io::Result<()>;
     /// Copies extended attributes (ACLs among them) as far as this user may set them.
     fn copy_attributes(&self, from: &Self::File, to: &Self::File) -> io::Result<()>;
+    /// As [`Fs::copy_attributes`], of a directory: its default ACL is among them, and goes to everything that is made in it later.
+    fn copy_dir_attributes(&self, from: &Self::Dir, to: &Self::Dir) -> io::Result<()>;
+    /// Gives a file to an owner, where one is named, and to a group. The kernel takes set-id bits and capabilities from it.
+    fn set_owner(&self, file: &Self::File, owner: Option<u32>, group: u32) -> io::Result<()>;
+    /// As [`Fs::set_owner`]; a directory keeps its bits.
+    fn set_dir_owner(&self, dir: &Self::Dir, owner: Option<u32>, group: u32) -> io::Result<()>;
+    /// As [`Fs::set_owner`], of an entry that may be a symbolic link, which is not followed.
+    fn set_link_owner(&self, at: &Self::Dir, name: &[u8], owner: Option<u32>, group: u32) -> io::Result<()>;
     fn set_mode(&self, file: &Self::File, mode: u32) -> io::Result<()>;
     fn set_dir_mode(&self, dir: &Self::Dir, mode: u32) -> io::Result<()>;
     fn set_mtime(&self, file: &Self::File, mtime: Timestamp) -> io::Result<()>;

@@ -167,6 +167,21 @@ impl Fs for Faulty {
     fn copy_attributes(&self, from: &File, to: &File) -> io::Result<()> {
         self.kernel.copy_attributes(from, to)
     }
+    fn copy_dir_attributes(&self, from: &OwnedFd, to: &OwnedFd) -> io::Result<()> {
+        self.kernel.copy_dir_attributes(from, to)
+    }
+    fn set_owner(&self, file: &File, owner: Option<u32>, group: u32) -> io::Result<()> {
+        self.other("set_owner")?;
+        self.kernel.set_owner(file, owner, group)
+    }
+    fn set_dir_owner(&self, dir: &OwnedFd, owner: Option<u32>, group: u32) -> io::Result<()> {
+        self.other("set_dir_owner")?;
+        self.kernel.set_dir_owner(dir, owner, group)
+    }
+    fn set_link_owner(&self, at: &OwnedFd, name: &[u8], owner: Option<u32>, group: u32) -> io::Result<()> {
+        self.other("set_link_owner")?;
+        self.kernel.set_link_owner(at, name, owner, group)
+    }
     fn set_mode(&self, file: &File, mode: u32) -> io::Result<()> {
         self.kernel.set_mode(file, mode)
     }

@@ -108,6 +108,18 @@ pub fn change_a_byte(path: &Path) {
     file.set_modified(modified).unwrap();
 }
 
+/// A POSIX ACL, version 2: u::rw- u:USER:r-- g::r-- m::r-- o::r--, as (tag, permissions, id).
+pub fn acl(user: u32) -> Vec<u8> {
+    let entries: [(u16, u16, u32); 5] = [(1, 6, !0), (2, 4, user), (4, 4, !0), (16, 4, !0), (32, 4, !0)];
+    let mut acl = 2u32.to_le_bytes().to_vec();
+    for (tag, permissions, id) in entries {
+        acl.extend(tag.to_le_bytes());
+        acl.extend(permissions.to_le_bytes());
+        acl.extend(id.to_le_bytes());
+    }
+    acl
+}
+
 /// A state directory beside `out`.
 pub fn state_of(out: &Path) -> PathBuf {
     let name = [b".", out.file_name().unwrap().as_bytes(), b".txfs"].concat();

@@ -291,14 +291,7 @@ fn holes_are_copied_as_holes<F: Fs>(ground: &Ground<F>) {
 }
 
 fn attributes_travel<F: Fs>(ground: &Ground<F>) {
-    // POSIX ACL, version 2: u::rw- u:1234:r-- g::r-- m::r-- o::r--, as (tag, permissions, id).
-    let entries: [(u16, u16, u32); 5] = [(1, 6, !0), (2, 4, 1234), (4, 4, !0), (16, 4, !0), (32, 4, !0)];
-    let mut acl = 2u32.to_le_bytes().to_vec();
-    for (tag, permissions, id) in entries {
-        acl.extend(tag.to_le_bytes());
-        acl.extend(permissions.to_le_bytes());
-        acl.extend(id.to_le_bytes());
-    }
+    let acl = super::acl(1234);
     let (store, out) = (ground.store(), ground.out());
     let mut transaction = store.begin(BeginOptions::default()).unwrap();
     for path in ["plain", "linked", "dir/inner"] {

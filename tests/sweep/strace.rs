@@ -81,7 +81,7 @@ impl Call {
             "write" | "pwrite64" | "copy_file_range" | "sendfile" | "ftruncate" => &[EIO, ENOSPC, EINTR, EROFS],
             "mkdirat" | "symlinkat" | "linkat" | "renameat" | "renameat2" => &[EIO, ENOSPC, EACCES, EINTR, EROFS],
             "unlinkat" => &[EIO, ENOSPC, EACCES, EINTR, EROFS],
-            "fchmod" | "fchmodat" | "utimensat" | "fsetxattr" => &[EIO, ENOSPC, EACCES, EROFS],
+            "fchmod" | "fchmodat" | "fchown" | "fchownat" | "utimensat" | "fsetxattr" => &[EIO, ENOSPC, EACCES, EROFS],
             "fsync" | "fdatasync" | "syncfs" => &[EIO, ENOSPC, EINTR, EROFS],
             "flock" => &[EIO, EINTR],
             "fcntl" if self.line.contains("F_DUPFD") => &[EMFILE],

@@ -22,6 +22,7 @@ pub enum Call {
     Write,
     CopyContent,
     CopyAttributes,
+    SetOwner,
     SetMode,
     SetDirMode,
     SetMtime,
@@ -54,6 +55,7 @@ impl Call {
                 | Write
                 | CopyContent
                 | CopyAttributes
+                | SetOwner
                 | SetMode
                 | SetDirMode
                 | SetMtime
@@ -89,6 +91,7 @@ pub fn possible_errors(call: Call) -> &'static [i32] {
         Write => errnos!(EIO EINTR ENOSPC EDQUOT EFBIG),
         CopyContent => errnos!(EIO EINTR ENOSPC EDQUOT EFBIG ENOMEM),
         CopyAttributes => errnos!(EIO EACCES ENOSPC EDQUOT EROFS ENOMEM),
+        SetOwner => errnos!(EIO EPERM EROFS ENOSPC EDQUOT),
         SetMode | SetDirMode | SetMtime => errnos!(EIO EPERM EROFS ENOSPC),
         MakeDir | MakeSymlink => errnos!(EIO EACCES EROFS ENOSPC EDQUOT ENOMEM),
         Link => errnos!(EIO EACCES EPERM EMLINK EROFS ENOSPC EDQUOT ENOMEM),

@@ -110,8 +110,9 @@ impl std::fmt::Display for Named<'_> {
                 }
                 Ok(())
             }
-            Change::Meta { slot, mode, mtime, .. } => {
-                write!(f, "{} mode {mode:o} mtime {}.{:09}", self.1.path_of(*slot), mtime.seconds, mtime.nanos)
+            Change::Meta { slot, mode, uid, mtime, .. } => {
+                let (seconds, nanos) = (mtime.seconds, mtime.nanos);
+                write!(f, "{} mode {mode:o} owner {uid} mtime {seconds}.{nanos:09}", self.1.path_of(*slot))
             }
         }
     }

@@ -257,6 +257,28 @@ impl Fs for SimFs {
         self.on_slot(Call::CopyAttributes, self.of_file(to)?, |_| Ok(()))
     }
 
+    fn copy_dir_attributes(&self, from: &SimDir, to: &SimDir) -> io::Result<()> {
+        self.at(from)?;
+        self.on_slot(Call::CopyAttributes, self.at(to)?, |_| Ok(()))
+    }
+
+    fn set_owner(&self, file: &SimFile, owner: Option<u32>, _: u32) -> io::Result<()> {
+        let slot = self.of_file(file)?;
+        self.on_slot(Call::SetOwner, slot, |world| world.set_owner(self.uid, slot, owner))
+    }
+
+    fn set_dir_owner(&self, dir: &SimDir, owner: Option<u32>, _: u32) -> io::Result<()> {
+        let slot = self.at(dir)?;
+        self.on_slot(Call::SetOwner, slot, |world| world.set_owner(self.uid, slot, owner))
+    }
+
+    fn set_link_owner(&self, at: &SimDir, name: &[u8], owner: Option<u32>, _: u32) -> io::Result<()> {
+        self.on_name(Call::SetOwner, at, name, |world, dir| {
+            let slot = world.existing(self.uid, dir, name)?;
+            world.set_owner(self.uid, slot, owner)
+        })
+    }
+
     fn set_mode(&self, file: &SimFile, mode: u32) -> io::Result<()> {
         let slot = self.of_file(file)?;
         self.on_slot(Call::SetMode, slot, |world| world.set_mode(self.uid, slot, mode))

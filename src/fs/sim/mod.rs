@@ -318,12 +318,10 @@ impl SimFs {
     }
 
     /// Gives an entry to another user.
-    pub fn set_owner(&self, path: impl AsRef<Path>, uid: u32) {
+    pub fn put_owner(&self, path: impl AsRef<Path>, uid: u32) {
         self.put(path.as_ref(), |world, _, dir, name| {
             let slot = world.lookup(dir, name).ok_or(Errno::ENOENT)?;
-            world.live_mut(slot).uid = uid;
-            world.disk_mut(slot).uid = uid;
-            Ok(())
+            world.set_owner(0, slot, Some(uid))
         });
     }
 

@@ -54,6 +54,7 @@ pub(super) enum Change {
     Meta {
         slot: Slot,
         mode: u32,
+        uid: u32,
         mtime: Timestamp,
         /// It is only the time that a write left.
         of_write: bool,
@@ -138,8 +139,8 @@ impl Effect {
                     set_entry(inode, &part.name, part.new, mtime);
                 }
             }
-            Change::Meta { mode, mtime, .. } => {
-                inode.mode = *mode;
+            Change::Meta { mode, uid, mtime, .. } => {
+                (inode.mode, inode.uid) = (*mode, *uid);
                 inode.mtime = if inode.is_dir() { inode.mtime.max(*mtime) } else { *mtime };
             }
         }
@@ -235,10 +236,10 @@ impl World {
 
     /// Records the attributes of `slot` as they are now.
     pub(super) fn record_meta(&mut self, slot: Slot, of_write: bool) {
-        let (mode, mtime) = (self.inode(slot).mode, self.inode(slot).mtime);
+        let Inode { mode, uid, mtime, .. } = *self.inode(slot);
         if !self.config.lose_metadata {
             let inode = self.disk_mut(slot);
-            (inode.mode, inode.mtime) = (mode, mtime);
+            (inode.mode, inode.uid, inode.mtime) = (mode, uid, mtime);
             return;
         }
         let ordered = self.config.weakness == Weakness::Ordered;
@@ -255,7 +256,7 @@ impl World {
             }
         }
         let after = if ordered { self.pending.last().map_or(0, |effect| effect.id) } else { last };
-        let id = self.push(Vec::new(), vec![after], mtime, Change::Meta { slot, mode, mtime, of_write });
+        let id = self.push(Vec::new(), vec![after], mtime, Change::Meta { slot, mode, uid, mtime, of_write });
         self.aux(slot).meta = id;
     }
 

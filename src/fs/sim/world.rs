@@ -575,6 +575,22 @@ impl World {
         Ok(())
     }
 
+    /// Groups are not modelled: whoever owns an inode may give it to any.
+    pub(super) fn set_owner(&mut self, uid: u32, slot: Slot, owner: Option<u32>) -> Res<()> {
+        self.permit_owner(uid, slot)?;
+        if uid != 0 && owner.is_some_and(|owner| owner != uid) {
+            return Err(Errno::EPERM);
+        }
+        self.tick();
+        let inode = self.live_mut(slot);
+        inode.uid = owner.unwrap_or(inode.uid);
+        if !inode.is_dir() {
+            inode.mode &= !0o6000;
+        }
+        self.record_meta(slot, false);
+        Ok(())
+    }
+
     pub(super) fn set_mtime(&mut self, uid: u32, slot: Slot, mtime: Timestamp) -> Res<()> {
         self.permit_owner(uid, slot)?;
         self.tick();

@@ -137,9 +137,33 @@ fn permission_is_asked_of_users_but_not_of_root() {
     let root = fs.as_user(0);
     assert!(root.open_dir(&w, &p("moved")).is_ok());
     assert_eq!((fs.user(), root.user()), (1000, 0));
-    fs.set_owner("/w/open", 7);
+    fs.put_owner("/w/open", 7);
     assert_eq!(errno(fs.set_dir_mode(&other, 0o777)), Errno::EPERM);
     assert_eq!(fs.stat_dir(&other).unwrap().uid, 7);
+}
+
+#[test]
+fn an_entry_is_given_away_by_root_alone_and_a_crash_can_lose_that() {
+    let fs = SimFs::new(Config { uid: 1000, ..Config::default() });
+    fs.put_file("/w/f", b"x", 0o4755);
+    fs.put_dir("/w/d", 0o2755);
+    let (w, d, root) = (open(&fs, "/w"), open(&fs, "/w/d"), fs.as_user(0));
+    let (file, _) = fs.open_file(&w, b"f").unwrap();
+    assert_eq!(errno(fs.set_owner(&file, Some(7), 7)), Errno::EPERM);
+    fs.set_owner(&file, None, 7).unwrap();
+    fs.set_dir_owner(&d, Some(1000), 7).unwrap();
+    let of = |name: &[u8]| fs.stat(&w, name).map(|stat| (stat.uid, stat.mode)).unwrap();
+    assert_eq!([of(b"f"), of(b"d")], [(1000, 0o755), (1000, 0o2755)], "a file loses set-id bits");
+    fs.settle();
+    root.set_link_owner(&w, b"f", Some(7), 7).unwrap();
+    root.set_dir_owner(&d, Some(8), 7).unwrap();
+    assert_eq!((of(b"f").0, of(b"d").0), (7, 8));
+    assert_eq!(errno(fs.set_owner(&file, None, 7)), Errno::EPERM, "it is somebody else's now");
+    let owner = |fs: &SimFs| fs.stat(&open(fs, "/w"), b"f").unwrap().uid;
+    let left: BTreeSet<u32> = fs.crash_states(100).map(|state| owner(&state)).collect();
+    assert_eq!(left, BTreeSet::from([1000, 7]));
+    root.sync_file(&file).unwrap();
+    assert!(fs.crash_states(100).all(|state| owner(&state) == 7));
 }
 
 #[test]
