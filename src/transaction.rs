@@ -125,6 +125,13 @@ impl<F: Fs> Referenced<F> {
         self.entries.iter().map(|entry| &entry.path).filter(|path| is_moved(path)).cloned().collect()
     }
 
+    /// The mode of a directory, if it is taken from the current generation.
+    fn mode_of_dir(&self, path: &RelPath) -> Option<u32> {
+        let index = self.entries.binary_search_by(|entry| entry.path.cmp(path)).ok()?;
+        let object = &self.entries[index].object;
+        (object.kind == Kind::Directory).then_some(object.mode)
+    }
+
     /// What is staged at `path`, or is to be nowhere, is not taken from the current generation.
     fn leave_out(&mut self, path: &RelPath) {
         let start = self.entries.partition_point(|entry| entry.path < *path);
@@ -347,10 +354,11 @@ impl<F: Fs> Transaction<'_, F> {
     /// # Errors
     /// As [`Transaction::write`].
     pub fn create(&mut self, path: impl AsRef<Path>) -> Result<StagedFile<'_, F>> {
-        let (tree, path) = self.make_room(path.as_ref())?;
-        let file = tree.parent(&path).and_then(|dir| tree.fs.create_file(&dir, path.name(), 0o666));
-        let stream = Stream { fs: tree.fs.clone(), file: file.map_err(tree.io("create", &path))? };
+        let Room { tree, path, closed } = self.make_room(path.as_ref())?;
+        // First: the file may be there though something failed.
         self.unfinished.insert(path.clone());
+        let file = make_in(&tree, &path, closed, "create", |dir| tree.fs.create_file(dir, path.name(), 0o666))?;
+        let stream = Stream { fs: tree.fs.clone(), file };
         Ok(StagedFile {
             stream,
             path,
@@ -366,10 +374,9 @@ impl<F: Fs> Transaction<'_, F> {
     /// # Errors
     /// As [`Transaction::write`].
     pub fn symlink(&mut self, path: impl AsRef<Path>, target: impl AsRef<Path>) -> Result<()> {
-        let (tree, path) = self.make_room(path.as_ref())?;
+        let Room { tree, path, closed } = self.make_room(path.as_ref())?;
         let target = target.as_ref().as_os_str().as_bytes();
-        let made = tree.parent(&path).and_then(|dir| tree.fs.make_symlink(&dir, path.name(), target));
-        made.map_err(tree.io("make the link", &path))
+        make_in(&tree, &path, closed, "make the link", |dir| tree.fs.make_symlink(dir, path.name(), target))
     }
 
     /// Makes a directory of the stage, and those above it. One that is there is no error.
@@ -379,7 +386,7 @@ impl<F: Fs> Transaction<'_, F> {
     pub fn make_dir(&mut self, path: impl AsRef<Path>) -> Result<()> {
         let path = confined(path.as_ref())?;
         let tree = self.stage_tree()?;
-        path.ancestors().chain([path.clone()]).try_for_each(|dir| make_stage_dir(&tree, &dir))
+        self.make_dirs(&tree, path.ancestors().chain([path.clone()])).map(drop)
     }
 
     /// Says that `path`, with everything below it, is not to be published any more. In a transaction that is a change
@@ -453,16 +460,45 @@ impl<F: Fs> Transaction<'_, F> {
     }
 
     /// Removes what is at `path` in the stage and makes the directories above it.
-    fn make_room(&mut self, path: &Path) -> Result<(Tree<F>, RelPath)> {
+    fn make_room(&mut self, path: &Path) -> Result<Room<F>> {
         let path = confined(path)?;
         let tree = self.stage_tree()?;
-        path.ancestors().try_for_each(|dir| make_stage_dir(&tree, &dir))?;
+        let closed = self.make_dirs(&tree, path.ancestors())?;
         if self.known.remove(&path).is_some() || tree.stat(&path)?.is_some() {
             tree.remove(&path)?;
             self.drop_unfinished(&path);
         }
         self.leave_out(&path);
-        Ok((tree, path))
+        Ok(Room { tree, path, closed })
+    }
+
+    /// Makes directories of the stage, each in the one before. Returns the mode of the last if its owner may not write to it.
+    fn make_dirs(&self, stage: &Tree<F>, dirs: impl Iterator<Item = RelPath>) -> Result<Option<u32>> {
+        let mut closed = None;
+        for dir in dirs {
+            let mode = self.make_stage_dir(stage, &dir, closed)?;
+            closed = Some(mode).filter(|mode| mode & 0o700 != 0o700);
+        }
+        Ok(closed)
+    }
+
+    /// Makes a directory of the stage, unless it is there, in one with the mode `closed`, and returns its mode. One that is taken
+    /// from the current generation has the mode that it is published with: writing into it is not to open it to others.
+    fn make_stage_dir(&self, stage: &Tree<F>, path: &RelPath, closed: Option<u32>) -> Result<u32> {
+        const ACTION: &str = "make the directory";
+        let there = stage.parent(path).and_then(|dir| found(stage.fs.stat(&dir, path.name())));
+        match there.map_err(stage.io(ACTION, path))? {
+            Some(stat) if stat.is_dir() => return Ok(stat.mode),
+            Some(_) => return Err(stage.io(ACTION, path)(io::ErrorKind::NotADirectory.into())),
+            None => {}
+        }
+        let published = self.referenced.as_ref().and_then(|referenced| referenced.mode_of_dir(path));
+        let mode = published.map_or(0o777, |_| 0o700);
+        make_in(stage, path, closed, ACTION, |dir| stage.fs.make_dir(dir, path.name(), mode))?;
+        if let Some(mode) = published {
+            stage.set_dir_mode(path, mode)?;
+        }
+        Ok(published.unwrap_or(0o700))
     }
 
     fn leave_out(&mut self, path: &RelPath) {
@@ -610,11 +646,28 @@ fn confined(path: &Path) -> Result<RelPath> {
     RelPath::from_path(path).map_err(|error| Error::Usage { path: path.to_path_buf(), what: error.to_string() })
 }
 
-fn make_stage_dir<F: Fs>(stage: &Tree<F>, path: &RelPath) -> Result<()> {
-    let result = stage.parent(path).and_then(|dir| match found(stage.fs.stat(&dir, path.name()))? {
-        Some(stat) if stat.is_dir() => Ok(()),
-        Some(_) => Err(io::ErrorKind::NotADirectory.into()),
-        None => stage.fs.make_dir(&dir, path.name(), 0o777),
-    });
-    result.map_err(stage.io("make the directory", path))
+/// Where something can be made in the stage.
+struct Room<F: Fs> {
+    tree: Tree<F>,
+    path: RelPath,
+    /// The mode of the directory above, if its owner may not write to it.
+    closed: Option<u32>,
+}
+
+/// Makes an entry of the stage. A directory above it with the mode `closed` is open to its owner meanwhile.
+fn make_in<F: Fs, T>(
+    stage: &Tree<F>,
+    path: &RelPath,
+    closed: Option<u32>,
+    action: &'static str,
+    make: impl FnOnce(&F::Dir) -> io::Result<T>,
+) -> Result<T> {
+    let above = path.parent();
+    if let Some(mode) = closed {
+        stage.set_dir_mode(&above, mode | 0o700)?;
+    }
+    let made = stage.parent(path).and_then(|dir| make(&dir)).map_err(stage.io(action, path));
+    let closing = closed.map_or(Ok(()), |mode| stage.set_dir_mode(&above, mode));
+    let made = made?;
+    closing.map(|()| made)
 }

@@ -375,6 +375,32 @@ fn a_copy_has_the_attributes_of_directories_and_belongs_to_whoever_copies() {
 }
 
 #[test]
+fn a_directory_that_is_only_written_into_keeps_its_mode() {
+    let (dir, out) = scratch();
+    let source = dir.path().join("source");
+    fs::create_dir_all(source.join("d/sub")).unwrap();
+    for (path, bits) in [("d/sub", 0o2711), ("d", 0o700)] {
+        fs::write(source.join(path).join("file"), "one").unwrap();
+        set_mode(&source.join(path), bits);
+    }
+    let store = Store::open(&out).unwrap();
+    for content in ["one", "two"] {
+        let mut transaction = store.begin(BeginOptions::default()).unwrap();
+        transaction.copy_differing_from(&source).unwrap();
+        transaction.write("d/sub/new", content).unwrap();
+        transaction.commit(&lenient()).unwrap();
+    }
+    // The same where everything but what differs is taken from the current generation.
+    let mut transaction = store.begin(BeginOptions::default()).unwrap();
+    transaction.copy_previous().unwrap();
+    transaction.make_dir("d/sub/empty").unwrap();
+    transaction.commit(&lenient()).unwrap();
+    assert_eq!([mode(&out.join("d")), mode(&out.join("d/sub"))], [0o700, 0o2711]);
+    assert_eq!((read(&out, "d/sub/new"), read(&out, "d/file")), ("one".into(), "one".into()));
+    assert_eq!(store.verify().unwrap(), []);
+}
+
+#[test]
 fn what_cannot_be_swept_does_not_keep_the_rest_from_going() {
     let (_dir, out) = scratch();
     let stuck =

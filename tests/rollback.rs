@@ -291,6 +291,7 @@ fn another_commit_that_comes_first_is_what_going_back_tells_of() {
     let mut transaction = store.begin(BeginOptions::default()).unwrap();
     let error = transaction.copy_previous().unwrap_err();
     assert!(matches!(error, Error::BaseMoved { base: 2, current: 4, .. }), "{error}");
+}
 
 /// Mode, owner, group and extended attributes.
 type Described = (u32, u32, u32, BTreeMap<OsString, Vec<u8>>);

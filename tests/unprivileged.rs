@@ -105,6 +105,7 @@ fn scenes() {
         "few threads" => few_threads(&out),
         "program" => program(&out),
         "program back" => program_back(&out),
+        "written into" => written_into(&out),
         other => panic!("no such scene: {other}"),
     }
 }
@@ -352,6 +353,35 @@ fn program_back(out: &Path) {
     assert_eq!([whose("program"), whose("link")], [(USER, USER); 2]);
 }
 
+/// Into directories that their owner may not write to, and that are taken from the current generation.
+fn written_into(out: &Path) {
+    let store = Store::open(out).unwrap();
+    for content in ["1", "2"] {
+        let mut transaction = store.begin(BeginOptions::default()).unwrap();
+        for path in ["ro/sub/file", "ro/file"] {
+            transaction.write(path, "same").unwrap();
+        }
+        transaction.write("a", content).unwrap();
+        for (dir, bits) in [("ro/sub", 0o500), ("ro", 0o555)] {
+            set_mode(&transaction.stage().join(dir), bits);
+        }
+        transaction.commit(&lenient()).unwrap();
+    }
+    let mut transaction = store.begin(BeginOptions::default()).unwrap();
+    transaction.copy_previous().unwrap();
+    transaction.write("ro/sub/new", "new").unwrap();
+    transaction.symlink("ro/link", "file").unwrap();
+    transaction.make_dir("ro/dir/deep").unwrap();
+    transaction.write("ro/dir/deep/new", "new").unwrap();
+    transaction.commit(&lenient()).unwrap();
+    assert_eq!([mode(&out.join("ro")), mode(&out.join("ro/sub"))], [0o555, 0o500]);
+    assert_eq!(
+        ["a", "ro/sub/file", "ro/sub/new", "ro/dir/deep/new"].map(|path| read(out, path)),
+        ["1", "same", "new", "new"]
+    );
+    assert_eq!(store.verify().unwrap(), []);
+}
+
 /// Where the system has no more threads to give, those that there are do the work.
 fn few_threads(out: &Path) {
     let store = Store::open(out).unwrap();
@@ -410,6 +440,14 @@ fn a_copy_has_the_group_of_its_original_where_it_cannot_have_the_owner() {
         }
         set_mode(&ground.join("dist/program"), 0o4750);
         as_user("program back", &ground);
+    }
+}
+
+#[test]
+fn what_is_written_into_a_read_only_directory_leaves_it_read_only() {
+    if needs_root("read-only directories that are written into") {
+        let (_dir, ground) = ground();
+        as_user("written into", &ground);
     }
 }
 
