@@ -32,7 +32,7 @@ use crate::journal::writer;
 use crate::layout::{is_state_name, name, state_path};
 use crate::manifest::inventory::Inventory;
 use crate::manifest::writer::Edit;
-use crate::manifest::{Digest, Head, Info, Object, Totals};
+use crate::manifest::{Digest, Entry, Head, Info, Object, Totals};
 use crate::moves;
 use crate::mutant::{Mutant, left_out};
 use crate::path::{RESERVED, RelPath};
@@ -176,12 +176,15 @@ impl<F: Fs> Store<F> {
         self.preview_with(source, options, |_| {})
     }
 
-    /// As [`Store::preview`], of the copy that [`Transaction::copy_from`] makes of `source`: without state directories of txfs.
+    /// As [`Store::preview`], of the copy that [`Transaction::copy_from`] makes of `source`: without state directories of txfs, which
+    /// are returned, too.
     ///
     /// # Errors
     /// As [`Store::preview`].
-    pub fn preview_copy(&self, source: &Path, options: &CommitOptions<'_>) -> Result<Plan> {
-        self.preview_with(source, options, leave_out_states)
+    pub fn preview_copy(&self, source: &Path, options: &CommitOptions<'_>) -> Result<(Plan, Vec<PathBuf>)> {
+        let mut states = Vec::new();
+        let plan = self.preview_with(source, options, |staged| states = leave_out_states(staged))?;
+        Ok((plan, states.iter().map(|path| path.under(source)).collect()))
     }
 
     fn preview_with(
@@ -231,20 +234,27 @@ impl<F: Fs> Store<F> {
     }
 }
 
-/// Leaves out what is not copied to a stage. What is no directory and has the name is content by mistake, in a copy too.
-fn leave_out_states(staged: &mut stage::Staged) {
+/// Leaves out the state directories that are not copied to a stage, and returns them. What is no directory and has the name is
+/// content by mistake, in a copy too.
+fn leave_out_states(staged: &mut stage::Staged) -> Vec<RelPath> {
     let is_staged = |path: &RelPath| staged.entries.binary_search_by(|entry| entry.path.cmp(path)).is_ok();
     let holds_store = |path: &RelPath| path.join(name::STORE.as_bytes()).is_ok_and(|store| is_staged(&store));
     let is_state = |path: &RelPath| path.as_bytes() == RESERVED || is_state_name(path.name()) && holds_store(path);
-    let directories = staged.entries.iter().filter(|entry| entry.object.kind == Kind::Directory);
-    let states: HashSet<_> = directories.map(|entry| &entry.path).filter(|path| is_state(path)).cloned().collect();
-    let is_left_out = |path: &RelPath| states.contains(path) || path.ancestors().any(|above| states.contains(&above));
+    let mut states: Vec<RelPath> = Vec::new();
+    for Entry { path, object } in &staged.entries {
+        let is_inside = states.last().is_some_and(|state| path.is_below(state));
+        if object.kind == Kind::Directory && is_state(path) && !is_inside {
+            states.push(path.clone());
+        }
+    }
+    let is_left_out = |path: &RelPath| states.iter().any(|state| path == state || path.is_below(state));
     staged.entries.retain(|entry| !is_left_out(&entry.path));
     let is_content = |problem: &Problem| match problem {
         Problem::ReservedName(paths) => paths.first.iter().any(|path| !is_left_out(path)),
         _ => true,
     };
     staged.problems.retain(is_content);
+    states
 }
 
 impl<F: Fs> Transaction<'_, F> {

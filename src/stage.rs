@@ -349,9 +349,9 @@ fn mode_of_copy(mode: u32, original: &Stat, copy: &Stat) -> u32 {
     mode & !(set_uid | set_gid)
 }
 
-/// Copies the tree `from`, except state directories of txfs, into the empty directory `to`.
-pub(crate) fn copy_tree<F: Fs>(from: &Tree<F>, to: &Tree<F>) -> Result<()> {
-    copy_differing(from, to, std::iter::empty()).map(drop)
+/// Copies the tree `from`, except state directories of txfs, into the empty directory `to`. Returns those.
+pub(crate) fn copy_tree<F: Fs>(from: &Tree<F>, to: &Tree<F>) -> Result<Vec<RelPath>> {
+    copy_differing(from, to, std::iter::empty()).map(|(_, states)| states)
 }
 
 /// Gives the stage the attributes and the mode of the directory that it is a copy of, for an output that is made of the stage. Its
@@ -363,22 +363,25 @@ pub(crate) fn copy_root<F: Fs>(from: &Tree<F>, to: &Tree<F>) -> Result<()> {
     to.set_dir_mode(&root, stat.mode & 0o777 | 0o700)
 }
 
-/// As [`copy_tree`], but what `published` has with the same size, time and mode is not copied: it is returned.
+/// As [`copy_tree`], but what `published` has with the same size, time and mode is not copied: it is returned, too, and first.
 pub(crate) fn copy_differing<F: Fs>(
     from: &Tree<F>,
     to: &Tree<F>,
     published: impl Iterator<Item = Result<Entry>>,
-) -> Result<Vec<Entry>> {
+) -> Result<(Vec<Entry>, Vec<RelPath>)> {
     let mut copier = Copier::new(Source::foreign(from), to);
     let mut published = Cursor::new(published);
-    let mut same = Vec::new();
+    let (mut same, mut states) = (Vec::new(), Vec::new());
     // What is no directory and has the name is content by mistake: the scan says so.
     let ours = |entry: &Walked| entry.stat.is_dir() && is_state(from, &entry.path, entry.stat.kind);
     from.walk(
         &RelPath::root(),
         |entry| !ours(entry),
         |entry| match published.find(&entry.path)? {
-            _ if ours(&entry) => Ok(()),
+            _ if ours(&entry) => {
+                states.push(entry.path);
+                Ok(())
+            }
             Some(published) if looks_same(&published.object, &entry.stat) => {
                 copier.pass(&entry);
                 same.push(published);
@@ -388,7 +391,7 @@ pub(crate) fn copy_differing<F: Fs>(
         },
     )?;
     copier.finish()?;
-    Ok(same)
+    Ok((same, states))
 }
 
 /// The quick check of rsync: same kind, mode, size and time. A link has no time of its own worth trusting, and a directory that

@@ -82,6 +82,7 @@ pub struct Transaction<'s, F: Fs = LinuxFs> {
     pub(crate) removals: Vec<RelPath>,
     pub(crate) referenced: Option<Referenced<F>>,
     pub(crate) open: bool,
+    left_out: Vec<PathBuf>,
     /// The barriers that had failed when nothing was staged yet.
     pub(crate) failed_barriers: u64,
     /// What recovery and sweeping found and met when the transaction began; the caller learns of it with the commit.
@@ -215,6 +216,7 @@ impl<F: Fs> Store<F> {
             removals: Vec::new(),
             referenced: None,
             open: true,
+            left_out: Vec::new(),
             // What was staged earlier, by whomever, an error since the store was opened may concern.
             failed_barriers: 0,
             rescued: Vec::new(),
@@ -406,15 +408,25 @@ impl<F: Fs> Transaction<'_, F> {
 
     /// Fills the stage with a copy of the directory `source`: modes and extended attributes included, and of files times. The copy
     /// belongs to whoever copies; a set-id bit of a file goes where owner or group is another then. State directories of txfs are
-    /// left out.
+    /// left out ([`Transaction::left_out`]).
     ///
     /// # Errors
     /// [`Error::Usage`] for what is neither file, directory nor symbolic link; [`Error::Io`].
     pub fn copy_from(&mut self, source: impl AsRef<Path>) -> Result<()> {
         let from = Tree::open(&self.store.fs, source.as_ref())?;
         let stage = self.stage_tree()?;
-        stage::copy_tree(&from, &stage)?;
+        let states = stage::copy_tree(&from, &stage)?;
+        self.note_left_out(&from, &states);
         stage::copy_root(&from, &stage)
+    }
+
+    /// The state directories of txfs that copying left out so far. They may be content that only has such a name.
+    pub fn left_out(&self) -> &[PathBuf] {
+        &self.left_out
+    }
+
+    fn note_left_out(&mut self, from: &Tree<F>, states: &[RelPath]) {
+        self.left_out.extend(states.iter().map(|path| path.under(from.at())));
     }
 
     /// As [`Transaction::copy_from`], but files that are published with the same size, time and mode are taken from the current
@@ -429,7 +441,9 @@ impl<F: Fs> Transaction<'_, F> {
         let head = self.check_base()?;
         let (published, stage) = (self.store.inventory(head.as_ref())?, self.stage_tree()?);
         let audit = Audit::of(self.store, head.as_ref())?;
-        let (entries, drifted) = Audit::beside(audit, || stage::copy_differing(&from, &stage, published.entries()))?;
+        let copy = || stage::copy_differing(&from, &stage, published.entries());
+        let ((entries, states), drifted) = Audit::beside(audit, copy)?;
+        self.note_left_out(&from, &states);
         stage::copy_root(&from, &stage)?;
         self.referenced = Some(Referenced { from: Some(from), entries, drifted });
         Ok(())

@@ -633,8 +633,8 @@ fn state_directories_are_left_out_of_a_copy_with_a_warning_and_diff_agrees() {
     }
     let added = [".content.txfs", "a", "inner", "inner/out", "inner/out/a", "other", "other/a"];
     let added = [&added[..], &["sub", "sub/.txfs", "sub/.txfs/content"]].concat();
-    let warnings = "warning: src/inner/.out.txfs is left out: it is a state directory of txfs\n\
-                    warning: src/.txfs is left out: the name is txfs' own, for a state directory\n";
+    let warnings = "warning: src/.txfs is left out: the name is that of a state directory of txfs\n\
+                    warning: src/inner/.out.txfs is left out: the name is that of a state directory of txfs\n";
     let sorted = |text: &str| text.lines().map(str::to_owned).collect::<std::collections::BTreeSet<_>>();
     dir.begin(&[]);
     let diff = dir.txfs(["diff", "dist", "src"]).expect(0);

@@ -389,6 +389,7 @@ fn a_directory_that_is_only_written_into_keeps_its_mode() {
         transaction.copy_differing_from(&source).unwrap();
         transaction.write("d/sub/new", content).unwrap();
         transaction.commit(&lenient()).unwrap();
+        assert_eq!([mode(&out.join("d")), mode(&out.join("d/sub"))], [0o700, 0o2711], "{content}");
     }
     // The same where everything but what differs is taken from the current generation.
     let mut transaction = store.begin(BeginOptions::default()).unwrap();

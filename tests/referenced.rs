@@ -5,7 +5,6 @@
 mod common;
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -131,24 +130,4 @@ fn a_copy_that_failed_is_made_again_by_the_next_attempt() {
     for (name, content) in [("a", "changed"), ("b", "b"), ("d/x", "d/x"), ("d/y", "d/y")] {
         assert_eq!(read(&out, name), content);
     }
-}
-
-/// A private directory is not opened to others by what is written into it.
-#[test]
-fn a_directory_that_is_only_written_into_keeps_its_mode() {
-    let world = World::new();
-    for mode in [0o700, 0o500] {
-        fs::set_permissions(world.source.join("d"), fs::Permissions::from_mode(mode)).unwrap();
-        let mut transaction = world.store.begin(BeginOptions::default()).unwrap();
-        transaction.copy_from(&world.source).unwrap();
-        transaction.commit(&lenient()).unwrap();
-        drop(transaction);
-        let mut transaction = world.referencing();
-        transaction.write(format!("d/new-{mode:o}"), "new").unwrap();
-        transaction.commit(&lenient()).unwrap();
-        assert_eq!(fs::metadata(world.out.join("d")).unwrap().permissions().mode() & 0o7777, mode);
-        fs::set_permissions(world.source.join("d"), fs::Permissions::from_mode(0o755)).unwrap();
-        fs::set_permissions(world.out.join("d"), fs::Permissions::from_mode(mode)).unwrap();
-    }
-    fs::set_permissions(world.out.join("d"), fs::Permissions::from_mode(0o755)).unwrap();
 }

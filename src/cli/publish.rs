@@ -1,7 +1,6 @@
 //! `txfs publish`.
 
 use std::io;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -11,9 +10,6 @@ use super::Context;
 use super::commit::{self, Done, PublishOptions};
 use super::error::{DONE, Failure, cannot, usage};
 use super::output::Ui;
-
-/// The name of a state directory in an output; nothing is published by it.
-const RESERVED: &str = ".txfs";
 
 /// Publish a copy of a directory
 ///
@@ -55,7 +51,7 @@ pub(super) fn run(context: &Context, args: &PublishArgs) -> Result<u8, Failure> 
     } else {
         transaction.copy_differing_from(&source)?;
     }
-    warn_of_states(&context.ui, &args.src);
+    warn_of_states(&context.ui, transaction.left_out());
     let signals = args.publish.signals()?;
     let done = commit::conclude(context, &store, &mut transaction, &args.publish, &signals);
     match done.map_err(|failure| match failure.source() {
@@ -68,30 +64,11 @@ pub(super) fn run(context: &Context, args: &PublishArgs) -> Result<u8, Failure> 
     Ok(DONE)
 }
 
-/// Says which directories are left out of a copy of `source`: they may be content that only has such a name.
-pub(super) fn warn_of_states(ui: &Ui, source: &Path) {
-    let mut dirs = vec![source.to_path_buf()];
-    while let Some(dir) = dirs.pop() {
-        // Copying says what cannot be read.
-        let entries = std::fs::read_dir(&dir).into_iter().flatten().flatten();
-        let below = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
-        for entry in below {
-            let (name, path) = (entry.file_name(), entry.path());
-            if is_state_name(name.as_bytes()) && path.join("store").symlink_metadata().is_ok() {
-                ui.warn(format_args!("{} is left out: it is a state directory of txfs", ui.name(&path)));
-            } else if name == RESERVED && dir == source {
-                ui.warn(format_args!("{} is left out: the name is txfs' own, for a state directory", ui.name(&path)));
-            } else {
-                dirs.push(path);
-            }
-        }
+/// Says which directories are left out of a copy: they may be content that only has such a name.
+pub(super) fn warn_of_states(ui: &Ui, left_out: &[PathBuf]) {
+    for path in left_out {
+        ui.warn(format_args!("{} is left out: the name is that of a state directory of txfs", ui.name(path)));
     }
-}
-
-/// `.txfs`, or `.NAME.txfs`.
-fn is_state_name(name: &[u8]) -> bool {
-    let reserved = RESERVED.as_bytes();
-    name == reserved || (name.starts_with(b".") && name.ends_with(reserved) && name.len() > reserved.len() + 1)
 }
 
 /// Where the output is or would be; `None` where the library can say better why it cannot be.
