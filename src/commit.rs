@@ -33,12 +33,12 @@ use crate::layout::{is_state_name, name, state_path};
 use crate::manifest::inventory::Inventory;
 use crate::manifest::writer::Edit;
 use crate::manifest::{Digest, Entry, Head, Info, Object, Totals};
-use crate::moves;
 use crate::mutant::{Mutant, left_out};
 use crate::path::{RESERVED, RelPath};
 use crate::plan::{self, Live, Plan, Rules, Scope};
 use crate::published::{Audit, Published, WORTH_A_THREAD};
 use crate::recover::{Manner, Recovered};
+use crate::second_look::SecondLook;
 use crate::settle;
 use crate::stage::{self, Known, Scratch};
 use crate::store::Store;
@@ -405,11 +405,19 @@ impl<F: Fs> Transaction<'_, F> {
         options: &CommitOptions<'_>,
     ) -> Result<Committed> {
         let (edits, operations) = (std::mem::take(&mut plan.edits), std::mem::take(&mut plan.operations));
-        let new = self.write_head(head, &published.inventory, edits, &operations, options.message.clone());
-        let new = new.inspect_err(|_| self.store.drop_new_head(self.meta.base + 1))?;
-        drop(published);
-        let journal = self.write_journal(head, new, operations)?;
-        self.pass_commit_point(&journal, plan.found)?;
+        let committed = self.store.fs.now();
+        let info = Info { generation: self.meta.base + 1, committed, message: options.message.clone() };
+        let look = SecondLook::at(&self.tree, &edits, &operations, committed);
+        let threads = if edits.len() < WORTH_A_THREAD { 1 } else { self.store.fs.parallelism() };
+        let make_durable = || self.make_durable(head, published, &edits, operations, info, plan.found);
+        let (journal, unchanged) = match &look {
+            Some(look) => threads::both(threads, make_durable, || look.take()),
+            None => (make_durable(), Ok(())),
+        };
+        let journal = journal?;
+        unchanged.map_err(|error| self.withdraw(error))?;
+        let named = self.store.rename(&state_path(name::JOURNAL_NEW), &state_path(name::JOURNAL));
+        named.map_err(|error| self.withdraw(error))?;
         let (output, capabilities) = (&self.store.output, self.store.capabilities());
         let applier = Applier::new(output, Some(self.tree.clone()), capabilities, &journal.operations);
         let applier = applier.map_err(|error| {
@@ -445,18 +453,36 @@ impl<F: Fs> Transaction<'_, F> {
         Ok(Committed { generation: self.meta.base, changed: false, plan, totals, warnings, rescued: Vec::new() })
     }
 
+    /// P3, and barrier 1. Then the journal gets the name that says so; that the name is durable nobody needs, for the journal is
+    /// found under either.
+    fn make_durable(
+        &mut self,
+        base: Option<&Head>,
+        published: Published<F>,
+        edits: &[Edit],
+        operations: Vec<Operation>,
+        info: Info,
+        found: bool,
+    ) -> Result<Journal> {
+        let new = self.write_head(base, &published.inventory, edits, &operations, info);
+        let new = new.inspect_err(|_| self.store.drop_new_head(self.meta.base + 1))?;
+        drop(published);
+        let journal = self.write_journal(base, new, operations)?;
+        self.pass_barrier_1(&journal, found)?;
+        Ok(journal)
+    }
+
     /// P3: the manifest and the HEAD that names it, under a name that means nothing yet.
     fn write_head(
         &self,
         base: Option<&Head>,
         manifest: &Inventory<F>,
-        edits: Vec<Edit>,
+        edits: &[Edit],
         operations: &[Operation],
-        message: Option<String>,
+        info: Info,
     ) -> Result<Head> {
-        let info = Info { generation: self.meta.base + 1, committed: self.store.fs.now(), message };
-        let count = plan::count_edits(&edits, operations);
-        let head = self.store.write_manifest(base, manifest, count, plan::edits(&edits, operations), info)?;
+        let count = plan::count_edits(edits, operations);
+        let head = self.store.write_manifest(base, manifest, count, plan::edits(edits, operations), info)?;
         self.store.write_head(&head, |_| Ok(()))?;
         Ok(head)
     }
@@ -473,23 +499,11 @@ impl<F: Fs> Transaction<'_, F> {
         Ok(Journal { begin, operations })
     }
 
-    /// Barrier 1 is the commit point: the journal, and all that it names, is on the medium. Then the journal gets the name that
-    /// says so; that the name is durable nobody needs, for the journal is found under either.
-    ///
-    /// While the disk works, what was digested is looked at once more.
-    fn pass_commit_point(&mut self, journal: &Journal, found: bool) -> Result<()> {
-        let (store, tree) = (self.store, &self.tree);
-        let barrier = || match left_out(Mutant::Barrier1) {
-            true => Ok(()),
-            false => barrier::before_commit_point(store, journal, found),
-        };
-        let many = journal.begin.head.totals.entries >= WORTH_A_THREAD;
-        let threads = if many { store.fs.parallelism() } else { 1 };
-        let (durable, unchanged) = match moves::moves_directories(journal) {
-            true => threads::both(threads, barrier, || moves::check_unchanged(store, tree, journal)),
-            false => (barrier(), Ok(())),
-        };
-        if let Err(error) = durable {
+    /// Barrier 1 is the commit point: the journal, and all that it names, is on the medium.
+    fn pass_barrier_1(&mut self, journal: &Journal, found: bool) -> Result<()> {
+        if !left_out(Mutant::Barrier1)
+            && let Err(error) = barrier::before_commit_point(self.store, journal, found)
+        {
             // Whatever becomes of its journal, this stage is not to be committed again.
             self.open = false;
             let _ = self.store.end_transaction(self.id);
@@ -498,9 +512,7 @@ impl<F: Fs> Transaction<'_, F> {
                 error => self.lose_stage(error),
             });
         }
-        unchanged.map_err(|error| self.withdraw(error))?;
-        let named = self.store.rename(&state_path(name::JOURNAL_NEW), &state_path(name::JOURNAL));
-        named.map_err(|error| self.withdraw(error))
+        Ok(())
     }
 
     /// What was written of the journal may be whole, and durable: it has to be gone durably before "unchanged" is the truth.

@@ -16,17 +16,18 @@
 //!
 //! Only the page cache is changed here, so a crash inside changes nothing.
 
+use std::cell::OnceCell;
+
 use crate::apply::{Applier, State};
 use crate::digest;
 use crate::error::{Error, Result};
-use crate::fs::tree::Tree;
+use crate::fs::tree::{Tree, Walked};
 use crate::fs::{Fs, Kind, Stat};
 use crate::journal::reader::Journal;
 use crate::journal::record::{Begin, Operation};
 use crate::layout::{name, state_path};
-use crate::manifest::Object;
-use crate::manifest::inventory::Inventory;
-use crate::moves::Moves;
+use crate::manifest::inventory::{Cursor, Inventory};
+use crate::manifest::{Entry, Object};
 use crate::mutant::{Mutant, left_out};
 use crate::path::RelPath;
 use crate::settle;
@@ -155,22 +156,100 @@ fn weigh_stage<F: Fs>(store: &Store<F>, journal: &Journal, inventory: &Inventory
     if !transaction.stat(&part(REMOVED))?.is_some_and(|stat| stat.is_dir()) {
         return Ok(Verdict::Abandoned);
     }
-    let is_on_medium = |stage: &Tree<F>, path: &RelPath, object: &Object, stat: &Stat| {
-        if was_rewritten(&journal.begin, object, stat) {
-            return Ok(true);
-        }
-        let same = object.is(stat) && stat.mode == object.mode;
-        Ok(same && (object.kind == Kind::Directory || digest::is_on_medium(stage, path, object)?))
-    };
-    let moves = Moves::new(store, &journal.begin, inventory, is_on_medium);
+    let moves = Moves { store, begin: &journal.begin, inventory, base: OnceCell::new() };
     let stage = transaction.find_below(&part(STAGE))?;
     let mut unlisted = Vec::new();
     for operation in &journal.operations {
         let (Operation::Add { path, new } | Operation::Replace { path, new, .. }) = operation else { continue };
         let Some(stage) = &stage else { return Ok(Verdict::Abandoned) };
-        if moves.differing(stage, path, new, &mut unlisted)?.is_some() {
+        if !moves.is_whole(stage, path, new, &mut unlisted)? {
             return Ok(Verdict::Abandoned);
         }
     }
     Ok(Verdict::Committed { unlisted })
+}
+
+/// What the operations move, as the manifest has it.
+struct Moves<'a, F: Fs> {
+    store: &'a Store<F>,
+    begin: &'a Begin,
+    inventory: &'a Inventory<F>,
+    /// The manifest before it, read when it is asked.
+    base: OnceCell<Inventory<F>>,
+}
+
+impl<F: Fs> Moves<'_, F> {
+    /// Whether what an operation moves is in the stage, with everything that moves along. What lies there besides is noted.
+    fn is_whole(&self, stage: &Tree<F>, path: &RelPath, new: &Object, unlisted: &mut Vec<RelPath>) -> Result<bool> {
+        let Some(mut stat) = stage.stat(path)? else { return Ok(false) };
+        if stat.mode == new.mode | 0o700 && new.kind == Kind::Directory {
+            // It is opened for its owner before it moves, and closed by an operation of its own.
+            stat.mode = new.mode;
+        }
+        if !self.is_entry(stage, path, new, &stat)? {
+            return Ok(false);
+        }
+        Ok(new.kind != Kind::Directory || self.holds_all(stage, path, unlisted)?)
+    }
+
+    /// Whether a staged directory has everything below it that the manifest has there.
+    fn holds_all(&self, stage: &Tree<F>, dir: &RelPath, unlisted: &mut Vec<RelPath>) -> Result<bool> {
+        let mut expected = Cursor::new(self.inventory.range(dir));
+        // The directory itself was looked at.
+        let mut whole = unless_damaged(expected.find(dir))?.is_some();
+        stage.walk(
+            dir,
+            |_| true,
+            |Walked { path, stat }| {
+                whole = whole && self.are_not_staged(|| expected.next_before(&path))?;
+                let Some(listed) = unless_damaged(expected.find(&path))?.filter(|_| whole) else {
+                    whole = false;
+                    return Ok(());
+                };
+                match listed {
+                    Some(entry) => whole = self.is_entry(stage, &path, &entry.object, &stat)?,
+                    None if unlisted.last().is_some_and(|above| path.is_below(above)) => {}
+                    None => unlisted.push(path),
+                }
+                Ok(())
+            },
+        )?;
+        Ok(whole && self.are_not_staged(|| expected.next())?)
+    }
+
+    /// Whether all of these entries of the manifest, which are not in the stage, were not staged: a change does not name what stays
+    /// as it was, be it there or not.
+    fn are_not_staged(&self, mut missing: impl FnMut() -> Result<Option<Entry>>) -> Result<bool> {
+        loop {
+            match unless_damaged(missing())? {
+                Some(Some(Entry { path, object })) if self.base()?.get(&path)? == Some(object) => {}
+                Some(None) => return Ok(true),
+                _ => return Ok(false),
+            }
+        }
+    }
+
+    fn base(&self) -> Result<&Inventory<F>> {
+        if let Some(base) = self.base.get() {
+            return Ok(base);
+        }
+        let base = self.store.base_inventory(self.begin)?;
+        Ok(self.base.get_or_init(|| base))
+    }
+
+    fn is_entry(&self, stage: &Tree<F>, path: &RelPath, object: &Object, stat: &Stat) -> Result<bool> {
+        if was_rewritten(self.begin, object, stat) {
+            return Ok(true);
+        }
+        let same = object.is(stat) && stat.mode == object.mode;
+        Ok(same && (object.kind == Kind::Directory || digest::is_on_medium(stage, path, object)?))
+    }
+}
+
+/// What was read of the commit's manifest; `None` where it is damaged, and so was not made durable.
+fn unless_damaged<T>(read: Result<T>) -> Result<Option<T>> {
+    match read {
+        Err(Error::Corrupt { .. }) => Ok(None),
+        read => read.map(Some),
+    }
 }

@@ -94,7 +94,6 @@ mod journal;
 mod layout;
 mod lock;
 mod manifest;
-mod moves;
 #[cfg(feature = "mutants")]
 pub mod mutant;
 #[cfg(not(feature = "mutants"))]
@@ -106,6 +105,7 @@ mod plan;
 mod published;
 mod recover;
 mod rollback;
+mod second_look;
 mod settle;
 mod stage;
 mod store;

@@ -19,7 +19,7 @@ use crate::plan::{Base, Live};
 use crate::store::Store;
 
 /// Looking at fewer entries is not worth a thread of its own.
-pub(crate) const WORTH_A_THREAD: u64 = 256;
+pub(crate) const WORTH_A_THREAD: usize = 256;
 
 /// The current generation, and the output.
 pub(crate) struct Published<F: Fs> {
@@ -106,7 +106,7 @@ pub(crate) struct Audit<F: Fs> {
 impl<F: Fs> Audit<F> {
     /// `None` where there is nothing to look at, or too little to be worth a thread.
     pub(crate) fn of(store: &Store<F>, head: Option<&Head>) -> Result<Option<Self>> {
-        let many = head.is_some_and(|head| head.totals.entries >= WORTH_A_THREAD);
+        let many = head.is_some_and(|head| head.totals.entries >= WORTH_A_THREAD as u64);
         if !many || store.fs.parallelism() < 2 {
             return Ok(None);
         }

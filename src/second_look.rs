@@ -1,0 +1,89 @@
+//! A second look at what moves along with staged directories, while its commit is prepared and made durable.
+//!
+//! Invariants (journal-spec.md, "Evidence"):
+//! 1. What is committed is what was digested. What an operation moves by itself is looked at when it is moved.
+//! 2. Whoever changes any of it after the second look leaves a later time than that of the commit, by which recovery knows that
+//!    somebody else did.
+//!
+//! Nothing is changed here, so a crash inside changes nothing.
+
+use std::io;
+use std::time::Duration;
+
+use crate::error::Result;
+use crate::fs::tree::Tree;
+use crate::fs::{Fs, Kind, Timestamp};
+use crate::journal::record::Operation;
+use crate::manifest::Object;
+use crate::manifest::writer::Edit;
+use crate::mutant::{Mutant, left_out};
+use crate::path::RelPath;
+use crate::txdir::{STAGE, part};
+
+/// How long is waited, at most, for the kernel's clock for files to go on: its ticks are of 1 to 10 ms.
+const TICK: Duration = Duration::from_millis(20);
+
+/// What there is to look at, and the time of the commit.
+pub(crate) struct SecondLook<'a, F: Fs> {
+    transaction: Tree<F>,
+    /// How the manifest changes, ascending. What is below a directory that moves is in it.
+    edits: &'a [Edit],
+    /// The directories that move, none below another.
+    directories: Vec<(RelPath, Object)>,
+    ready: Timestamp,
+}
+
+impl<'a, F: Fs> SecondLook<'a, F> {
+    /// `None` where nothing moves along with anything.
+    pub(crate) fn at(
+        transaction: &Tree<F>,
+        edits: &'a [Edit],
+        operations: &[Operation],
+        ready: Timestamp,
+    ) -> Option<Self> {
+        let directories = operations.iter().filter_map(|operation| match operation {
+            Operation::Add { path, new } | Operation::Replace { path, new, .. } if new.kind == Kind::Directory => {
+                Some((path.clone(), *new))
+            }
+            _ => None,
+        });
+        let directories: Vec<_> = directories.collect();
+        let nothing = directories.is_empty() || left_out(Mutant::SecondLook);
+        (!nothing).then(|| Self { transaction: transaction.clone(), edits, directories, ready })
+    }
+
+    /// Looks once more at everything.
+    ///
+    /// # Errors
+    /// Something was changed or removed since it was digested.
+    pub(crate) fn take(&self) -> Result<()> {
+        self.wait_for_tick();
+        let stage = self.transaction.below(&part(STAGE))?;
+        self.directories.iter().try_for_each(|(path, object)| {
+            expect_same(&stage, path, object)?;
+            let below = &self.edits[self.edits.partition_point(|edit| edit.path <= *path)..];
+            let below = below.iter().take_while(|edit| path.is_root() || edit.path.is_below(path));
+            let mut entries = below.filter_map(|edit| Some((&edit.path, edit.object.as_ref()?)));
+            entries.try_for_each(|(path, object)| expect_same(&stage, path, object))
+        })
+    }
+
+    /// Until what is written gets a later time than the commit's.
+    fn wait_for_tick(&self) {
+        let (fs, step) = (&self.transaction.fs, TICK / 20);
+        let mut waited = Duration::ZERO;
+        // A clock that was set back is not waited for.
+        while fs.file_time() <= self.ready && waited < TICK {
+            fs.pause(step);
+            waited += step;
+        }
+    }
+}
+
+fn expect_same<F: Fs>(stage: &Tree<F>, path: &RelPath, object: &Object) -> Result<()> {
+    if stage.stat(path)?.is_some_and(|stat| object.is(&stat) && object.mode == stat.mode) {
+        return Ok(());
+    }
+    let changed = io::Error::other("it was changed after it was read: wait until the build has finished");
+    Err(stage.io("publish", path)(changed))
+}
