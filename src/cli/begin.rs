@@ -41,7 +41,7 @@ enum FromChoice {
     Empty,
     /// A change: what is not staged stays; see `commit --remove`
     Current,
-    /// As `empty`, and the stage begins as a copy of the current generation
+    /// As `empty`, and the stage begins as a copy of the current generation; other commands wait while it is copied
     Copy,
 }
 
