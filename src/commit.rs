@@ -16,13 +16,13 @@
 //! 4. An fsync is never retried: a stage that could not be made durable is discarded, for the kernel forgets the error.
 
 use std::collections::HashSet;
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
 
 use crate::apply::Applier;
 use crate::barrier;
 use crate::carry_out::{Attempt, Intents};
+use crate::copy;
 use crate::error::{Error, Paths, Problem, Result};
 use crate::fs::tree::Tree;
 use crate::fs::{Fs, Kind, is_unsupported};
@@ -34,6 +34,7 @@ use crate::manifest::inventory::Inventory;
 use crate::manifest::writer::Edit;
 use crate::manifest::{Digest, Entry, Head, Info, Object, Totals};
 use crate::mutant::{Mutant, left_out};
+use crate::options::{Check, CommitOptions};
 use crate::path::{RESERVED, RelPath};
 use crate::plan::{self, Live, Plan, Rules, Scope};
 use crate::published::{Audit, Published, WORTH_A_THREAD};
@@ -45,108 +46,6 @@ use crate::store::Store;
 use crate::threads;
 use crate::transaction::{Referenced, Transaction, not_staged};
 use crate::txdir::{Basis, COPY, part};
-
-/// A check that runs on the stage before anything is published: its name, and what it found wrong.
-type Check<'a> = (String, Box<dyn Fn(&Path) -> Result<(), String> + Send + 'a>);
-
-/// What a commit may do. The default refuses whatever looks like a mistake.
-#[non_exhaustive]
-pub struct CommitOptions<'a> {
-    /// Kept with the generation.
-    pub message: Option<String>,
-    /// Take over files and links that txfs did not publish, where new ones are to go. They are kept as the previous generation.
-    pub adopt: bool,
-    /// Publish over entries that somebody else changed.
-    pub allow_drift: bool,
-    /// Publish paths that differ only by case.
-    pub allow_case_collisions: bool,
-    /// Publish nothing: every file goes.
-    pub allow_empty: bool,
-    /// Refuse when the commit loses more than this many percent of the files; 50 by default. At 100 only the guard against an empty
-    /// stage is left.
-    pub max_removed: u8,
-    checks: Vec<Check<'a>>,
-}
-
-impl Default for CommitOptions<'_> {
-    fn default() -> Self {
-        Self {
-            message: None,
-            adopt: false,
-            allow_drift: false,
-            allow_case_collisions: false,
-            allow_empty: false,
-            max_removed: 50,
-            checks: Vec::new(),
-        }
-    }
-}
-
-impl fmt::Debug for CommitOptions<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CommitOptions")
-            .field("message", &self.message)
-            .field("adopt", &self.adopt)
-            .field("allow_drift", &self.allow_drift)
-            .field("allow_case_collisions", &self.allow_case_collisions)
-            .field("allow_empty", &self.allow_empty)
-            .field("max_removed", &self.max_removed)
-            .field("checks", &self.checks.iter().map(|(name, _)| name).collect::<Vec<_>>())
-            .finish()
-    }
-}
-
-impl<'a> CommitOptions<'a> {
-    /// Keeps a text with the generation.
-    #[must_use = "this returns the changed options"]
-    pub fn message(mut self, message: impl Into<String>) -> Self {
-        self.message = Some(message.into());
-        self
-    }
-
-    /// Whether files and links are taken over that txfs did not publish, where new ones are to go.
-    #[must_use = "this returns the changed options"]
-    pub fn adopt(mut self, adopt: bool) -> Self {
-        self.adopt = adopt;
-        self
-    }
-
-    /// Whether entries are published over that somebody else changed.
-    #[must_use = "this returns the changed options"]
-    pub fn allow_drift(mut self, allow: bool) -> Self {
-        self.allow_drift = allow;
-        self
-    }
-
-    /// Whether paths are published that differ only by case.
-    #[must_use = "this returns the changed options"]
-    pub fn allow_case_collisions(mut self, allow: bool) -> Self {
-        self.allow_case_collisions = allow;
-        self
-    }
-
-    /// Whether nothing may be published: every file goes.
-    #[must_use = "this returns the changed options"]
-    pub fn allow_empty(mut self, allow: bool) -> Self {
-        self.allow_empty = allow;
-        self
-    }
-
-    /// How many percent of the files may go, at most, without others coming.
-    #[must_use = "this returns the changed options"]
-    pub fn max_removed(mut self, percent: u8) -> Self {
-        self.max_removed = percent;
-        self
-    }
-
-    /// Adds a check that sees the stage before anything is published, and may refuse it by saying why. Checks run in the order in
-    /// which they were added, all of them, before the store's lock is taken; what they write to the stage is published too.
-    #[must_use = "this returns the changed options"]
-    pub fn check(mut self, name: impl Into<String>, check: impl Fn(&Path) -> Result<(), String> + Send + 'a) -> Self {
-        self.checks.push((name.into(), Box::new(check)));
-        self
-    }
-}
 
 /// What a commit did.
 #[derive(Debug)]
@@ -558,7 +457,7 @@ impl<F: Fs> Transaction<'_, F> {
         let missing = referenced.missing(plan);
         let wanted = not_staged(&stage, &missing)?;
         if let Some(from) = &referenced.from {
-            let copied = stage::copy_paths(from, &stage, wanted.iter().cloned().map(Ok));
+            let copied = copy::copy_paths(from, &stage, wanted.iter().cloned().map(Ok));
             if let Err(error) = copied.and_then(|()| are_there(&stage, from, &wanted)) {
                 // A part of the copy is not to be taken for all of it by another attempt.
                 let removed = wanted.iter().rev().try_for_each(|path| stage.remove(path));

@@ -73,6 +73,17 @@ pub(crate) fn previous_path(generation: u64) -> RelPath {
     numbered(name::PREVIOUS, generation)
 }
 
+/// Whether this is the state directory of some output: a build that copies the directory around its output takes it for content.
+pub(crate) fn is_state<F: Fs>(tree: &Tree<F>, path: &RelPath, kind: Option<Kind>) -> bool {
+    if path.as_bytes() == RESERVED {
+        return true;
+    }
+    let holds_store = |store: &RelPath| tree.stat(store).is_ok_and(|found| found.is_some());
+    kind == Some(Kind::Directory)
+        && is_state_name(path.name())
+        && path.join(name::STORE.as_bytes()).is_ok_and(|store| holds_store(&store))
+}
+
 /// Refuses a state directory that somebody else may have written to.
 pub(crate) fn check_trust<F: Fs>(state: &Tree<F>) -> Result<()> {
     let stat = state.fs.stat_dir(state.root()).map_err(state.io("read the attributes of", &RelPath::root()))?;

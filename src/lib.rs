@@ -81,6 +81,7 @@ mod apply;
 mod barrier;
 mod carry_out;
 mod commit;
+mod copy;
 mod digest;
 mod error;
 mod evidence;
@@ -99,6 +100,7 @@ pub mod mutant;
 #[cfg(not(feature = "mutants"))]
 #[allow(dead_code, unreachable_pub, reason = "its tables are for tests with the feature")]
 mod mutant;
+mod options;
 mod output;
 mod path;
 mod plan;
@@ -113,13 +115,14 @@ mod threads;
 mod transaction;
 mod txdir;
 
-pub use commit::{CommitOptions, Committed};
+pub use commit::Committed;
 pub use error::{Error, ErrorKind, Outcome, Paths, Problem, Result};
 pub use fs::{Kind, Timestamp};
 pub use initialize::Capabilities;
 pub use inspect::{Finding, FindingKind, JournalDump};
 pub use journal::record::{Begin, Operation, Record, TransactionId};
 pub use manifest::{Digest, Entry, Extent, Head, Info, Object, Totals};
+pub use options::CommitOptions;
 pub use output::Place;
 pub use path::{PathError, RelPath, Shown};
 pub use plan::{Change, ChangeKind, Plan, Summary};

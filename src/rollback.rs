@@ -9,6 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::copy::{self, NewDirs, Source};
 use crate::digest;
 use crate::error::{Error, Paths, Result};
 use crate::fs::tree::Tree;
@@ -20,7 +21,6 @@ use crate::manifest::inventory::Inventory;
 use crate::manifest::{Entry, Object};
 use crate::path::RelPath;
 use crate::settle;
-use crate::stage::{self, NewDirs, Source};
 use crate::store::Store;
 use crate::transaction::{Referenced, Transaction};
 use crate::txdir::Basis;
@@ -157,7 +157,7 @@ impl<'a, F: Fs> Restoring<'a, F> {
                     // What is there besides was put there after the directory had been displaced.
                     let was_in_it = self.before.range(path).skip(1).map(|entry| Ok(below(path, &entry?.path)));
                     let (below_place, staged) = (displaced.tree.below(place)?, self.stage.below(path)?);
-                    stage::copy_paths_of(Source::published(&below_place), &staged, was_in_it)?;
+                    copy::copy_paths_of(Source::published(&below_place), &staged, was_in_it)?;
                 }
                 Kind::File => {
                     let stat = Stat { mode: old.mode, ..self.look(&displaced.tree, place)? };

@@ -19,6 +19,7 @@ use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use crate::copy::{self, Source};
 use crate::error::{Error, Result};
 use crate::fs::stream::Stream;
 use crate::fs::tree::{Tree, is_absent};
@@ -33,7 +34,7 @@ use crate::plan::Plan;
 use crate::published::{Audit, Drifted};
 use crate::recover::Manner;
 use crate::settle;
-use crate::stage::{self, Known, Source};
+use crate::stage::Known;
 use crate::store::Store;
 use crate::txdir::{self, Basis, Life, Meta, STAGE, part};
 
@@ -415,9 +416,9 @@ impl<F: Fs> Transaction<'_, F> {
     pub fn copy_from(&mut self, source: impl AsRef<Path>) -> Result<()> {
         let from = Tree::open(&self.store.fs, source.as_ref())?;
         let stage = self.stage_tree()?;
-        let states = stage::copy_tree(&from, &stage)?;
+        let states = copy::copy_tree(&from, &stage)?;
         self.note_left_out(&from, &states);
-        stage::copy_root(&from, &stage)
+        copy::copy_root(&from, &stage)
     }
 
     /// The state directories of txfs that copying left out so far. They may be content that only has such a name.
@@ -441,10 +442,10 @@ impl<F: Fs> Transaction<'_, F> {
         let head = self.check_base()?;
         let (published, stage) = (self.store.inventory(head.as_ref())?, self.stage_tree()?);
         let audit = Audit::of(self.store, head.as_ref())?;
-        let copy = || stage::copy_differing(&from, &stage, published.entries());
+        let copy = || copy::copy_differing(&from, &stage, published.entries());
         let ((entries, states), drifted) = Audit::beside(audit, copy)?;
         self.note_left_out(&from, &states);
-        stage::copy_root(&from, &stage)?;
+        copy::copy_root(&from, &stage)?;
         self.referenced = Some(Referenced { from: Some(from), entries, drifted });
         Ok(())
     }
@@ -470,7 +471,7 @@ impl<F: Fs> Transaction<'_, F> {
         let (Some(from), to) = (self.store.output.open()?, self.stage_tree()?) else { return Ok(()) };
         let published = self.store.inventory(head.as_ref())?;
         let paths = published.entries().map(|entry| entry.map(|entry| entry.path));
-        stage::copy_paths_of(Source::published(&from), &to, paths)
+        copy::copy_paths_of(Source::published(&from), &to, paths)
     }
 
     /// Removes what is at `path` in the stage and makes the directories above it.
@@ -578,9 +579,9 @@ impl<F: Fs> Transaction<'_, F> {
             let paths = not_staged(&stage, &paths)?;
             let paths = paths.into_iter().map(Ok);
             if let Some(from) = &referenced.from {
-                stage::copy_paths(from, &stage, paths)?;
+                copy::copy_paths(from, &stage, paths)?;
             } else if let Some(output) = self.store.output.open()? {
-                stage::copy_paths_of(Source::published(&output), &stage, paths)?;
+                copy::copy_paths_of(Source::published(&output), &stage, paths)?;
             }
         }
         self.set_attached(false)?;

@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 
 /// The modules of the library from the bottom up; a module imports only from the lines above its own.
 const LAYERS: &[&[&str]] = &[
-    &["frame", "mutant", "path", "threads"],
+    &["frame", "mutant", "options", "path", "threads"],
     &["error"],
     &["fs"],
     &["layout", "lock", "manifest"],
-    &["digest", "initialize", "journal", "output"],
+    &["copy", "digest", "initialize", "journal", "output"],
     &["fuzzing", "plan", "stage", "store"],
     &["published", "txdir"],
     &["apply", "barrier", "settle"],
