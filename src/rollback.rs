@@ -90,7 +90,12 @@ impl<F: Fs> Displaced<F> {
     /// `None` where there was nothing before, or nothing is kept of it.
     fn by(store: &Store<F>, generation: u64) -> Result<Option<Self>> {
         let Some(tree) = store.state.find_below(&previous_path(generation))? else { return Ok(None) };
-        let Some(journal) = settle::read_settled(store, generation)? else { return Ok(None) };
+        let path = settle::settled_path(generation);
+        let journal = match settle::read_journal(store, &path)? {
+            Some(Ok(journal)) => journal,
+            Some(Err(damage)) => return Err(store.damaged(&path, damage)),
+            None => return Ok(None),
+        };
         let mut places = BTreeMap::new();
         for (index, operation) in journal.operations.iter().enumerate() {
             let (Operation::Replace { path, old, .. } | Operation::Remove { path, old }) = operation else { continue };

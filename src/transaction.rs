@@ -225,17 +225,18 @@ impl<F: Fs> Store<F> {
         }
     }
 
-    /// Takes up a detached transaction by its number.
+    /// Takes up a detached transaction by its number. Waits for its lock as for any other: whoever lists transactions holds it for an
+    /// instant.
     ///
     /// # Errors
-    /// [`Error::Busy`] when another process works on it, [`Error::Usage`] when there is none.
+    /// [`Error::Busy`] when another process works on it for longer than the options say, [`Error::Usage`] when there is none.
     pub fn resume(&self, id: TransactionId) -> Result<Transaction<'_, F>> {
         let stage = txdir::path(id).under(self.state.at()).join(STAGE);
         let missing = |what: &str| Err(Error::Usage { path: stage.clone(), what: what.to_owned() });
         let Some(tree) = self.state.find_below(&txdir::path(id))? else {
             return missing("there is no such transaction: it was committed or aborted");
         };
-        let lock = match lock::acquire_existing(&tree, &part(txdir::LOCK), txdir::GLANCE)? {
+        let lock = match lock::acquire_existing(&tree, &part(txdir::LOCK), self.lock_timeout)? {
             Some(lock) => lock,
             None => return missing("there is no such transaction: it was committed or aborted"),
         };

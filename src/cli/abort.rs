@@ -35,7 +35,7 @@ pub(super) fn run(context: &Context, args: &AbortArgs) -> Result<u8, Failure> {
 
 fn abort_one(context: &Context, handle: &Path) -> Result<(), Failure> {
     let (store, id) = handle::find(context, handle)?;
-    handle::resume(context, &store, id)?.abort()?;
+    store.resume(id)?.abort()?;
     context.ui.say(format_args!("aborted: {} is unchanged", context.ui.name(store.output())));
     let mut data = context.ui.data();
     if context.ui.json {
@@ -68,7 +68,7 @@ fn abort_idle(context: &Context, store: &Store, open: &OpenTransaction) -> Resul
         in_use();
         return Ok(false);
     }
-    match handle::resume(context, store, open.id) {
+    match store.resume(open.id) {
         Ok(transaction) => transaction.abort()?,
         Err(Error::Busy { .. }) => {
             in_use();

@@ -69,7 +69,7 @@ pub(super) enum Done {
 
 pub(super) fn run(context: &Context, args: &CommitArgs) -> Result<u8, Failure> {
     let (store, id) = handle::find(context, &args.transaction)?;
-    let mut transaction = handle::resume(context, &store, id)?;
+    let mut transaction = store.resume(id)?;
     let (stage, signals) = (transaction.stage(), args.publish.signals()?);
     match conclude(context, &store, &mut transaction, &args.publish, &signals) {
         Ok(Done::Committed(committed)) => report(context, &store, &committed, true),

@@ -30,9 +30,9 @@ pub(super) struct DiffArgs {
 pub(super) fn run(context: &Context, args: &DiffArgs) -> Result<u8, Failure> {
     let store = context.expect(&args.out)?;
     let (plan, notes) = match &args.stage {
-        None => of_transaction(context, &store, &handle::only(context, &store)?)?,
+        None => of_transaction(&store, &handle::only(context, &store)?)?,
         Some(stage) => match find_transaction(context, &store, stage)? {
-            Some(open) => of_transaction(context, &store, &open)?,
+            Some(open) => of_transaction(&store, &open)?,
             None => (of_directory(context, &store, stage)?, Vec::new()),
         },
     };
@@ -61,10 +61,10 @@ fn of_directory(context: &Context, store: &Store, dir: &Path) -> Result<Plan, Fa
 }
 
 /// A stage that is a whole generation is looked at without taking the transaction up: its process may be at work.
-fn of_transaction(context: &Context, store: &Store, open: &OpenTransaction) -> Result<(Plan, Vec<String>), Failure> {
+fn of_transaction(store: &Store, open: &OpenTransaction) -> Result<(Plan, Vec<String>), Failure> {
     let options = CommitOptions::default();
     if open.from == Some(Basis::Current) {
-        return Ok((handle::resume(context, store, open.id)?.plan(&options)?, Vec::new()));
+        return Ok((store.resume(open.id)?.plan(&options)?, Vec::new()));
     }
     let plan = store.preview(&open.stage, &options)?;
     let current = store.head()?.map_or(0, |head| head.info.generation);

@@ -1,17 +1,13 @@
 //! What a user calls a transaction: its stage's path, or its output while only one transaction is open on it.
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use txfs::fs::LinuxFs;
-use txfs::{Basis, Error, OpenTransaction, Shown, Store, Transaction, TransactionId};
+use txfs::{Basis, Error, OpenTransaction, Shown, Store, TransactionId};
 
 use super::error::{Failure, usage};
 use super::output::Ui;
 use super::{Context, count};
-
-/// How often the lock of a transaction is tried.
-const INTERVAL: Duration = Duration::from_millis(10);
 
 /// The transaction that `handle` means, with its recovered store.
 pub(super) fn find(context: &Context, handle: &Path) -> Result<(Store, TransactionId), Failure> {
@@ -29,17 +25,6 @@ pub(super) fn find(context: &Context, handle: &Path) -> Result<(Store, Transacti
     let store = context.expect(handle)?;
     let open = only(context, &store)?;
     Ok((store, open.id))
-}
-
-/// Takes a transaction up. Waits for its lock as for any other: whoever lists transactions holds it for an instant.
-pub(super) fn resume<'s>(context: &Context, store: &'s Store, id: TransactionId) -> Result<Transaction<'s>, Error> {
-    let begun = Instant::now();
-    loop {
-        match store.resume(id) {
-            Err(Error::Busy { .. }) if begun.elapsed() < context.lock_timeout => std::thread::sleep(INTERVAL),
-            result => return result,
-        }
-    }
 }
 
 /// The one open transaction that nobody is at work on.
