@@ -190,6 +190,18 @@ fn what_is_missing_anywhere_of_the_generation_before_refuses_going_back() {
 }
 
 #[test]
+fn a_damaged_journal_of_what_was_displaced_is_said_to_be_damaged() {
+    let (_dir, out) = scratch();
+    let store = Store::open(&out).unwrap();
+    publish(&store, &[("a", "one")]).unwrap();
+    publish(&store, &[("a", "two")]).unwrap();
+    store.sweep().unwrap();
+    common::change_a_byte(&common::state_of(&out).join("previous/2/journal"));
+    assert_eq!(roll_back(&store).unwrap_err().kind(), ErrorKind::Corrupt);
+    assert_eq!(read(&out, "a"), "two");
+}
+
+#[test]
 fn drift_is_not_published_as_the_generation_before() {
     let (_dir, out) = scratch();
     let store = Store::open(&out).unwrap();
