@@ -25,7 +25,7 @@ use crate::carry_out::{Attempt, Intents};
 use crate::copy;
 use crate::error::{Error, Paths, Problem, Result};
 use crate::fs::tree::Tree;
-use crate::fs::{Fs, Kind, is_unsupported};
+use crate::fs::{Fs, Kind};
 use crate::journal::reader::Journal;
 use crate::journal::record::{Begin, Operation};
 use crate::journal::writer;
@@ -496,7 +496,9 @@ fn is_cross_device(error: &Error) -> bool {
     matches!(error, Error::Io { source, .. } if source.kind() == std::io::ErrorKind::CrossesDevices)
 }
 
-/// Whether the file system may not have the call that an operation needs.
+/// Whether the file system may not have the call that an operation needs. (EPERM says so of links alone; of any other entry it says
+/// that it may not be moved.)
 fn is_missing_call(error: &Error) -> bool {
-    matches!(error, Error::Io { source, .. } if is_unsupported(source))
+    use std::io::ErrorKind::{InvalidInput, Unsupported};
+    matches!(error, Error::Io { source, .. } if matches!(source.kind(), InvalidInput | Unsupported))
 }
