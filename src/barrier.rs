@@ -145,7 +145,7 @@ impl Needs {
         let transaction = txdir::path(journal.begin.transaction);
         self.names_above(&below(&transaction, REMOVED, &RelPath::root()));
         for operation in &journal.operations {
-            let (Operation::Add { path, new } | Operation::Replace { path, new, .. }) = operation else { continue };
+            let Some((path, new)) = operation.moved_in() else { continue };
             self.staged(store, below(&transaction, STAGE, path), new)?;
             if self.count() > self.limit.count {
                 break;

@@ -22,7 +22,7 @@ use std::sync::PoisonError;
 use crate::apply::Applier;
 use crate::barrier;
 use crate::carry_out::{Attempt, Intents};
-use crate::copy;
+use crate::copy::{self, Source};
 use crate::error::{Error, Paths, Problem, Result};
 use crate::fs::tree::Tree;
 use crate::fs::{Fs, Kind};
@@ -315,6 +315,7 @@ impl<F: Fs> Transaction<'_, F> {
         };
         let journal = journal?;
         unchanged.map_err(|error| self.withdraw(error))?;
+        // The name says that barrier 1 was passed. That it is durable itself nobody needs, for the journal is found under either.
         let named = self.store.rename(&state_path(name::JOURNAL_NEW), &state_path(name::JOURNAL));
         named.map_err(|error| self.withdraw(error))?;
         let (output, capabilities) = (&self.store.output, self.store.capabilities());
@@ -352,8 +353,7 @@ impl<F: Fs> Transaction<'_, F> {
         Ok(Committed { generation: self.meta.base, changed: false, plan, totals, warnings, rescued: Vec::new() })
     }
 
-    /// P3, and barrier 1. Then the journal gets the name that says so; that the name is durable nobody needs, for the journal is
-    /// found under either.
+    /// P3, and barrier 1.
     fn make_durable(
         &mut self,
         base: Option<&Head>,
@@ -457,7 +457,7 @@ impl<F: Fs> Transaction<'_, F> {
         let missing = referenced.missing(plan);
         let wanted = not_staged(&stage, &missing)?;
         if let Some(from) = &referenced.from {
-            let copied = copy::copy_paths(from, &stage, wanted.iter().cloned().map(Ok));
+            let copied = copy::copy_paths(Source::foreign(from), &stage, wanted.iter().cloned().map(Ok));
             if let Err(error) = copied.and_then(|()| are_there(&stage, from, &wanted)) {
                 // A part of the copy is not to be taken for all of it by another attempt.
                 let removed = wanted.iter().rev().try_for_each(|path| stage.remove(path));

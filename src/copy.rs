@@ -177,17 +177,8 @@ fn looks_same(published: &Object, stat: &Stat) -> bool {
     }
 }
 
-/// Copies the entries of `from`, which txfs did not publish, at `paths`, ascending, into `to`, with the directories above them.
+/// Copies the entries of `from` at `paths`, ascending, into `to`, with the directories above them.
 pub(crate) fn copy_paths<F: Fs>(
-    from: &Tree<F>,
-    to: &Tree<F>,
-    paths: impl IntoIterator<Item = Result<RelPath>>,
-) -> Result<()> {
-    copy_paths_of(Source::foreign(from), to, paths)
-}
-
-/// As [`copy_paths`], of whatever source.
-pub(crate) fn copy_paths_of<F: Fs>(
     from: Source<'_, F>,
     to: &Tree<F>,
     paths: impl IntoIterator<Item = Result<RelPath>>,

@@ -160,7 +160,7 @@ fn weigh_stage<F: Fs>(store: &Store<F>, journal: &Journal, inventory: &Inventory
     let stage = transaction.find_below(&part(STAGE))?;
     let mut unlisted = Vec::new();
     for operation in &journal.operations {
-        let (Operation::Add { path, new } | Operation::Replace { path, new, .. }) = operation else { continue };
+        let Some((path, new)) = operation.moved_in() else { continue };
         let Some(stage) = &stage else { return Ok(Verdict::Abandoned) };
         if !moves.is_whole(stage, path, new, &mut unlisted)? {
             return Ok(Verdict::Abandoned);

@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::frame::{Damage, Format};
 use crate::fs::tree::Tree;
 use crate::fs::{Fs, RenameMode, is_unsupported};
-use crate::layout::{DIRECTORIES, make_dir, name, open_trusted, state_path, write_new};
+use crate::layout::{DIRECTORIES, JOURNALS, make_dir, name, open_trusted, state_path, write_new};
 use crate::manifest::{encode_one, read_one};
 use crate::mutant::{Mutant, left_out};
 use crate::path::RelPath;
@@ -41,8 +41,8 @@ pub(crate) fn check_unclaimed<F: Fs>(state: &Tree<F>) -> Result<()> {
     let unknown = listed.iter().find(|entry| !made_first.iter().any(|known| known.as_bytes() == &*entry.name));
     let claimed = listed.iter().any(|entry| &*entry.name == name::STORE.as_bytes());
     let Some(unknown) = unknown.filter(|_| !claimed).map(|entry| entry.name.escape_ascii()) else { return Ok(()) };
-    let is_ours =
-        listed.iter().any(|entry| [name::HEAD, name::JOURNAL].iter().any(|ours| ours.as_bytes() == &*entry.name));
+    let ours = [&JOURNALS[..], &[name::HEAD]].concat();
+    let is_ours = listed.iter().any(|entry| ours.iter().any(|ours| ours.as_bytes() == &*entry.name));
     if is_ours {
         // What an interrupted commit left would be left for ever.
         let what = "it is missing: restore it, or copy that of another output on the same file system";

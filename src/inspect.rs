@@ -9,7 +9,7 @@ use crate::frame::Damage;
 use crate::fs::{Fs, Kind};
 use crate::journal::reader;
 use crate::journal::record::Record;
-use crate::layout::{name, open_trusted, state_path};
+use crate::layout::{JOURNALS, name, open_trusted, state_path};
 use crate::manifest::Entry;
 use crate::path::RelPath;
 use crate::settle;
@@ -67,8 +67,7 @@ impl<F: Fs> Store<F> {
     /// # Errors
     /// The state directory cannot be read, or is not trusted.
     pub fn journals(&self) -> Result<Vec<(PathBuf, JournalDump)>> {
-        let mut paths: Vec<RelPath> =
-            [name::JOURNAL, name::JOURNAL_UNDO, name::JOURNAL_NEW].into_iter().map(state_path).collect();
+        let mut paths: Vec<RelPath> = JOURNALS.into_iter().map(state_path).collect();
         paths.extend(settle::numbers(self, name::PREVIOUS)?.into_iter().map(settle::settled_path));
         let mut dumps = Vec::new();
         for path in paths {

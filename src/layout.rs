@@ -124,9 +124,12 @@ pub(crate) fn check_layout<F: Fs>(state: &Tree<F>) -> Result<()> {
     Ok(())
 }
 
+/// The names of the journal of a commit that is not settled; where a crash left several, the first of them counts.
+pub(crate) const JOURNALS: [&str; 3] = [name::JOURNAL_UNDO, name::JOURNAL, name::JOURNAL_NEW];
+
 /// Whether no commit is under way, or waits to be settled.
 fn is_at_rest<F: Fs>(state: &Tree<F>) -> Result<bool> {
-    for journal in [name::JOURNAL, name::JOURNAL_NEW, name::JOURNAL_UNDO] {
+    for journal in JOURNALS {
         if state.stat(&state_path(journal))?.is_some() {
             return Ok(false);
         }

@@ -10,6 +10,7 @@
 //! The length of a whole path is not limited: [`crate::fs::Fs::open_dir`] resolves in pieces below `PATH_MAX`.
 
 use std::cmp::Ordering;
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
@@ -178,6 +179,11 @@ impl RelPath {
     /// Every proper ancestor, from the top, the root left out.
     pub fn ancestors(&self) -> impl Iterator<Item = RelPath> {
         self.0.iter().enumerate().filter(|&(_, &b)| b == b'/').map(|(slash, _)| Self(self.0[..slash].into()))
+    }
+
+    /// Whether it is one of `paths`, or below one of them.
+    pub(crate) fn is_at_or_below(&self, paths: &BTreeSet<&RelPath>) -> bool {
+        paths.contains(self) || paths.contains(&Self::root()) || self.ancestors().any(|above| paths.contains(&above))
     }
 
     /// This path below `root`, for messages and for callers outside the engine.

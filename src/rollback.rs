@@ -162,7 +162,7 @@ impl<'a, F: Fs> Restoring<'a, F> {
                     // What is there besides was put there after the directory had been displaced.
                     let was_in_it = self.before.range(path).skip(1).map(|entry| Ok(below(path, &entry?.path)));
                     let (below_place, staged) = (displaced.tree.below(place)?, self.stage.below(path)?);
-                    copy::copy_paths_of(Source::published(&below_place), &staged, was_in_it)?;
+                    copy::copy_paths(Source::published(&below_place), &staged, was_in_it)?;
                 }
                 Kind::File => {
                     let stat = Stat { mode: old.mode, ..self.look(&displaced.tree, place)? };
@@ -205,19 +205,12 @@ impl<'a, F: Fs> Restoring<'a, F> {
 
     /// What the current generation took over as it lay there: it was in the output before, though not published, and stays.
     fn taken_over(&self, displaced: &Displaced<F>) -> Result<Vec<Entry>> {
-        let moved_in = |operation: &Operation| match operation {
-            Operation::Add { path, .. } | Operation::Replace { path, .. } => Some(path.clone()),
-            _ => None,
-        };
-        let brought: BTreeSet<RelPath> = displaced.journal.operations.iter().filter_map(moved_in).collect();
-        let was_brought = |path: &RelPath| {
-            let above = || path.ancestors().chain([RelPath::root()]);
-            brought.contains(path) || above().any(|above| brought.contains(&above))
-        };
+        let brought = displaced.journal.operations.iter().filter_map(Operation::moved_in);
+        let brought: BTreeSet<&RelPath> = brought.map(|(path, _)| path).collect();
         let mut taken = Vec::new();
         for entry in self.now.entries() {
             let entry = entry?;
-            if self.before.get(&entry.path)?.is_none() && !was_brought(&entry.path) {
+            if self.before.get(&entry.path)?.is_none() && !entry.path.is_at_or_below(&brought) {
                 taken.push(entry);
             }
         }

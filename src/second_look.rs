@@ -41,13 +41,9 @@ impl<'a, F: Fs> SecondLook<'a, F> {
         operations: &[Operation],
         ready: Timestamp,
     ) -> Option<Self> {
-        let directories = operations.iter().filter_map(|operation| match operation {
-            Operation::Add { path, new } | Operation::Replace { path, new, .. } if new.kind == Kind::Directory => {
-                Some((path.clone(), *new))
-            }
-            _ => None,
-        });
-        let directories: Vec<_> = directories.collect();
+        let moved = operations.iter().filter_map(Operation::moved_in);
+        let directories = moved.filter(|(_, object)| object.kind == Kind::Directory);
+        let directories: Vec<_> = directories.map(|(path, object)| (path.clone(), *object)).collect();
         let nothing = directories.is_empty() || left_out(Mutant::SecondLook);
         (!nothing).then(|| Self { transaction: transaction.clone(), edits, directories, ready })
     }

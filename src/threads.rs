@@ -59,6 +59,15 @@ mod tests {
     }
 
     #[test]
+    fn both_are_done_on_one_thread_or_on_two() {
+        let own = std::thread::current().id();
+        for threads in [1, 2] {
+            let (first, other) = both(threads, || std::thread::current().id(), || std::thread::current().id());
+            assert_eq!((first == own, other == own), (true, threads == 1));
+        }
+    }
+
+    #[test]
     fn an_error_of_any_thread_is_told() {
         for bad in [0, 50, 99] {
             let work = |n| if n == bad { Err(n) } else { Ok(()) };

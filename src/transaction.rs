@@ -120,11 +120,7 @@ impl<F: Fs> Referenced<F> {
     pub(crate) fn missing(&self, plan: &Plan) -> Vec<RelPath> {
         let moves = plan.operations.iter().filter(|operation| !matches!(operation, Operation::SetMode { .. }));
         let moved: BTreeSet<&RelPath> = moves.map(Operation::path).collect();
-        let root = RelPath::root();
-        let is_moved = |path: &RelPath| {
-            moved.contains(path) || moved.contains(&root) || path.ancestors().any(|above| moved.contains(&above))
-        };
-        self.entries.iter().map(|entry| &entry.path).filter(|path| is_moved(path)).cloned().collect()
+        self.entries.iter().map(|entry| &entry.path).filter(|path| path.is_at_or_below(&moved)).cloned().collect()
     }
 
     /// The mode of a directory, if it is taken from the current generation.
@@ -472,7 +468,7 @@ impl<F: Fs> Transaction<'_, F> {
         let (Some(from), to) = (self.store.output.open()?, self.stage_tree()?) else { return Ok(()) };
         let published = self.store.inventory(head.as_ref())?;
         let paths = published.entries().map(|entry| entry.map(|entry| entry.path));
-        copy::copy_paths_of(Source::published(&from), &to, paths)
+        copy::copy_paths(Source::published(&from), &to, paths)
     }
 
     /// Removes what is at `path` in the stage and makes the directories above it.
@@ -580,9 +576,9 @@ impl<F: Fs> Transaction<'_, F> {
             let paths = not_staged(&stage, &paths)?;
             let paths = paths.into_iter().map(Ok);
             if let Some(from) = &referenced.from {
-                copy::copy_paths(from, &stage, paths)?;
+                copy::copy_paths(Source::foreign(from), &stage, paths)?;
             } else if let Some(output) = self.store.output.open()? {
-                copy::copy_paths_of(Source::published(&output), &stage, paths)?;
+                copy::copy_paths(Source::published(&output), &stage, paths)?;
             }
         }
         self.set_attached(false)?;

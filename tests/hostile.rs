@@ -1265,7 +1265,13 @@ fn outputs_that_make_no_sense_are_refused() {
 /// What an interrupted commit left would be left for ever, as if there were no store.
 #[test]
 fn a_state_directory_without_its_store_file_is_refused_whoever_looks() {
-    for scene in [Scene::new(), Scene::unsettled()] {
+    let undoing_the_first = || {
+        let scene = Scene::unsettled();
+        fs::rename(scene.state.join("journal"), scene.state.join("journal.undo")).unwrap();
+        fs::rename(scene.state.join("HEAD"), scene.dir.path().join("HEAD")).unwrap();
+        scene
+    };
+    for (scene, goes_on) in [(Scene::new(), true), (Scene::unsettled(), true), (undoing_the_first(), false)] {
         fs::rename(scene.state.join("store"), scene.dir.path().join("store")).unwrap();
         let (before, options) = (scene.trees(), OpenOptions::default());
         for result in [Store::find(&options, &scene.out).map(drop), Store::open(&scene.out).map(drop)] {
@@ -1273,6 +1279,9 @@ fn a_state_directory_without_its_store_file_is_refused_whoever_looks() {
             assert!(matches!(error, Error::Corrupt { .. }) && error.to_string().contains("restore it"), "{error}");
         }
         assert_eq!(scene.trees(), before);
+        if !goes_on {
+            continue;
+        }
         // That of any output on the same file system says the same.
         let other = scene.dir.path().join("other");
         Store::open(&other).unwrap();

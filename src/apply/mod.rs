@@ -81,7 +81,7 @@ impl<'a, F: Fs> Applier<'a, F> {
         let Some(stage) = &self.stage else { return Ok(()) };
         let mut opened = None;
         for operation in operations {
-            let (Operation::Add { path, new } | Operation::Replace { path, new, .. }) = operation else { continue };
+            let Some((path, new)) = operation.moved_in() else { continue };
             let parent = path.parent();
             if opened.as_ref() != Some(&parent) {
                 stage.make_writable(&parent)?;
@@ -102,7 +102,7 @@ impl<'a, F: Fs> Applier<'a, F> {
         stage.forget();
         let mut closed = BTreeMap::new();
         for operation in operations {
-            let (Operation::Add { path, new } | Operation::Replace { path, new, .. }) = operation else { continue };
+            let Some((path, new)) = operation.moved_in() else { continue };
             if path.is_root() {
                 closed.insert(path.clone(), new.mode);
             }

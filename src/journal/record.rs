@@ -97,6 +97,14 @@ impl Operation {
         }
     }
 
+    /// What it moves out of the stage, and where to.
+    pub(crate) fn moved_in(&self) -> Option<(&RelPath, &Object)> {
+        match self {
+            Operation::Add { path, new } | Operation::Replace { path, new, .. } => Some((path, new)),
+            _ => None,
+        }
+    }
+
     /// The verb for it.
     pub fn word(&self) -> &'static str {
         match self {

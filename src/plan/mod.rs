@@ -195,10 +195,7 @@ pub(crate) fn edits<'p>(others: &'p [Edit], operations: &'p [Operation]) -> impl
 
 /// What an operation moves into the output; the output itself is no entry.
 fn moved_in(operation: &Operation) -> Option<(&RelPath, &Object)> {
-    match operation {
-        Operation::Add { path, new } | Operation::Replace { path, new, .. } if !path.is_root() => Some((path, new)),
-        _ => None,
-    }
+    operation.moved_in().filter(|(path, _)| !path.is_root())
 }
 
 /// Computes the plan. `stage` is the root of the stage, which becomes the output where there is none yet.

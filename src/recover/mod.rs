@@ -40,7 +40,7 @@ use crate::frame::Damage;
 use crate::fs::{Fs, Kind};
 use crate::journal::reader::{self, Journal, Read};
 use crate::journal::record::{Operation, TransactionId};
-use crate::layout::{name, open_trusted, state_path};
+use crate::layout::{JOURNALS, name, open_trusted, state_path};
 use crate::lock::Lock;
 use crate::manifest::Head;
 use crate::mutant::{Mutant, left_out};
@@ -311,7 +311,7 @@ impl<F: Fs> Store<F> {
     /// The journal that counts, and its name. A crash can leave both names of a rename. Then the later one counts: the process
     /// had come that far.
     fn find_journal(&self) -> Result<(&'static str, Option<Read>)> {
-        for name in [name::JOURNAL_UNDO, name::JOURNAL, name::JOURNAL_NEW] {
+        for name in JOURNALS {
             if let Some(read) = self.read_journal(name)? {
                 return Ok((name, Some(read)));
             }
