@@ -29,19 +29,19 @@ use crate::fs::{Fs, Kind};
 use crate::journal::reader::Journal;
 use crate::journal::record::{Begin, Operation};
 use crate::journal::writer;
-use crate::layout::{is_state_name, name, state_path};
+use crate::layout::{name, state_path};
 use crate::manifest::inventory::Inventory;
 use crate::manifest::writer::Edit;
-use crate::manifest::{Digest, Entry, Head, Info, Object, Totals};
+use crate::manifest::{Digest, Head, Info, Object, Totals};
 use crate::mutant::{Mutant, left_out};
 use crate::options::{Check, CommitOptions};
-use crate::path::{RESERVED, RelPath};
+use crate::path::RelPath;
 use crate::plan::{self, Live, Plan, Rules, Scope};
 use crate::published::{Audit, Published, WORTH_A_THREAD};
 use crate::recover::{Manner, Recovered};
 use crate::second_look::SecondLook;
 use crate::settle;
-use crate::stage::{self, Known, Scratch};
+use crate::stage::{self, Known, Scratch, States};
 use crate::store::Store;
 use crate::threads;
 use crate::transaction::{Referenced, Transaction, not_staged};
@@ -72,7 +72,7 @@ impl<F: Fs> Store<F> {
     /// # Errors
     /// The directory, or the output, cannot be read.
     pub fn preview(&self, source: &Path, options: &CommitOptions<'_>) -> Result<Plan> {
-        self.preview_with(source, options, |_| {})
+        self.preview_of(source, options, States::Refuse).map(|(plan, _)| plan)
     }
 
     /// As [`Store::preview`], of the copy that [`Transaction::copy_from`] makes of `source`: without state directories of txfs, which
@@ -81,23 +81,17 @@ impl<F: Fs> Store<F> {
     /// # Errors
     /// As [`Store::preview`].
     pub fn preview_copy(&self, source: &Path, options: &CommitOptions<'_>) -> Result<(Plan, Vec<PathBuf>)> {
-        let mut states = Vec::new();
-        let plan = self.preview_with(source, options, |staged| states = leave_out_states(staged))?;
-        Ok((plan, states.iter().map(|path| path.under(source)).collect()))
+        let (plan, left_out) = self.preview_of(source, options, States::LeaveOut)?;
+        Ok((plan, left_out.iter().map(|path| path.under(source)).collect()))
     }
 
-    fn preview_with(
-        &self,
-        source: &Path,
-        options: &CommitOptions<'_>,
-        adjust: impl FnOnce(&mut stage::Staged),
-    ) -> Result<Plan> {
+    fn preview_of(&self, source: &Path, options: &CommitOptions<'_>, states: States) -> Result<(Plan, Vec<RelPath>)> {
         let head = self.head()?;
         let stage = Tree::open(&self.fs, source)?;
         let published = Published::open(self, head.as_ref())?;
-        let mut staged = stage::scan(&stage, &Known::new(), &published.inventory, None)?;
-        adjust(&mut staged);
-        self.make_plan(&stage, staged, &published, Scope::Whole, options, false)
+        let mut staged = stage::scan(&stage, &Known::new(), &published.inventory, None, states)?;
+        let left_out = std::mem::take(&mut staged.left_out);
+        Ok((self.make_plan(&stage, staged, &published, Scope::Whole, options, false)?, left_out))
     }
 
     fn make_plan(
@@ -133,29 +127,6 @@ impl<F: Fs> Store<F> {
     }
 }
 
-/// Leaves out the state directories that are not copied to a stage, and returns them. What is no directory and has the name is
-/// content by mistake, in a copy too.
-fn leave_out_states(staged: &mut stage::Staged) -> Vec<RelPath> {
-    let is_staged = |path: &RelPath| staged.entries.binary_search_by(|entry| entry.path.cmp(path)).is_ok();
-    let holds_store = |path: &RelPath| path.join(name::STORE.as_bytes()).is_ok_and(|store| is_staged(&store));
-    let is_state = |path: &RelPath| path.as_bytes() == RESERVED || is_state_name(path.name()) && holds_store(path);
-    let mut states: Vec<RelPath> = Vec::new();
-    for Entry { path, object } in &staged.entries {
-        let is_inside = states.last().is_some_and(|state| path.is_below(state));
-        if object.kind == Kind::Directory && is_state(path) && !is_inside {
-            states.push(path.clone());
-        }
-    }
-    let is_left_out = |path: &RelPath| states.iter().any(|state| path == state || path.is_below(state));
-    staged.entries.retain(|entry| !is_left_out(&entry.path));
-    let is_content = |problem: &Problem| match problem {
-        Problem::ReservedName(paths) => paths.first.iter().any(|path| !is_left_out(path)),
-        _ => true,
-    };
-    staged.problems.retain(is_content);
-    states
-}
-
 impl<F: Fs> Transaction<'_, F> {
     /// What committing now would change, and what stands against it. Nothing is written, and the checks of `options` do not run.
     ///
@@ -189,7 +160,7 @@ impl<F: Fs> Transaction<'_, F> {
         let copy = part(COPY);
         let scratch = own.then_some(Scratch { tree: &self.tree, path: &copy });
         let (mut staged, drifted) =
-            Audit::beside(audit, || stage::scan(&stage, &self.known, &published.inventory, scratch))?;
+            Audit::beside(audit, || stage::scan(&stage, &self.known, &published.inventory, scratch, States::Refuse))?;
         staged.note_unfinished(&self.unfinished);
         if let Some(referenced) = &self.referenced {
             let totals = published.inventory.totals();

@@ -12,7 +12,7 @@ use std::io;
 use crate::error::{Error, Result};
 use crate::fs::tree::{Tree, Walked, is_absent};
 use crate::fs::{Fs, Kind, Stat, is_unsupported};
-use crate::layout::is_state;
+use crate::layout::is_state_dir;
 use crate::manifest::inventory::Cursor;
 use crate::manifest::{Entry, Object};
 use crate::path::RelPath;
@@ -144,8 +144,7 @@ pub(crate) fn copy_differing<F: Fs>(
     let mut copier = Copier::new(Source::foreign(from), to);
     let mut published = Cursor::new(published);
     let (mut same, mut states) = (Vec::new(), Vec::new());
-    // What is no directory and has the name is content by mistake: the scan says so.
-    let ours = |entry: &Walked| entry.stat.is_dir() && is_state(from, &entry.path, entry.stat.kind);
+    let ours = |entry: &Walked| is_state_dir(from, &entry.path, entry.stat.kind);
     from.walk(
         &RelPath::root(),
         |entry| !ours(entry),

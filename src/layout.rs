@@ -84,6 +84,11 @@ pub(crate) fn is_state<F: Fs>(tree: &Tree<F>, path: &RelPath, kind: Option<Kind>
         && path.join(name::STORE.as_bytes()).is_ok_and(|store| holds_store(&store))
 }
 
+/// As [`is_state`]; what is no directory and has the name is content by mistake.
+pub(crate) fn is_state_dir<F: Fs>(tree: &Tree<F>, path: &RelPath, kind: Option<Kind>) -> bool {
+    kind == Some(Kind::Directory) && is_state(tree, path, kind)
+}
+
 /// Refuses a state directory that somebody else may have written to.
 pub(crate) fn check_trust<F: Fs>(state: &Tree<F>) -> Result<()> {
     let stat = state.fs.stat_dir(state.root()).map_err(state.io("read the attributes of", &RelPath::root()))?;

@@ -15,7 +15,7 @@ use crate::digest::{self, Changed, Found, Pool};
 use crate::error::{Error, Paths, Problem, Result};
 use crate::fs::tree::{Named, Tree};
 use crate::fs::{Fs, Kind, RenameMode, Stat, Timestamp};
-use crate::layout::is_state;
+use crate::layout::{is_state, is_state_dir};
 use crate::manifest::inventory::Inventory;
 use crate::manifest::{Digest, Entry, Object};
 use crate::mutant::{Mutant, left_out};
@@ -28,6 +28,17 @@ pub(crate) struct Staged {
     pub(crate) entries: Vec<Entry>,
     /// What cannot be published.
     pub(crate) problems: Vec<Problem>,
+    /// The state directories that were left out.
+    pub(crate) left_out: Vec<RelPath>,
+}
+
+/// What becomes of state directories of txfs where content is looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum States {
+    /// They are a problem.
+    Refuse,
+    /// They are left out, as by a copy.
+    LeaveOut,
 }
 
 /// From this many entries on that are to be published, the disk is put to work while the rest is still read. Not for fewer: what
@@ -54,7 +65,9 @@ pub(crate) fn scan<F: Fs>(
     known: &Known,
     published: &Inventory<F>,
     scratch: Option<Scratch<'_, F>>,
+    states: States,
 ) -> Result<Staged> {
+    let is_left_out = |Named { path, kind }: &Named| states == States::LeaveOut && is_state_dir(stage, path, *kind);
     let may_sync = scratch.is_some() && stage.fs.parallelism() > 1;
     let sync_failed = |source| {
         let source = stage.io("make durable", &RelPath::root())(source);
@@ -76,8 +89,12 @@ pub(crate) fn scan<F: Fs>(
         };
         let walked = stage.walk_names(
             &RelPath::root(),
-            |_| true,
+            |entry| !is_left_out(entry),
             |entry| {
+                if is_left_out(&entry) {
+                    scan.staged.left_out.push(entry.path);
+                    return Ok(());
+                }
                 scan.note(entry)?;
                 if scan.staged.entries.len() >= EARLY_SYNC_FROM
                     && let Some(much_changed) = much_changed.take()
