@@ -39,12 +39,13 @@ use crate::path::RelPath;
 use crate::plan::{self, Live, Plan, Rules, Scope};
 use crate::published::{Audit, Published, WORTH_A_THREAD};
 use crate::recover::{Manner, Recovered};
+use crate::referenced::{Referenced, not_staged};
 use crate::second_look::SecondLook;
 use crate::settle;
 use crate::stage::{self, Known, Scratch, States};
 use crate::store::Store;
 use crate::threads;
-use crate::transaction::{Referenced, Transaction, not_staged};
+use crate::transaction::Transaction;
 use crate::txdir::{Basis, COPY, part};
 
 /// What a commit did.

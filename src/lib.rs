@@ -106,6 +106,7 @@ mod path;
 mod plan;
 mod published;
 mod recover;
+mod referenced;
 mod rollback;
 mod second_look;
 mod settle;

@@ -20,9 +20,10 @@ use crate::layout::previous_path;
 use crate::manifest::inventory::Inventory;
 use crate::manifest::{Entry, Object};
 use crate::path::RelPath;
+use crate::referenced::Referenced;
 use crate::settle;
 use crate::store::Store;
-use crate::transaction::{Referenced, Transaction};
+use crate::transaction::Transaction;
 use crate::txdir::Basis;
 
 impl<F: Fs> Transaction<'_, F> {

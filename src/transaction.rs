@@ -24,15 +24,15 @@ use crate::error::{Error, Result};
 use crate::fs::stream::Stream;
 use crate::fs::tree::{Tree, is_absent};
 use crate::fs::{Fs, Kind, LinuxFs, Timestamp, found};
-use crate::journal::record::{Operation, TransactionId};
+use crate::journal::record::TransactionId;
 use crate::layout::{name, state_path};
 use crate::lock::{self, Lock};
-use crate::manifest::{Digest, Entry, Head, Object, Totals};
+use crate::manifest::{Digest, Head, Object};
 use crate::mutant::{Mutant, left_out};
 use crate::path::{RESERVED, RelPath};
-use crate::plan::Plan;
-use crate::published::{Audit, Drifted};
+use crate::published::Audit;
 use crate::recover::Manner;
+use crate::referenced::{Referenced, not_staged};
 use crate::settle;
 use crate::stage::Known;
 use crate::store::Store;
@@ -95,61 +95,6 @@ impl<F: Fs> fmt::Debug for Transaction<'_, F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Transaction").field("stage", &self.stage()).field("base", &self.meta.base).finish()
     }
-}
-
-/// What is published as it is in the current generation, and is not staged; and where it could be copied from.
-pub(crate) struct Referenced<F: Fs> {
-    /// `None` where that is the output itself: what is not there is nowhere.
-    pub(crate) from: Option<Tree<F>>,
-    /// Ascending.
-    pub(crate) entries: Vec<Entry>,
-    /// What an audit of the output found meanwhile.
-    pub(crate) drifted: Option<Drifted>,
-}
-
-impl<F: Fs> Referenced<F> {
-    /// Whether everything published is referenced and untouched: then there is nothing to plan. Not without files: then the guard
-    /// against an empty stage has to speak.
-    pub(crate) fn is_all_of(&self, published: Totals) -> bool {
-        // What is referenced is published: as many are the same.
-        let all = published.files > 0 && self.entries.len() as u64 == published.entries;
-        all && self.drifted.as_ref().is_some_and(Drifted::is_empty)
-    }
-
-    /// The entries that a plan moves into the output, by themselves or with a directory: they are not there as they were published.
-    pub(crate) fn missing(&self, plan: &Plan) -> Vec<RelPath> {
-        let moves = plan.operations.iter().filter(|operation| !matches!(operation, Operation::SetMode { .. }));
-        let moved: BTreeSet<&RelPath> = moves.map(Operation::path).collect();
-        self.entries.iter().map(|entry| &entry.path).filter(|path| path.is_at_or_below(&moved)).cloned().collect()
-    }
-
-    /// The mode of a directory, if it is taken from the current generation.
-    fn mode_of_dir(&self, path: &RelPath) -> Option<u32> {
-        let index = self.entries.binary_search_by(|entry| entry.path.cmp(path)).ok()?;
-        let object = &self.entries[index].object;
-        (object.kind == Kind::Directory).then_some(object.mode)
-    }
-
-    /// What is staged at `path`, or is to be nowhere, is not taken from the current generation.
-    fn leave_out(&mut self, path: &RelPath) {
-        let start = self.entries.partition_point(|entry| entry.path < *path);
-        let is_out = |entry: &&Entry| entry.path == *path || entry.path.is_below(path);
-        let count = self.entries[start..].iter().take_while(is_out).count();
-        self.entries.drain(start..start + count);
-    }
-}
-
-/// Those of some paths at which nothing is staged, and could be.
-pub(crate) fn not_staged<F: Fs>(stage: &Tree<F>, paths: &[RelPath]) -> Result<Vec<RelPath>> {
-    let mut not_staged = Vec::new();
-    for path in paths {
-        let mut free = stage.stat(path)?.is_none();
-        for above in path.ancestors() {
-            free = free && stage.stat(&above)?.is_none_or(|stat| stat.is_dir());
-        }
-        not_staged.extend(free.then(|| path.clone()));
-    }
-    Ok(not_staged)
 }
 
 /// An open transaction, as [`Store::transactions`] lists it.

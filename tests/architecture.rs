@@ -15,7 +15,7 @@ const LAYERS: &[&[&str]] = &[
     &["fuzzing", "plan", "stage", "store"],
     &["published", "txdir"],
     &["apply", "barrier", "settle"],
-    &["carry_out", "evidence", "inspect", "second_look"],
+    &["carry_out", "evidence", "inspect", "referenced", "second_look"],
     &["recover"],
     &["transaction"],
     &["commit", "rollback"],
