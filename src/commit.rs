@@ -40,7 +40,7 @@ use crate::plan::{self, Live, Plan, Rules, Scope};
 use crate::published::{Audit, Published, WORTH_A_THREAD};
 use crate::recover::{Manner, Recovered};
 use crate::referenced::{Referenced, not_staged};
-use crate::second_look::SecondLook;
+use crate::second_look::{self, SecondLook};
 use crate::settle;
 use crate::stage::{self, Known, Scratch, States};
 use crate::store::Store;
@@ -276,7 +276,7 @@ impl<F: Fs> Transaction<'_, F> {
         options: &CommitOptions<'_>,
     ) -> Result<Committed> {
         let (edits, operations) = (std::mem::take(&mut plan.edits), std::mem::take(&mut plan.operations));
-        let committed = self.store.fs.now();
+        let committed = second_look::time_of_commit(&self.store.fs, &edits, &operations);
         let info = Info { generation: self.meta.base + 1, committed, message: options.message.clone() };
         let look = SecondLook::at(&self.tree, &edits, &operations, committed);
         let threads = if edits.len() < WORTH_A_THREAD { 1 } else { self.store.fs.parallelism() };

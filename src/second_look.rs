@@ -2,8 +2,8 @@
 //!
 //! Invariants (journal-spec.md, "Evidence"):
 //! 1. What is committed is what was digested. What an operation moves by itself is looked at when it is moved.
-//! 2. Whoever changes any of it after the second look leaves a later time than that of the commit, by which recovery knows that
-//!    somebody else did.
+//! 2. No file that is committed has a later time than the commit, unless its time has yet to come; and whoever changes any of it
+//!    after the second look leaves a later one. By that recovery knows that somebody else did.
 //!
 //! Nothing is changed here, so a crash inside changes nothing.
 
@@ -23,6 +23,17 @@ use crate::txdir::{STAGE, part};
 /// How long is waited, at most, for the kernel's clock for files to go on: its ticks are of 1 to 10 ms.
 const TICK: Duration = Duration::from_millis(20);
 
+/// The time of a commit. It lies just before the tick of the clock for files that has begun, so that whoever writes from now on leaves
+/// a later one without being waited for; and not before the files that are committed, which may have been written in this tick.
+pub(crate) fn time_of_commit<F: Fs>(fs: &F, edits: &[Edit], operations: &[Operation]) -> Timestamp {
+    let (now, tick) = (fs.now(), fs.file_time());
+    let moved = operations.iter().filter_map(Operation::moved_in).map(|(_, object)| object);
+    let committed = edits.iter().filter_map(|edit| edit.object.as_ref()).chain(moved);
+    // A tool may set times that are still to come: they tell nothing.
+    let times = committed.map(|object| object.mtime).filter(|time| *time <= now);
+    times.fold(tick.just_before(), Timestamp::max)
+}
+
 /// What there is to look at, and the time of the commit.
 pub(crate) struct SecondLook<'a, F: Fs> {
     transaction: Tree<F>,
@@ -30,7 +41,7 @@ pub(crate) struct SecondLook<'a, F: Fs> {
     edits: &'a [Edit],
     /// The directories that move, none below another.
     directories: Vec<(RelPath, Object)>,
-    ready: Timestamp,
+    committed: Timestamp,
 }
 
 impl<'a, F: Fs> SecondLook<'a, F> {
@@ -39,13 +50,13 @@ impl<'a, F: Fs> SecondLook<'a, F> {
         transaction: &Tree<F>,
         edits: &'a [Edit],
         operations: &[Operation],
-        ready: Timestamp,
+        committed: Timestamp,
     ) -> Option<Self> {
         let moved = operations.iter().filter_map(Operation::moved_in);
         let directories = moved.filter(|(_, object)| object.kind == Kind::Directory);
         let directories: Vec<_> = directories.map(|(path, object)| (path.clone(), *object)).collect();
         let nothing = directories.is_empty() || left_out(Mutant::SecondLook);
-        (!nothing).then(|| Self { transaction: transaction.clone(), edits, directories, ready })
+        (!nothing).then(|| Self { transaction: transaction.clone(), edits, directories, committed })
     }
 
     /// Looks once more at everything.
@@ -64,12 +75,12 @@ impl<'a, F: Fs> SecondLook<'a, F> {
         })
     }
 
-    /// Until what is written gets a later time than the commit's.
+    /// Until what is written gets a later time than the commit's; as a rule that is so already.
     fn wait_for_tick(&self) {
         let (fs, step) = (&self.transaction.fs, TICK / 20);
         let mut waited = Duration::ZERO;
         // A clock that was set back is not waited for.
-        while fs.file_time() <= self.ready && waited < TICK {
+        while fs.file_time() <= self.committed && waited < TICK {
             fs.pause(step);
             waited += step;
         }

@@ -58,6 +58,16 @@ pub struct Timestamp {
     pub nanos: u32,
 }
 
+impl Timestamp {
+    /// The last point in time before this one.
+    pub(crate) fn just_before(self) -> Self {
+        match self.nanos.checked_sub(1) {
+            Some(nanos) => Self { nanos, ..self },
+            None => Self { seconds: self.seconds.saturating_sub(1), nanos: 999_999_999 },
+        }
+    }
+}
+
 impl From<Timestamp> for SystemTime {
     /// What the system's own times do not reach becomes the beginning of 1970.
     fn from(time: Timestamp) -> Self {

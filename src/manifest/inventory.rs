@@ -25,7 +25,7 @@ pub(super) const MANIFEST: Format = Format { magic: *b"txfsmani", version: 1 };
 const FIRST: usize = 4096;
 
 /// Leaves that are kept in memory: what a change of as many files touches. Reading everything does not fill it.
-const LEAVES: usize = 256;
+const LEAVES: usize = 2048;
 
 /// Read at once where one node follows the other: about what one inner node names.
 const AHEAD: usize = 64 << 10;
