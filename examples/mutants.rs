@@ -42,7 +42,9 @@ fn told_by(mutant: Mutant) -> Told {
         Mutant::RecoveryBarrier => World(1),
         Mutant::WithdrawBarrier => World(10),
         Mutant::BegunTells => World(1),
-        Mutant::SecondLook => Guard("a file that is rewritten while it is committed takes no reported commit back"),
+        Mutant::SecondLook | Mutant::TimeOfFiles => {
+            Guard("a file that is rewritten while it is committed takes no reported commit back")
+        }
         Mutant::DirectoryTells => Guard("a directory of somebody's is not taken for a staged one"),
         Mutant::BarrierBeforeReading => World(1),
         Mutant::ContentTells => World(1),

@@ -64,11 +64,12 @@ pub enum Mutant {
     DriftCheck,
     HardLinkCopy,
     SecondLook,
+    TimeOfFiles,
 }
 
 impl Mutant {
     /// Every one.
-    pub const ALL: [(Mutant, &'static str); 57] = [
+    pub const ALL: [(Mutant, &'static str); 58] = [
         (Mutant::Barrier1, "barrier 1: stage and intents before anything is carried out"),
         (Mutant::Barrier2, "barrier 2: operations and HEAD before the journal is retired"),
         (Mutant::RecoveryBarrier, "the same, when recovery carries them out"),
@@ -129,6 +130,7 @@ impl Mutant {
         (Mutant::DriftCheck, "drift"),
         (Mutant::HardLinkCopy, "an inode of its own for a hard-linked file"),
         (Mutant::SecondLook, "a second look at what moves along with a directory"),
+        (Mutant::TimeOfFiles, "a time of the commit that is not before that of its files"),
     ];
 }
 

@@ -31,7 +31,8 @@ pub(crate) fn time_of_commit<F: Fs>(fs: &F, edits: &[Edit], operations: &[Operat
     let committed = edits.iter().filter_map(|edit| edit.object.as_ref()).chain(moved);
     // A tool may set times that are still to come: they tell nothing.
     let times = committed.map(|object| object.mtime).filter(|time| *time <= now);
-    times.fold(tick.just_before(), Timestamp::max)
+    let latest = if left_out(Mutant::TimeOfFiles) { None } else { times.max() };
+    latest.map_or(tick.just_before(), |latest| latest.max(tick.just_before()))
 }
 
 /// What there is to look at, and the time of the commit.
@@ -93,4 +94,53 @@ fn expect_same<F: Fs>(stage: &Tree<F>, path: &RelPath, object: &Object) -> Resul
     }
     let changed = io::Error::other("it was changed after it was read: wait until the build has finished");
     Err(stage.io("publish", path)(changed))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fs::linux::LinuxFs;
+    use crate::manifest::Digest;
+
+    /// The time of a commit of a file with this mtime.
+    fn committing(fs: &LinuxFs, mtime: Timestamp) -> Timestamp {
+        let object = Object { kind: Kind::File, mode: 0o644, size: 1, digest: Digest::default(), ino: 1, mtime };
+        let path = RelPath::new("a").expect("a name is a path");
+        let by_edit = time_of_commit(fs, &[Edit { path: path.clone(), object: Some(object) }], &[]);
+        let by_operation = time_of_commit(fs, &[], &[Operation::Add { path, new: object }]);
+        assert!(by_edit <= by_operation);
+        by_edit
+    }
+
+    #[test]
+    fn files_from_before_this_tick_are_committed_in_time_for_whoever_writes_now() {
+        let fs = LinuxFs::new();
+        let tick = fs.file_time();
+        let old = Timestamp { seconds: tick.seconds - 1, ..tick };
+        let committed = committing(&fs, old);
+        assert!(old < committed && committed < fs.file_time());
+        assert!(committed >= tick.just_before());
+    }
+
+    #[test]
+    fn a_file_that_was_written_just_now_is_not_later_than_its_commit() {
+        let fs = LinuxFs::new();
+        let now = fs.now();
+        assert!(committing(&fs, now) >= now);
+    }
+
+    #[test]
+    fn just_before_a_second_is_the_end_of_the_one_before() {
+        let at = |seconds, nanos| Timestamp { seconds, nanos };
+        assert_eq!(at(5, 0).just_before(), at(4, 999_999_999));
+        assert_eq!(at(5, 1).just_before(), at(5, 0));
+        assert_eq!(at(i64::MIN, 0).just_before(), at(i64::MIN, 999_999_999));
+    }
+
+    #[test]
+    fn a_time_that_is_still_to_come_tells_nothing() {
+        let fs = LinuxFs::new();
+        let now = fs.now();
+        assert!(committing(&fs, Timestamp { seconds: now.seconds + 1000, ..now }) < fs.now());
+    }
 }
