@@ -45,6 +45,7 @@ fn told_by(mutant: Mutant) -> Told {
         Mutant::SecondLook | Mutant::TimeOfFiles => {
             Guard("a file that is rewritten while it is committed takes no reported commit back")
         }
+        Mutant::TimeOfChanges => World(208),
         Mutant::DirectoryTells => Guard("a directory of somebody's is not taken for a staged one"),
         Mutant::BarrierBeforeReading => World(1),
         Mutant::ContentTells => World(1),

@@ -124,6 +124,7 @@ impl<F: Fs> Store<F> {
         };
         let mut plan = plan::plan(&published.inventory, stage_root, staged.entries, scope, rules, published)?;
         plan.problems.splice(0..0, staged.problems);
+        plan.last_change = staged.last_change;
         Ok(plan)
     }
 }
@@ -276,7 +277,7 @@ impl<F: Fs> Transaction<'_, F> {
         options: &CommitOptions<'_>,
     ) -> Result<Committed> {
         let (edits, operations) = (std::mem::take(&mut plan.edits), std::mem::take(&mut plan.operations));
-        let committed = second_look::time_of_commit(&self.store.fs, &edits, &operations);
+        let committed = second_look::time_of_commit(&self.store.fs, &edits, &operations, plan.last_change);
         let info = Info { generation: self.meta.base + 1, committed, message: options.message.clone() };
         let look = SecondLook::at(&self.tree, &edits, &operations, committed);
         let threads = if edits.len() < WORTH_A_THREAD { 1 } else { self.store.fs.parallelism() };

@@ -11,7 +11,7 @@ use std::thread::{Scope, ScopedJoinHandle};
 
 use crate::error::{Error, Result};
 use crate::fs::tree::Tree;
-use crate::fs::{Fs, Kind, Stat};
+use crate::fs::{Fs, Kind, Stat, Timestamp};
 use crate::manifest::{Digest, Object};
 use crate::mutant::{Mutant, left_out};
 use crate::path::RelPath;
@@ -84,7 +84,8 @@ pub(crate) fn is_on_medium<F: Fs>(tree: &Tree<F>, path: &RelPath, object: &Objec
 
 /// What was found where a file or a link was to be digested.
 pub(crate) enum Found {
-    Digested(Object),
+    /// With the time of its last change.
+    Digested(Object, Timestamp),
     /// A file with other names, by which it could be changed afterwards: it was not read.
     Linked(Stat),
 }
@@ -129,7 +130,7 @@ impl Task {
         }
         let gone = || tree.io("read the attributes of", &self.path)(io::ErrorKind::NotFound.into());
         let stat = tree.stat(&self.path)?.ok_or_else(gone)?;
-        Ok(Found::Digested(Object::new(self.kind, &stat, digest_link(tree, &self.path)?)))
+        Ok(Found::Digested(Object::new(self.kind, &stat, digest_link(tree, &self.path)?), stat.ctime))
     }
 
     fn read<F: Fs>(&self, tree: &Tree<F>, buffer: &mut Vec<u8>) -> Result<Found> {
@@ -141,7 +142,7 @@ impl Task {
         let (digest, after) = read.map_err(tree.io("read", &self.path))?;
         let object = Object::new(Kind::File, &after, digest);
         if object.is(&before) {
-            return Ok(Found::Digested(object));
+            return Ok(Found::Digested(object, after.ctime));
         }
         let written = io::Error::other("it is being written to: wait until the build has finished");
         Err(tree.io("read", &self.path)(written))
@@ -246,7 +247,7 @@ fn digest_batch<F: Fs>(
 ) -> Result<()> {
     for task in batch {
         let found = task.run(tree, buffer)?;
-        if let Found::Digested(object) = &found {
+        if let Found::Digested(object, _) = &found {
             changed.note(task.published, object.digest);
         }
         digests.push((task.index, found));

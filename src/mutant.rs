@@ -65,11 +65,12 @@ pub enum Mutant {
     HardLinkCopy,
     SecondLook,
     TimeOfFiles,
+    TimeOfChanges,
 }
 
 impl Mutant {
     /// Every one.
-    pub const ALL: [(Mutant, &'static str); 58] = [
+    pub const ALL: [(Mutant, &'static str); 59] = [
         (Mutant::Barrier1, "barrier 1: stage and intents before anything is carried out"),
         (Mutant::Barrier2, "barrier 2: operations and HEAD before the journal is retired"),
         (Mutant::RecoveryBarrier, "the same, when recovery carries them out"),
@@ -131,6 +132,7 @@ impl Mutant {
         (Mutant::HardLinkCopy, "an inode of its own for a hard-linked file"),
         (Mutant::SecondLook, "a second look at what moves along with a directory"),
         (Mutant::TimeOfFiles, "a time of the commit that is not before that of its files"),
+        (Mutant::TimeOfChanges, "nor before they were changed last, whatever time was set"),
     ];
 }
 

@@ -20,19 +20,26 @@ use crate::mutant::{Mutant, left_out};
 use crate::path::RelPath;
 use crate::txdir::{STAGE, part};
 
-/// How long is waited, at most, for the kernel's clock for files to go on: its ticks are of 1 to 10 ms.
+/// More than a tick of the kernel's clock for files, which is of 1 to 10 ms, and than what a file system cuts off of a time that has
+/// fractions of a second. So long is waited, at most, for that clock to go on.
 const TICK: Duration = Duration::from_millis(20);
 
-/// The time of a commit. It lies just before the tick of the clock for files that has begun, so that whoever writes from now on leaves
-/// a later one without being waited for; and not before the files that are committed, which may have been written in this tick.
-pub(crate) fn time_of_commit<F: Fs>(fs: &F, edits: &[Edit], operations: &[Operation]) -> Timestamp {
-    let (now, tick) = (fs.now(), fs.file_time());
+/// The time of a commit. It is not before what it commits was changed last, which `ctime` says: a tool may have set the time of a file
+/// back since, and a crash can lose that. Other than that it lies far enough back for every file system to give what is written from now
+/// on a later one, without anybody being waited for.
+pub(crate) fn time_of_commit<F: Fs>(
+    fs: &F,
+    edits: &[Edit],
+    operations: &[Operation],
+    last_change: Timestamp,
+) -> Timestamp {
+    let (now, begin) = (fs.now(), fs.file_time().earlier(TICK));
     let moved = operations.iter().filter_map(Operation::moved_in).map(|(_, object)| object);
     let committed = edits.iter().filter_map(|edit| edit.object.as_ref()).chain(moved);
     // A tool may set times that are still to come: they tell nothing.
-    let times = committed.map(|object| object.mtime).filter(|time| *time <= now);
-    let latest = if left_out(Mutant::TimeOfFiles) { None } else { times.max() };
-    latest.map_or(tick.just_before(), |latest| latest.max(tick.just_before()))
+    let times = committed.map(|object| object.mtime).filter(|time| *time <= now && !left_out(Mutant::TimeOfFiles));
+    let last_change = Some(last_change).filter(|time| *time <= now && !left_out(Mutant::TimeOfChanges));
+    times.chain(last_change).fold(begin, Timestamp::max)
 }
 
 /// What there is to look at, and the time of the commit.
@@ -102,12 +109,12 @@ mod tests {
     use crate::fs::linux::LinuxFs;
     use crate::manifest::Digest;
 
-    /// The time of a commit of a file with this mtime.
+    /// The time of a commit of a file with this mtime, which was changed at no other.
     fn committing(fs: &LinuxFs, mtime: Timestamp) -> Timestamp {
         let object = Object { kind: Kind::File, mode: 0o644, size: 1, digest: Digest::default(), ino: 1, mtime };
         let path = RelPath::new("a").expect("a name is a path");
-        let by_edit = time_of_commit(fs, &[Edit { path: path.clone(), object: Some(object) }], &[]);
-        let by_operation = time_of_commit(fs, &[], &[Operation::Add { path, new: object }]);
+        let by_edit = time_of_commit(fs, &[Edit { path: path.clone(), object: Some(object) }], &[], mtime);
+        let by_operation = time_of_commit(fs, &[], &[Operation::Add { path, new: object }], mtime);
         assert!(by_edit <= by_operation);
         by_edit
     }
@@ -116,10 +123,8 @@ mod tests {
     fn files_from_before_this_tick_are_committed_in_time_for_whoever_writes_now() {
         let fs = LinuxFs::new();
         let tick = fs.file_time();
-        let old = Timestamp { seconds: tick.seconds - 1, ..tick };
-        let committed = committing(&fs, old);
-        assert!(old < committed && committed < fs.file_time());
-        assert!(committed >= tick.just_before());
+        let committed = committing(&fs, tick.earlier(Duration::from_secs(1)));
+        assert!(tick.earlier(TICK) <= committed && committed < fs.file_time());
     }
 
     #[test]
@@ -130,11 +135,18 @@ mod tests {
     }
 
     #[test]
-    fn just_before_a_second_is_the_end_of_the_one_before() {
+    fn earlier_borrows_from_the_second_before() {
         let at = |seconds, nanos| Timestamp { seconds, nanos };
-        assert_eq!(at(5, 0).just_before(), at(4, 999_999_999));
-        assert_eq!(at(5, 1).just_before(), at(5, 0));
-        assert_eq!(at(i64::MIN, 0).just_before(), at(i64::MIN, 999_999_999));
+        assert_eq!(at(5, 0).earlier(Duration::from_nanos(1)), at(4, 999_999_999));
+        assert_eq!(at(5, 7).earlier(Duration::new(2, 7)), at(3, 0));
+        assert_eq!(at(i64::MIN, 0).earlier(TICK), at(i64::MIN, 980_000_000));
+    }
+
+    #[test]
+    fn a_file_whose_time_was_set_back_just_now_is_not_later_than_its_commit() {
+        let fs = LinuxFs::new();
+        let now = fs.now();
+        assert_eq!(time_of_commit(&fs, &[], &[], now), now);
     }
 
     #[test]

@@ -30,6 +30,8 @@ pub(crate) struct Staged {
     pub(crate) problems: Vec<Problem>,
     /// The state directories that were left out.
     pub(crate) left_out: Vec<RelPath>,
+    /// When a file or link was changed last.
+    pub(crate) last_change: Timestamp,
 }
 
 /// What becomes of state directories of txfs where content is looked for.
@@ -161,7 +163,7 @@ impl<'scope, F: Fs + 'scope> Scan<'_, 'scope, '_, F> {
     }
 
     /// The object at `path`, if txfs wrote it itself, and it is the very same.
-    fn known(&self, path: &RelPath) -> Result<Option<Object>> {
+    fn known(&mut self, path: &RelPath) -> Result<Option<Object>> {
         let Some(known) = self.known.get(path) else { return Ok(None) };
         let stat = self.stage.stat(path)?;
         // What nobody may read could not be read by recovery either.
@@ -170,20 +172,25 @@ impl<'scope, F: Fs + 'scope> Scan<'_, 'scope, '_, F> {
         let is_same = |stat: &Stat| {
             is_fine && known.is(stat) && stat.mode & 0o400 != 0 && (stat.nlink == 1 || left_out(Mutant::HardLinkCopy))
         };
-        Ok(stat.filter(is_same).map(|stat| Object::new(Kind::File, &stat, known.digest)))
+        let Some(stat) = stat.filter(is_same) else { return Ok(None) };
+        self.staged.note_change(stat.ctime);
+        Ok(Some(Object::new(Kind::File, &stat, known.digest)))
     }
 
     fn finish(self, scratch: Option<Scratch<'_, F>>) -> Result<Staged> {
         let Self { stage, pool, mut staged, unsupported, reserved, .. } = self;
         for (index, found) in pool.finish()? {
-            let Entry { path, object } = &mut staged.entries[index];
-            *object = match (found, &scratch) {
-                (Found::Digested(object), _) => object,
+            let path = &staged.entries[index].path;
+            let (object, last_change) = match (found, &scratch) {
+                (Found::Digested(object, last_change), _) => (object, last_change),
                 (Found::Linked(stat), Some(scratch)) => {
-                    digest::object(stage, path, Kind::File, &separate(stage, scratch, path, &stat)?)?
+                    let stat = separate(stage, scratch, path, &stat)?;
+                    (digest::object(stage, path, Kind::File, &stat)?, stat.ctime)
                 }
-                (Found::Linked(stat), None) => digest::object(stage, path, Kind::File, &stat)?,
+                (Found::Linked(stat), None) => (digest::object(stage, path, Kind::File, &stat)?, stat.ctime),
             };
+            staged.entries[index].object = object;
+            staged.note_change(last_change);
         }
         let problems =
             [(unsupported, Problem::UnsupportedKind as fn(Paths) -> Problem), (reserved, Problem::ReservedName)];
@@ -207,6 +214,10 @@ impl Staged {
         if !paths.is_empty() {
             self.problems.push(Problem::Unfinished(paths));
         }
+    }
+
+    fn note_change(&mut self, at: Timestamp) {
+        self.last_change = self.last_change.max(at);
     }
 
     /// Whether nothing was found, not even what stands against a commit.

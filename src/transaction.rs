@@ -299,10 +299,14 @@ impl<F: Fs> Transaction<'_, F> {
     /// # Errors
     /// As [`Transaction::write`].
     pub fn create(&mut self, path: impl AsRef<Path>) -> Result<StagedFile<'_, F>> {
-        let Room { tree, path, closed } = self.make_room(path.as_ref())?;
-        // First: the file may be there though something failed.
-        self.unfinished.insert(path.clone());
-        let file = make_in(&tree, &path, closed, "create", |dir| tree.fs.create_file(dir, path.name(), 0o666))?;
+        let room = self.make_room(path.as_ref())?;
+        let Room { tree, path, .. } = &room;
+        let file = self.make_anew(&room, "create", |transaction, dir| {
+            // First: the file may be there though something failed.
+            transaction.unfinished.insert(path.clone());
+            tree.fs.create_file(dir, path.name(), 0o666)
+        })?;
+        let Room { tree, path, .. } = room;
         let stream = Stream { fs: tree.fs.clone(), file };
         Ok(StagedFile {
             stream,
@@ -319,9 +323,10 @@ impl<F: Fs> Transaction<'_, F> {
     /// # Errors
     /// As [`Transaction::write`].
     pub fn symlink(&mut self, path: impl AsRef<Path>, target: impl AsRef<Path>) -> Result<()> {
-        let Room { tree, path, closed } = self.make_room(path.as_ref())?;
+        let room = self.make_room(path.as_ref())?;
+        let Room { tree, path, .. } = &room;
         let target = target.as_ref().as_os_str().as_bytes();
-        make_in(&tree, &path, closed, "make the link", |dir| tree.fs.make_symlink(dir, path.name(), target))
+        self.make_anew(&room, "make the link", |_, dir| tree.fs.make_symlink(dir, path.name(), target))
     }
 
     /// Makes a directory of the stage, and those above it. One that is there is no error.
@@ -416,17 +421,38 @@ impl<F: Fs> Transaction<'_, F> {
         copy::copy_paths(Source::published(&from), &to, paths)
     }
 
-    /// Removes what is at `path` in the stage and makes the directories above it.
+    /// Makes the directories above `path` in the stage.
     fn make_room(&mut self, path: &Path) -> Result<Room<F>> {
         let path = confined(path)?;
         let tree = self.stage_tree()?;
-        let closed = self.make_dirs(&tree, path.ancestors())?;
-        if self.known.remove(&path).is_some() || tree.stat(&path)?.is_some() {
-            tree.remove(&path)?;
-            self.drop_unfinished(&path);
-        }
+        let above = path.parent();
+        // As a rule they are there.
+        let there = tree.dir(&above).and_then(|dir| tree.fs.stat_dir(&dir));
+        let closed = match there {
+            _ if above.is_root() => None,
+            Ok(stat) => Some(stat.mode).filter(|mode| mode & 0o700 != 0o700),
+            Err(_) => self.make_dirs(&tree, path.ancestors())?,
+        };
+        self.known.remove(&path);
         self.leave_out(&path);
         Ok(Room { tree, path, closed })
+    }
+
+    /// Makes an entry of the stage; what is in its place is removed.
+    fn make_anew<T>(
+        &mut self,
+        Room { tree, path, closed }: &Room<F>,
+        action: &'static str,
+        make: impl Fn(&mut Self, &F::Dir) -> io::Result<T>,
+    ) -> Result<T> {
+        match make_in(tree, path, *closed, action, |dir| make(self, dir)) {
+            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::AlreadyExists => {
+                tree.remove(path)?;
+                self.drop_unfinished(path);
+                make_in(tree, path, *closed, action, |dir| make(self, dir))
+            }
+            made => made,
+        }
     }
 
     /// Makes directories of the stage, each in the one before. Returns the mode of the last if its owner may not write to it.

@@ -520,6 +520,7 @@ fn convert(stat: &rustix::fs::Stat) -> Stat {
         ino: stat.st_ino as u64,
         size: stat.st_size as u64,
         mtime: Timestamp { seconds: stat.st_mtime, nanos: stat.st_mtime_nsec as u32 },
+        ctime: Timestamp { seconds: stat.st_ctime, nanos: stat.st_ctime_nsec as u32 },
     }
 }
 

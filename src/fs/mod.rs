@@ -59,11 +59,12 @@ pub struct Timestamp {
 }
 
 impl Timestamp {
-    /// The last point in time before this one.
-    pub(crate) fn just_before(self) -> Self {
-        match self.nanos.checked_sub(1) {
-            Some(nanos) => Self { nanos, ..self },
-            None => Self { seconds: self.seconds.saturating_sub(1), nanos: 999_999_999 },
+    /// The point in time that lies so much before this one.
+    pub(crate) fn earlier(self, by: Duration) -> Self {
+        let seconds = self.seconds.saturating_sub_unsigned(by.as_secs());
+        match self.nanos.checked_sub(by.subsec_nanos()) {
+            Some(nanos) => Self { seconds, nanos },
+            None => Self { seconds: seconds.saturating_sub(1), nanos: self.nanos + 1_000_000_000 - by.subsec_nanos() },
         }
     }
 }
@@ -100,8 +101,10 @@ pub struct Stat {
     pub ino: u64,
     /// Size in bytes.
     pub size: u64,
-    /// Time of the last change of the content.
+    /// Time of the last change of the content, or what somebody said it was.
     pub mtime: Timestamp,
+    /// Time of the last change of content or attributes. Nobody can set it.
+    pub ctime: Timestamp,
 }
 
 impl Stat {

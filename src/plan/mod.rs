@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use crate::error::{Paths, Problem, Result};
 use crate::fs::tree::Walked;
-use crate::fs::{Kind, Stat};
+use crate::fs::{Kind, Stat, Timestamp};
 use crate::journal::record::Operation;
 use crate::manifest::writer::Edit;
 use crate::manifest::{Entry, Object, Totals};
@@ -153,6 +153,8 @@ pub struct Plan {
     pub(crate) edits: Vec<Edit>,
     /// Whether anything is to be published as it lies in the output that no commit made durable: somebody else put it there.
     pub(crate) found: bool,
+    /// When a staged file or link was changed last.
+    pub(crate) last_change: Timestamp,
     /// Staged directories that are opened to be moved or emptied, with the modes that they were staged with.
     pub(crate) stage_modes: Vec<(RelPath, u32)>,
 }

@@ -32,6 +32,7 @@ impl Live for Memory {
             ino: object.ino,
             size: object.size,
             mtime: object.mtime,
+            ctime: object.mtime,
         }))
     }
 

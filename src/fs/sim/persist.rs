@@ -237,6 +237,7 @@ impl World {
     /// Records the attributes of `slot` as they are now.
     pub(super) fn record_meta(&mut self, slot: Slot, of_write: bool) {
         let Inode { mode, uid, mtime, .. } = *self.inode(slot);
+        self.aux(slot).ctime = self.written_now();
         if !self.config.lose_metadata {
             let inode = self.disk_mut(slot);
             (inode.mode, inode.uid, inode.mtime) = (mode, uid, mtime);

@@ -147,6 +147,8 @@ pub(super) struct Aux {
     pub(super) last: EffectId,
     /// The last effect on the attributes.
     pub(super) meta: EffectId,
+    /// When content or attributes were changed last. (Names do not count here; on Linux a rename does.)
+    pub(super) ctime: Timestamp,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -322,7 +324,7 @@ impl World {
         let (ino, after) = self.allocate_ino();
         let is_dir = matches!(body, Body::Directory(_));
         let inode = Arc::new(Inode { ino, dev, mode, uid, mtime, body, hash: Cached::default() });
-        let aux = Aux { nlink: if is_dir { 2 } else { 1 }, ..Aux::default() };
+        let aux = Aux { nlink: if is_dir { 2 } else { 1 }, ctime: mtime, ..Aux::default() };
         let slot = match self.free_slots.pop() {
             Some(slot) => slot,
             None => {
@@ -476,6 +478,7 @@ impl World {
             ino: inode.ino,
             size,
             mtime: inode.mtime,
+            ctime: self.aux[slot as usize].ctime,
         }
     }
 

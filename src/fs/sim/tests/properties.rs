@@ -25,7 +25,8 @@ fn changed(weakness: Weakness, choices: &[Choices], only_moves: bool) -> SimFs {
 /// All that a process can see.
 fn everything(view: View<'_>) -> String {
     let see = |(path, entry): (RelPath, Entry)| {
-        let stat = view.stat(path.under(Path::new("/"))).map(|stat| Stat { nlink: 0, ..stat });
+        let stat =
+            view.stat(path.under(Path::new("/"))).map(|stat| Stat { nlink: 0, ctime: Timestamp::default(), ..stat });
         format!("{path} {stat:?} {:?}\n", entry.content())
     };
     view.tree("/").into_iter().map(see).collect()
