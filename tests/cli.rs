@@ -352,8 +352,12 @@ fn run_publishes_what_its_command_wrote() {
     assert_eq!(ran.out, "out\n", "stdout is the command's");
     assert_eq!((dir.read("dist/a").as_str(), dir.read("dist/b").as_str()), ("one\n", "two\n"));
     assert_eq!(dir.read("dist/c").trim_end(), dir.at("dist").to_str().unwrap());
-    let ran = dir.run(&["--json", "--max-removed", "70"], "echo two > {stage}/a").expect(0).json();
-    assert_eq!((&ran[0]["generation"], &ran[0]["modified"], &ran[0]["removed"]), (&2.into(), &1.into(), &2.into()));
+    let ran = dir.run(&["--json", "--max-removed", "70"], "printf talk; echo two > {stage}/a").expect(0).says("talk");
+    let ran = ran.json();
+    assert_eq!(
+        (ran.len(), &ran[0]["generation"], &ran[0]["modified"], &ran[0]["removed"]),
+        (1, &2.into(), &1.into(), &2.into())
+    );
     assert_eq!(ran[0]["changed"], true);
 }
 

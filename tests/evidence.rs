@@ -303,3 +303,20 @@ fn what_somebody_wrote_and_recovery_was_told_to_leave_is_moved_aside() {
     let [aside] = &recovered.rescued[..] else { panic!("{recovered:?}") };
     assert_eq!((fs::read_to_string(aside).unwrap(), read(&out, "top")), ("edited by somebody".into(), "new".into()));
 }
+
+#[test]
+fn a_directory_that_names_an_entry_twice_makes_no_journal_that_recovery_refuses() {
+    let (_dir, out) = scratch();
+    let store = Store::open_with(&OpenOptions::with(Faulty::naming_twice()), &out).unwrap();
+    for content in ["old", "new"] {
+        let mut transaction = store.begin(BeginOptions::default()).unwrap();
+        for path in ["a", "d/x", "d/deep/y"] {
+            transaction.write(path, content).unwrap();
+        }
+        assert_eq!(transaction.commit(&lenient()).unwrap().totals.entries, 5);
+    }
+    drop(store);
+    recovered(&out).unwrap();
+    assert_eq!((read(&out, "d/deep/y"), read(&out, "a")), ("new".into(), "new".into()));
+    assert_eq!(Store::open(&out).unwrap().verify().unwrap(), []);
+}

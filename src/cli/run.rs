@@ -81,6 +81,10 @@ fn build(ui: &Ui, store: &Store, stage: &Path, words: &[OsString], signals: &Sig
     let (name, nothing) = (Shown(Path::new(program)), changed_nothing(ui, store));
     let mut command = Command::new(program);
     command.args(arguments).env("TXFS_STAGE", stage).env("TXFS_OUTPUT", store.output());
+    if ui.json {
+        // Whoever reads an object does not expect what a build says of itself before it.
+        command.stdout(io::stderr());
+    }
     let child = command.spawn().map_err(|error| {
         let code = if error.kind() == io::ErrorKind::NotFound { NOT_FOUND } else { NOT_EXECUTABLE };
         let reason = error::reason(&error);

@@ -249,6 +249,8 @@ impl<F: Fs> Tree<F> {
             children.extend(look(&dir, Named { path, kind: entry.kind })?);
         }
         children.sort_unstable_by(|a, b| b.path().cmp(a.path()));
+        // A directory that changes while it is read may name an entry twice.
+        children.dedup_by(|a, b| a.path() == b.path());
         Ok(children)
     }
 

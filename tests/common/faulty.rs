@@ -63,6 +63,7 @@ pub struct Faulty {
     rule: Arc<Rule>,
     /// Whether times have no fraction of a second, as on an ext3.
     coarse: bool,
+    twice: bool,
 }
 
 impl Faulty {
@@ -72,12 +73,17 @@ impl Faulty {
 
     /// On a kernel that lacks something.
     pub fn on(kernel: LinuxFs, rule: impl Fn(&Call) -> Option<Errno> + Send + Sync + 'static) -> Self {
-        Self { kernel, rule: Arc::new(rule), coarse: false }
+        Self { kernel, rule: Arc::new(rule), coarse: false, twice: false }
     }
 
     /// Where times have no fraction of a second.
     pub fn coarse() -> Self {
         Self { coarse: true, ..Self::new(|_| None) }
+    }
+
+    /// Where every directory names its entries twice, as one may that changes while it is read.
+    pub fn naming_twice() -> Self {
+        Self { twice: true, ..Self::new(|_| None) }
     }
 
     fn timed(&self, stat: Stat) -> Stat {
@@ -140,7 +146,11 @@ impl Fs for Faulty {
     }
     fn list(&self, dir: &OwnedFd) -> io::Result<Vec<Listed>> {
         self.look("list")?;
-        self.kernel.list(dir)
+        let mut listed = self.kernel.list(dir)?;
+        if self.twice {
+            listed.extend_from_within(..);
+        }
+        Ok(listed)
     }
     fn read_link(&self, at: &OwnedFd, name: &[u8]) -> io::Result<Vec<u8>> {
         self.kernel.read_link(at, name)
