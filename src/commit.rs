@@ -36,7 +36,7 @@ use crate::manifest::{Digest, Head, Info, Object, Totals};
 use crate::mutant::{Mutant, left_out};
 use crate::options::{Check, CommitOptions};
 use crate::path::RelPath;
-use crate::plan::{self, Live, Plan, Rules, Scope};
+use crate::plan::{self, Live, Plan, Rules, Scope, Stale};
 use crate::published::{Audit, Published, WORTH_A_THREAD};
 use crate::recover::{Manner, Recovered};
 use crate::referenced::{Referenced, not_staged};
@@ -92,7 +92,7 @@ impl<F: Fs> Store<F> {
         let published = Published::open(self, head.as_ref())?;
         let mut staged = stage::scan(&stage, &Known::new(), &published.inventory, None, states)?;
         let left_out = std::mem::take(&mut staged.left_out);
-        Ok((self.make_plan(&stage, staged, &published, Scope::Whole, options, false)?, left_out))
+        Ok((self.make_plan(&stage, staged, &published, Scope::Whole, options, Stale::Whole)?, left_out))
     }
 
     fn make_plan(
@@ -102,7 +102,7 @@ impl<F: Fs> Store<F> {
         published: &Published<F>,
         scope: Scope<'_>,
         options: &CommitOptions<'_>,
-        piecewise: bool,
+        stale: Stale,
     ) -> Result<Plan> {
         let root = RelPath::root();
         let stat = self.fs.stat_dir(stage.root()).map_err(stage.io("read the attributes of", &root))?;
@@ -120,7 +120,7 @@ impl<F: Fs> Store<F> {
             empty: options.allow_empty,
             max_removed: options.max_removed,
             exchange: self.capabilities().exchange,
-            piecewise,
+            stale,
         };
         let mut plan = plan::plan(&published.inventory, stage_root, staged.entries, scope, rules, published)?;
         plan.problems.splice(0..0, staged.problems);
@@ -137,16 +137,17 @@ impl<F: Fs> Transaction<'_, F> {
     pub fn plan(&self, options: &CommitOptions<'_>) -> Result<Plan> {
         let head = self.check_base()?;
         let mut published = Published::open(self.store, head.as_ref())?;
-        self.prepare(&mut published, head.as_ref(), options, false, false)
+        self.prepare(&mut published, head.as_ref(), options, None, Stale::Whole)
     }
 
+    /// P2: scan, plan and guards. Without a scratch file the stage is left as it is.
     fn prepare(
         &self,
         published: &mut Published<F>,
         head: Option<&Head>,
         options: &CommitOptions<'_>,
-        own: bool,
-        piecewise: bool,
+        scratch: Option<Scratch<'_, F>>,
+        stale: Stale,
     ) -> Result<Plan> {
         let stage = self.stage_tree()?;
         let scope = match self.meta.from {
@@ -159,8 +160,6 @@ impl<F: Fs> Transaction<'_, F> {
             // A change looks at what it names alone, and for what is referenced the output has been looked at.
             _ => None,
         };
-        let copy = part(COPY);
-        let scratch = own.then_some(Scratch { tree: &self.tree, path: &copy });
         let (mut staged, drifted) =
             Audit::beside(audit, || stage::scan(&stage, &self.known, &published.inventory, scratch, States::Refuse))?;
         staged.note_unfinished(&self.unfinished);
@@ -174,7 +173,7 @@ impl<F: Fs> Transaction<'_, F> {
         if let Some(drifted) = drifted.or(self.referenced.as_ref().and_then(|referenced| referenced.drifted.clone())) {
             published.spare(drifted);
         }
-        let plan = self.store.make_plan(&stage, staged, published, scope, options, piecewise)?;
+        let plan = self.store.make_plan(&stage, staged, published, scope, options, stale)?;
         self.check_complete(&plan)?;
         Ok(plan)
     }
@@ -206,10 +205,10 @@ impl<F: Fs> Transaction<'_, F> {
             let journal = state_path(name::JOURNAL).under(self.store.state.at());
             return Err(warnings.pop().unwrap_or_else(|| Error::corrupt(journal, "it could not be settled")));
         }
-        let mut committed = match self.publish(options, false) {
-            Err(Error::RolledBack { source }) if is_cross_device(&source) => self.publish(options, true)?,
+        let mut committed = match self.publish(options, Stale::Whole) {
+            Err(Error::RolledBack { source }) if is_cross_device(&source) => self.publish(options, Stale::Apart)?,
             Err(Error::RolledBack { source }) if is_missing_call(&source) && self.store.has_moved(&lock)? => {
-                self.publish(options, false)?
+                self.publish(options, Stale::Whole)?
             }
             result => result?,
         };
@@ -230,13 +229,13 @@ impl<F: Fs> Transaction<'_, F> {
     }
 
     /// P2 to P5, under the store's lock.
-    fn publish(&mut self, options: &CommitOptions<'_>, piecewise: bool) -> Result<Committed> {
+    fn publish(&mut self, options: &CommitOptions<'_>, stale: Stale) -> Result<Committed> {
         let head = self.check_base()?;
         self.check_barriers()?;
         let mut published = Published::open(self.store, head.as_ref())?;
-        let mut plan = self.prepare_own(&mut published, head.as_ref(), options, piecewise)?;
+        let mut plan = self.prepare_own(&mut published, head.as_ref(), options, stale)?;
         if self.copy_missing(&plan)? {
-            plan = self.prepare_own(&mut published, head.as_ref(), options, piecewise)?;
+            plan = self.prepare_own(&mut published, head.as_ref(), options, stale)?;
         }
         if !plan.problems.is_empty() {
             return Err(Error::Refused { output: self.store.output.path.clone(), problems: plan.problems });
@@ -260,9 +259,11 @@ impl<F: Fs> Transaction<'_, F> {
         published: &mut Published<F>,
         head: Option<&Head>,
         options: &CommitOptions<'_>,
-        piecewise: bool,
+        stale: Stale,
     ) -> Result<Plan> {
-        match self.prepare(published, head, options, true, piecewise) {
+        let copy = part(COPY);
+        let scratch = Scratch { tree: &self.tree, path: &copy };
+        match self.prepare(published, head, options, Some(scratch), stale) {
             Err(Error::StageLost { source }) => Err(self.lose_stage(*source)),
             result => result,
         }

@@ -1,6 +1,6 @@
 //! What is staged and what is published, walked side by side: each path becomes an operation, stays, or stands against the commit.
 
-use super::{Base, Change, ChangeKind, Live, Planner, Scope};
+use super::{Base, Change, ChangeKind, Live, Planner, Scope, Stale};
 use crate::error::{Paths, Result};
 use crate::fs::tree::Walked;
 use crate::fs::{Kind, Stat};
@@ -245,7 +245,7 @@ impl<B: Base, L: Live> Planner<'_, B, L> {
     fn remove_directory(&mut self, before: &Entry, stat: &Stat) -> Result<()> {
         let contents = self.contents(&before.path)?;
         if contents.foreign.is_empty() {
-            if self.rules.piecewise {
+            if self.rules.stale == Stale::Apart {
                 self.removes.push(Operation::RemoveDirectory { path: before.path.clone(), mode: stat.mode });
             } else {
                 self.note_drift(contents.drifted);

@@ -76,8 +76,17 @@ pub(crate) struct Rules {
     pub(crate) max_removed: u8,
     /// Whether directories can change places with other kinds (`RENAME_EXCHANGE`).
     pub(crate) exchange: bool,
-    /// Take stale directories apart instead of moving them: an overlayfs cannot rename those of its lower layers.
-    pub(crate) piecewise: bool,
+    /// How stale directories go.
+    pub(crate) stale: Stale,
+}
+
+/// How stale directories go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stale {
+    /// Moved away as one.
+    Whole,
+    /// Taken apart: an overlayfs cannot rename the directories of its lower layers.
+    Apart,
 }
 
 /// How a path changes.

@@ -11,7 +11,7 @@ const RULES: Rules = Rules {
     empty: false,
     max_removed: 100,
     exchange: true,
-    piecewise: false,
+    stale: Stale::Whole,
 };
 
 /// An output in memory: what a path holds is its content's text.
@@ -153,9 +153,9 @@ fn new_and_stale_directories_move_as_one() {
     let plan = plan_of(&old, &new, RULES);
     assert_eq!(words(&plan), ["add new", "remove old"]);
     assert_eq!((plan.summary.added, plan.summary.removed), (4, 4));
-    let piecewise = plan_of(&old, &new, Rules { piecewise: true, ..RULES });
+    let apart = plan_of(&old, &new, Rules { stale: Stale::Apart, ..RULES });
     let expected = ["add new", "remove old/b/c", "remove-directory old/b", "remove old/a", "remove-directory old"];
-    assert_eq!(words(&piecewise), expected);
+    assert_eq!(words(&apart), expected);
 }
 
 #[test]
