@@ -145,7 +145,7 @@ impl<F: Fs> Store<F> {
         self.head()
             .and_then(|head| match relation(intents.journal, head.as_ref()) {
                 Relation::Base => Ok(()),
-                _ => Err(Error::corrupt(state_path(name::HEAD).under(self.state.at()), "it has changed already")),
+                _ => Err(self.state.corrupt(&state_path(name::HEAD), "it has changed already")),
             })
             .and_then(|()| if left_out(Mutant::BarrierBeforeUndo) { Ok(()) } else { self.sync_all() })
             .and_then(|()| self.check_undoable(intents, begun))

@@ -143,7 +143,7 @@ fn inventory<F: Fs>(store: &Store<F>, begin: &Begin) -> Result<Inventory<F>> {
     let (new, base) = (&begin.head.extent, &begin.base_extent);
     // What lies before the end of the base's root was durable when the base was committed.
     let appended = new.file == base.file;
-    let from = if appended { base.offset.saturating_add(u64::from(base.length)) } else { 0 };
+    let from = if appended { base.end() } else { 0 };
     if !left_out(Mutant::ManifestTells) {
         inventory.check_from(from)?;
     }

@@ -11,10 +11,10 @@ use std::io::{self, Write};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::frame::{Damage, Format};
+use crate::frame::Format;
 use crate::fs::tree::Tree;
 use crate::fs::{Fs, RenameMode, is_unsupported};
-use crate::layout::{DIRECTORIES, JOURNALS, make_dir, name, open_trusted, state_path, write_new};
+use crate::layout::{DIRECTORIES, JOURNALS, damaged, make_dir, name, open_trusted, state_path, write_new};
 use crate::manifest::{encode_one, read_one};
 use crate::mutant::{Mutant, left_out};
 use crate::path::RelPath;
@@ -46,7 +46,7 @@ pub(crate) fn check_unclaimed<F: Fs>(state: &Tree<F>) -> Result<()> {
     if is_ours {
         // What an interrupted commit left would be left for ever.
         let what = "it is missing: restore it, or copy that of another output on the same file system";
-        return Err(Error::corrupt(state_path(name::STORE).under(state.at()), what));
+        return Err(state.corrupt(&state_path(name::STORE), what));
     }
     let what = format!("it holds `{unknown}` and no store: it is not a state directory of txfs; move it away");
     Err(Error::Untrusted { path: state.at().to_path_buf(), what })
@@ -144,8 +144,5 @@ fn supported(result: io::Result<()>) -> io::Result<bool> {
 pub(crate) fn read_capabilities<F: Fs>(state: &Tree<F>) -> Result<Option<Capabilities>> {
     let path = state_path(name::STORE);
     let Some(stream) = open_trusted(state, &path)? else { return Ok(None) };
-    read_one(stream, STORE).map(Some).map_err(|damage| match damage {
-        Damage::Io(source) => state.io("read", &path)(source),
-        damage => Error::corrupt(path.under(state.at()), damage),
-    })
+    read_one(stream, STORE).map(Some).map_err(|damage| damaged(state, &path, damage))
 }

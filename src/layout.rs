@@ -22,6 +22,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::error::{Error, Result};
+use crate::frame::Damage;
 use crate::fs::stream::Stream;
 use crate::fs::tree::Tree;
 use crate::fs::{Fs, Kind};
@@ -123,7 +124,7 @@ pub(crate) fn check_layout<F: Fs>(state: &Tree<F>) -> Result<()> {
                 return Err(Error::Untrusted { path: path.under(state.at()), what });
             }
             None if is_at_rest(state)? && make_dir(state, &path).is_ok() => {}
-            None => return Err(Error::corrupt(path.under(state.at()), "it is missing")),
+            None => return Err(state.corrupt(&path, "it is missing")),
         }
     }
     Ok(())
@@ -140,6 +141,14 @@ fn is_at_rest<F: Fs>(state: &Tree<F>) -> Result<bool> {
         }
     }
     Ok(true)
+}
+
+/// Why a file of the state directory cannot be used: it could not be read, or what was read is wrong.
+pub(crate) fn damaged<F: Fs>(state: &Tree<F>, path: &RelPath, damage: Damage) -> Error {
+    match damage {
+        Damage::Io(source) => state.io("read", path)(source),
+        damage => state.corrupt(path, damage),
+    }
 }
 
 /// Opens a file of the state directory that belongs to this user and is a file.

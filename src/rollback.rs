@@ -139,7 +139,7 @@ fn is_still<F: Fs>(tree: &Tree<F>, place: &RelPath, old: &Object, stat: &Stat) -
     if old.is(stat) || stat.kind == Some(old.kind) && digest::object(tree, place, old.kind, stat)?.publishes_same(old) {
         return Ok(());
     }
-    Err(Error::corrupt(place.under(tree.at()), "it was changed since it was displaced"))
+    Err(tree.corrupt(place, "it was changed since it was displaced"))
 }
 
 /// A stage that is being filled with a generation that was.

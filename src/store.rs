@@ -18,7 +18,7 @@ use crate::fs::tree::Tree;
 use crate::fs::{Fs, LinuxFs, RenameMode};
 use crate::initialize::{Capabilities, check_unclaimed, initialize, probe_again, read_capabilities};
 use crate::journal::record::{Begin, TransactionId};
-use crate::layout::{check_layout, check_trust, manifest_path, name, open_trusted, state_path, write_new};
+use crate::layout::{self, check_layout, check_trust, manifest_path, name, open_trusted, state_path, write_new};
 use crate::lock::{self, Lock};
 use crate::manifest::inventory::Inventory;
 use crate::manifest::node::Subtree;
@@ -261,12 +261,9 @@ impl<F: Fs> Store<F> {
         Ok(Stream { fs: self.fs.clone(), file: file.map_err(self.state.io("write", path))? })
     }
 
-    /// Why a file of the state directory cannot be used: it could not be read, or what was read is wrong.
+    /// Why a file of the state directory cannot be used.
     pub(crate) fn damaged(&self, path: &RelPath, damage: Damage) -> Error {
-        match damage {
-            Damage::Io(source) => self.state.io("read", path)(source),
-            damage => Error::corrupt(path.under(self.state.at()), damage),
-        }
+        layout::damaged(&self.state, path, damage)
     }
 
     /// Creates a file of the state directory anew and fills it; not durable yet.

@@ -6,6 +6,7 @@
 //!
 //! A crash inside [`Tree::remove_below`] leaves a smaller tree; whoever removes it next finishes.
 
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -118,6 +119,11 @@ impl<F: Fs> Tree<F> {
 
     pub(crate) fn io(&self, action: &'static str, path: &RelPath) -> impl FnOnce(io::Error) -> Error {
         move |source| Error::Io { action, path: path.under(&self.at), source }
+    }
+
+    /// What is at `path` is not what it has to be.
+    pub(crate) fn corrupt(&self, path: &RelPath, what: impl fmt::Display) -> Error {
+        Error::corrupt(path.under(&self.at), what)
     }
 
     /// The open directory at `path`.
@@ -245,7 +251,7 @@ impl<F: Fs> Tree<F> {
         let listed = self.fs.list(&dir).map_err(self.io("list the directory", path))?;
         let mut children = Vec::with_capacity(listed.len());
         for entry in listed {
-            let path = path.join(&entry.name).map_err(|error| Error::corrupt(path.under(&self.at), error))?;
+            let path = path.join(&entry.name).map_err(|error| self.corrupt(path, error))?;
             children.extend(look(&dir, Named { path, kind: entry.kind })?);
         }
         children.sort_unstable_by(|a, b| b.path().cmp(a.path()));

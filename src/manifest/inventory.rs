@@ -275,7 +275,7 @@ impl<F: Fs> Source<F> {
             return Err(self.corrupt(at.offset, "a node at an impossible place"));
         }
         let ahead = window.end == at.offset;
-        window.end = at.offset.saturating_add(u64::from(at.length));
+        window.end = at.end();
         let inside = |window: &Window| {
             let from = usize::try_from(at.offset.checked_sub(window.start)?).ok()?;
             (from.checked_add(length)? <= window.bytes.len()).then_some(from)

@@ -45,6 +45,13 @@ pub(crate) struct Subtree {
     pub(crate) totals: Totals,
 }
 
+impl Subtree {
+    /// Where its root's bytes end.
+    pub(crate) fn end(&self) -> u64 {
+        self.offset.saturating_add(u64::from(self.length))
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Child {
     /// The path of the first entry below it.

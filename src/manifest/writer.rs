@@ -47,12 +47,7 @@ pub(crate) struct Edit {
 pub(crate) fn appends<F: Fs>(base: &Inventory<F>, edits: usize) -> bool {
     let Some(at) = base.at() else { return false };
     let limit = at.stored.saturating_mul(3).saturating_add(SLACK).min(FILE_MAX);
-    (edits as u64) < base.totals().entries / 2 && end(at) <= limit
-}
-
-/// Where the file that holds a root ends, as far as it means anything.
-fn end(at: &Subtree) -> u64 {
-    at.offset.saturating_add(u64::from(at.length))
+    (edits as u64) < base.totals().entries / 2 && at.end() <= limit
 }
 
 /// Writes the manifest that `edits`, ascending, make of `base` to the end of its file, and returns its root.
@@ -63,7 +58,7 @@ pub(crate) fn append<F: Fs>(
     file: Stream<F>,
     path: PathBuf,
 ) -> Result<Subtree> {
-    let end = if left_out(Mutant::ManifestAppended) { 0 } else { base.at().map_or(0, end).min(FILE_MAX) };
+    let end = if left_out(Mutant::ManifestAppended) { 0 } else { base.at().map_or(0, Subtree::end).min(FILE_MAX) };
     let offset = end.next_multiple_of(BLOCK).max(HEADER_LEN as u64);
     let mut writer = Writer { out: Out::new(file, path, offset), fanout };
     let children = writer.update(base, &base.root(), edits)?;

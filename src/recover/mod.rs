@@ -273,7 +273,7 @@ impl<F: Fs> Store<F> {
         if !left_out(Mutant::Barrier2) {
             let journal = || match self.read_journal(name::JOURNAL)? {
                 Some(Ok(journal)) => Ok(journal),
-                _ => Err(Error::corrupt(path.under(self.state.at()), "it has changed")),
+                _ => Err(self.state.corrupt(&path, "it has changed")),
             };
             barrier::after_operations(self, journal)?;
         }
@@ -302,7 +302,7 @@ impl<F: Fs> Store<F> {
             (Action::Settle, Some(Ok(journal))) => self.settle_late(&journal),
             (Action::FinishUndo, Some(Ok(journal))) => self.finish_undo(&journal, manner),
             (Action::Drop, Some(_)) => self.discard_journal(name),
-            (_, Some(Err(damage))) => Err(Error::corrupt(state_path(name).under(self.state.at()), damage)),
+            (_, Some(Err(damage))) => Err(self.state.corrupt(&state_path(name), damage)),
             (_, Some(Ok(journal))) => Err(self.contradiction(name, &journal, head.as_ref())),
             (_, None) => unreachable!("without a journal there is only to clean"),
         }
