@@ -46,6 +46,9 @@ fn told_by(mutant: Mutant) -> Told {
             Guard("a file that is rewritten while it is committed takes no reported commit back")
         }
         Mutant::TimeOfChanges => World(208),
+        Mutant::WaitForTick | Mutant::MovedAndRewritten => {
+            Guard("a file that is rewritten once it is published takes no reported commit back")
+        }
         Mutant::DirectoryTells => Guard("a directory of somebody's is not taken for a staged one"),
         Mutant::BarrierBeforeReading => World(1),
         Mutant::ContentTells => World(1),

@@ -401,7 +401,14 @@ mod tests {
         let info = Info { generation: 2, committed: Timestamp::default(), message: None };
         let (base_manifest, base_extent) = (Digest::default(), Extent::default());
         let head = Head { info, manifest: base_manifest, totals: Totals::default(), extent: base_extent };
-        let begin = Begin { transaction: TransactionId(1), base: 1, base_manifest, base_extent, head };
+        let begin = Begin {
+            transaction: TransactionId(1),
+            base: 1,
+            base_manifest,
+            base_extent,
+            head,
+            last_change: Timestamp::default(),
+        };
         let mut needs = Needs::default();
         let transaction = txdir::path(TransactionId(1));
         needs.applied(&Journal { begin, operations }, &transaction, exchange, at);

@@ -25,7 +25,7 @@ use crate::carry_out::{Attempt, Intents};
 use crate::copy::{self, Source};
 use crate::error::{Error, Paths, Problem, Result};
 use crate::fs::tree::Tree;
-use crate::fs::{Fs, Kind};
+use crate::fs::{Fs, Kind, Timestamp};
 use crate::journal::reader::Journal;
 use crate::journal::record::{Begin, Operation};
 use crate::journal::writer;
@@ -40,7 +40,7 @@ use crate::plan::{self, Live, Plan, Rules, Scope, Stale};
 use crate::published::{Audit, Published, WORTH_A_THREAD};
 use crate::recover::{Manner, Recovered};
 use crate::referenced::{Referenced, not_staged};
-use crate::second_look::{self, SecondLook};
+use crate::second_look::SecondLook;
 use crate::settle;
 use crate::stage::{self, Known, Scratch, States};
 use crate::store::Store;
@@ -278,15 +278,14 @@ impl<F: Fs> Transaction<'_, F> {
         options: &CommitOptions<'_>,
     ) -> Result<Committed> {
         let (edits, operations) = (std::mem::take(&mut plan.edits), std::mem::take(&mut plan.operations));
-        let committed = second_look::time_of_commit(&self.store.fs, &edits, &operations, plan.last_change);
+        let committed = self.store.fs.now();
+        // A time that is still to come tells nothing.
+        plan.last_change = plan.last_change.min(committed);
         let info = Info { generation: self.meta.base + 1, committed, message: options.message.clone() };
-        let look = SecondLook::at(&self.tree, &edits, &operations, committed);
+        let look = SecondLook::at(&self.tree, &edits, &operations, plan.last_change);
         let threads = if edits.len() < WORTH_A_THREAD { 1 } else { self.store.fs.parallelism() };
-        let make_durable = || self.make_durable(head, published, &edits, operations, info, plan.found);
-        let (journal, unchanged) = match &look {
-            Some(look) => threads::both(threads, make_durable, || look.take()),
-            None => (make_durable(), Ok(())),
-        };
+        let make_durable = || self.make_durable(head, published, &edits, operations, info, &plan);
+        let (journal, unchanged) = threads::both(threads, make_durable, || look.take());
         let journal = journal?;
         unchanged.map_err(|error| self.withdraw(error))?;
         // The name says that barrier 1 was passed. That it is durable itself nobody needs, for the journal is found under either.
@@ -335,13 +334,13 @@ impl<F: Fs> Transaction<'_, F> {
         edits: &[Edit],
         operations: Vec<Operation>,
         info: Info,
-        found: bool,
+        plan: &Plan,
     ) -> Result<Journal> {
         let new = self.write_head(base, &published.inventory, edits, &operations, info);
         let new = new.inspect_err(|_| self.store.drop_new_head(self.meta.base + 1))?;
         drop(published);
-        let journal = self.write_journal(base, new, operations)?;
-        self.pass_barrier_1(&journal, found)?;
+        let journal = self.write_journal(base, new, operations, plan.last_change)?;
+        self.pass_barrier_1(&journal, plan.found)?;
         Ok(journal)
     }
 
@@ -361,10 +360,16 @@ impl<F: Fs> Transaction<'_, F> {
     }
 
     /// P3: the journal with every intent. Once it is written whole, recovery may find it and make a commit of it.
-    fn write_journal(&mut self, base: Option<&Head>, head: Head, operations: Vec<Operation>) -> Result<Journal> {
+    fn write_journal(
+        &mut self,
+        base: Option<&Head>,
+        head: Head,
+        operations: Vec<Operation>,
+        last_change: Timestamp,
+    ) -> Result<Journal> {
         let base_manifest = base.map(|head| head.manifest).unwrap_or_default();
         let base_extent = base.map(|head| head.extent).unwrap_or_default();
-        let begin = Begin { transaction: self.id, base: self.meta.base, base_manifest, base_extent, head };
+        let begin = Begin { transaction: self.id, base: self.meta.base, base_manifest, base_extent, head, last_change };
         let written = self.store.write_new(&state_path(name::JOURNAL_NEW), |stream| {
             writer::write(stream, begin.clone(), &operations).map(drop)
         });

@@ -130,7 +130,7 @@ impl Task {
         }
         let gone = || tree.io("read the attributes of", &self.path)(io::ErrorKind::NotFound.into());
         let stat = tree.stat(&self.path)?.ok_or_else(gone)?;
-        Ok(Found::Digested(Object::new(self.kind, &stat, digest_link(tree, &self.path)?), stat.ctime))
+        Ok(Found::Digested(Object::new(self.kind, &stat, digest_link(tree, &self.path)?), last_change(&stat)))
     }
 
     fn read<F: Fs>(&self, tree: &Tree<F>, buffer: &mut Vec<u8>) -> Result<Found> {
@@ -138,14 +138,40 @@ impl Task {
         if before.nlink > 1 && !left_out(Mutant::HardLinkCopy) {
             return Ok(Found::Linked(before));
         }
-        let read = digest_file(&tree.fs, &mut file, before.size, buffer);
-        let (digest, after) = read.map_err(tree.io("read", &self.path))?;
-        let object = Object::new(Kind::File, &after, digest);
-        if object.is(&before) {
-            return Ok(Found::Digested(object, after.ctime));
-        }
-        let written = io::Error::other("it is being written to: wait until the build has finished");
-        Err(tree.io("read", &self.path)(written))
+        let (object, last_change) = read_unchanged(tree, &self.path, &mut file, &before, buffer)?;
+        Ok(Found::Digested(object, last_change))
+    }
+}
+
+/// The staged file at `path`, digested, whatever other names it has; and when it was changed last.
+pub(crate) fn staged_file<F: Fs>(tree: &Tree<F>, path: &RelPath) -> Result<(Object, Timestamp)> {
+    let (mut file, before) = tree.open_file(path)?;
+    read_unchanged(tree, path, &mut file, &before, &mut Vec::new())
+}
+
+fn read_unchanged<F: Fs>(
+    tree: &Tree<F>,
+    path: &RelPath,
+    file: &mut F::File,
+    before: &Stat,
+    buffer: &mut Vec<u8>,
+) -> Result<(Object, Timestamp)> {
+    let (digest, after) = digest_file(&tree.fs, file, before.size, buffer).map_err(tree.io("read", path))?;
+    let object = Object::new(Kind::File, &after, digest);
+    if object.is(before) {
+        return Ok((object, last_change(&after)));
+    }
+    let written = io::Error::other("it is being written to: wait until the build has finished");
+    Err(tree.io("read", path)(written))
+}
+
+/// When what `stat` describes was changed last. Its time can have been set back since, which `ctime` cannot; and set to the nanosecond,
+/// which the kernel does not always do of itself.
+pub(crate) fn last_change(stat: &Stat) -> Timestamp {
+    match stat {
+        Stat { ctime, .. } if left_out(Mutant::TimeOfFiles) => *ctime,
+        Stat { mtime, .. } if left_out(Mutant::TimeOfChanges) => *mtime,
+        Stat { ctime, mtime, .. } => *ctime.max(mtime),
     }
 }
 

@@ -123,12 +123,11 @@ fn is_the_new_one<F: Fs>(store: &Store<F>, begin: &Begin, path: &RelPath, new: &
     Ok(empty)
 }
 
-/// Whether somebody wrote to a file after the commit was made ready: that says nothing of what was durable before. (Later than the
-/// scan saw it is not enough: a tool may have set its time back, and a crash may have lost that.)
+/// Whether somebody wrote to a file after all that is committed had been: that says nothing of what was durable before. (Later than
+/// the scan saw that file is not enough: a tool may have set its time back, and a crash may have lost that.)
 fn was_rewritten(begin: &Begin, object: &Object, stat: &Stat) -> bool {
-    let ready = begin.head.info.committed;
     let is_file = object.kind == Kind::File && stat.kind == Some(Kind::File) && stat.ino == object.ino;
-    is_file && stat.mtime > ready && object.mtime <= ready
+    is_file && stat.mtime > begin.last_change && object.mtime <= begin.last_change
 }
 
 fn is_journal_on_medium<F: Fs>(store: &Store<F>, journal: &Journal) -> Result<bool> {
@@ -161,12 +160,22 @@ fn weigh_stage<F: Fs>(store: &Store<F>, journal: &Journal, inventory: &Inventory
     let mut unlisted = Vec::new();
     for operation in &journal.operations {
         let Some((path, new)) = operation.moved_in() else { continue };
-        let Some(stage) = &stage else { return Ok(Verdict::Abandoned) };
-        if !moves.is_whole(stage, path, new, &mut unlisted)? {
+        let is_there = match &stage {
+            Some(stage) => moves.is_whole(stage, path, new, &mut unlisted)?,
+            None => false,
+        };
+        if !is_there && !was_moved(store, &journal.begin, path, new)? {
             return Ok(Verdict::Abandoned);
         }
     }
     Ok(Verdict::Committed { unlisted })
+}
+
+/// Whether a file is where it was to go, and somebody has written to it since. That alone does not tell that the commit was begun: its
+/// inode number may have been given to another.
+fn was_moved<F: Fs>(store: &Store<F>, begin: &Begin, path: &RelPath, new: &Object) -> Result<bool> {
+    let Some(output) = store.output.open()?.filter(|_| !left_out(Mutant::MovedAndRewritten)) else { return Ok(false) };
+    Ok(output.stat(path)?.is_some_and(|stat| was_rewritten(begin, new, &stat)))
 }
 
 /// What the operations move, as the manifest has it.

@@ -66,11 +66,13 @@ pub enum Mutant {
     SecondLook,
     TimeOfFiles,
     TimeOfChanges,
+    WaitForTick,
+    MovedAndRewritten,
 }
 
 impl Mutant {
     /// Every one.
-    pub const ALL: [(Mutant, &'static str); 59] = [
+    pub const ALL: [(Mutant, &'static str); 61] = [
         (Mutant::Barrier1, "barrier 1: stage and intents before anything is carried out"),
         (Mutant::Barrier2, "barrier 2: operations and HEAD before the journal is retired"),
         (Mutant::RecoveryBarrier, "the same, when recovery carries them out"),
@@ -131,8 +133,10 @@ impl Mutant {
         (Mutant::DriftCheck, "drift"),
         (Mutant::HardLinkCopy, "an inode of its own for a hard-linked file"),
         (Mutant::SecondLook, "a second look at what moves along with a directory"),
-        (Mutant::TimeOfFiles, "a time of the commit that is not before that of its files"),
-        (Mutant::TimeOfChanges, "nor before they were changed last, whatever time was set"),
+        (Mutant::TimeOfFiles, "the times of files among their last changes"),
+        (Mutant::TimeOfChanges, "when a file was changed, whatever time it was given"),
+        (Mutant::WaitForTick, "a later time for whatever is written to from the report on"),
+        (Mutant::MovedAndRewritten, "what was published and then rewritten counts as there"),
     ];
 }
 

@@ -173,7 +173,7 @@ impl<'scope, F: Fs + 'scope> Scan<'_, 'scope, '_, F> {
             is_fine && known.is(stat) && stat.mode & 0o400 != 0 && (stat.nlink == 1 || left_out(Mutant::HardLinkCopy))
         };
         let Some(stat) = stat.filter(is_same) else { return Ok(None) };
-        self.staged.note_change(stat.ctime);
+        self.staged.note_change(digest::last_change(&stat));
         Ok(Some(Object::new(Kind::File, &stat, known.digest)))
     }
 
@@ -184,10 +184,10 @@ impl<'scope, F: Fs + 'scope> Scan<'_, 'scope, '_, F> {
             let (object, last_change) = match (found, &scratch) {
                 (Found::Digested(object, last_change), _) => (object, last_change),
                 (Found::Linked(stat), Some(scratch)) => {
-                    let stat = separate(stage, scratch, path, &stat)?;
-                    (digest::object(stage, path, Kind::File, &stat)?, stat.ctime)
+                    separate(stage, scratch, path, &stat)?;
+                    digest::staged_file(stage, path)?
                 }
-                (Found::Linked(stat), None) => (digest::object(stage, path, Kind::File, &stat)?, stat.ctime),
+                (Found::Linked(_), None) => digest::staged_file(stage, path)?,
             };
             staged.entries[index].object = object;
             staged.note_change(last_change);
@@ -241,7 +241,7 @@ impl Staged {
 }
 
 /// Gives the file at `path` an inode of its own, by way of a scratch file.
-fn separate<F: Fs>(stage: &Tree<F>, scratch: &Scratch<'_, F>, path: &RelPath, stat: &Stat) -> Result<Stat> {
+fn separate<F: Fs>(stage: &Tree<F>, scratch: &Scratch<'_, F>, path: &RelPath, stat: &Stat) -> Result<()> {
     let Scratch { tree, path: copy } = *scratch;
     tree.remove_entry(copy, Kind::File)?;
     Source::foreign(stage).copy_file(path, stat, tree, copy)?;
@@ -250,10 +250,8 @@ fn separate<F: Fs>(stage: &Tree<F>, scratch: &Scratch<'_, F>, path: &RelPath, st
     let closed = stage.make_writable(&dir)?;
     let result = tree.parent(copy).and_then(|from| {
         let to = stage.parent(path)?;
-        stage.fs.rename(&from, copy.name(), &to, path.name(), RenameMode::Replace)?;
-        stage.fs.stat(&to, path.name())
+        stage.fs.rename(&from, copy.name(), &to, path.name(), RenameMode::Replace)
     });
     let closing = closed.map_or(Ok(()), |mode| stage.set_dir_mode(&dir, mode));
-    let separated = result.map_err(stage.io("replace the hard link", path))?;
-    closing.map(|()| separated)
+    result.map_err(stage.io("replace the hard link", path)).and(closing)
 }

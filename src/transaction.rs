@@ -300,11 +300,13 @@ impl<F: Fs> Transaction<'_, F> {
     /// As [`Transaction::write`].
     pub fn create(&mut self, path: impl AsRef<Path>) -> Result<StagedFile<'_, F>> {
         let room = self.make_room(path.as_ref())?;
-        let Room { tree, path, .. } = &room;
         let file = self.make_anew(&room, "create", |transaction, dir| {
-            // First: the file may be there though something failed.
-            transaction.unfinished.insert(path.clone());
-            tree.fs.create_file(dir, path.name(), 0o666)
+            let file = room.tree.fs.create_file(dir, room.path.name(), 0o666);
+            // The file may be there though something failed.
+            if !is_in_the_way(&file) {
+                transaction.unfinished.insert(room.path.clone());
+            }
+            file
         })?;
         let Room { tree, path, .. } = room;
         let stream = Stream { fs: tree.fs.clone(), file };
@@ -324,9 +326,8 @@ impl<F: Fs> Transaction<'_, F> {
     /// As [`Transaction::write`].
     pub fn symlink(&mut self, path: impl AsRef<Path>, target: impl AsRef<Path>) -> Result<()> {
         let room = self.make_room(path.as_ref())?;
-        let Room { tree, path, .. } = &room;
         let target = target.as_ref().as_os_str().as_bytes();
-        self.make_anew(&room, "make the link", |_, dir| tree.fs.make_symlink(dir, path.name(), target))
+        self.make_anew(&room, "make the link", |_, dir| room.tree.fs.make_symlink(dir, room.path.name(), target))
     }
 
     /// Makes a directory of the stage, and those above it. One that is there is no error.
@@ -445,14 +446,15 @@ impl<F: Fs> Transaction<'_, F> {
         action: &'static str,
         make: impl Fn(&mut Self, &F::Dir) -> io::Result<T>,
     ) -> Result<T> {
-        match make_in(tree, path, *closed, action, |dir| make(self, dir)) {
-            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::AlreadyExists => {
+        make_in(tree, path, *closed, action, |dir| {
+            let mut made = make(self, dir);
+            if is_in_the_way(&made) {
                 tree.remove(path)?;
                 self.drop_unfinished(path);
-                make_in(tree, path, *closed, action, |dir| make(self, dir))
+                made = make(self, dir);
             }
-            made => made,
-        }
+            made.map_err(tree.io(action, path))
+        })
     }
 
     /// Makes directories of the stage, each in the one before. Returns the mode of the last if its owner may not write to it.
@@ -477,7 +479,9 @@ impl<F: Fs> Transaction<'_, F> {
         }
         let published = self.referenced.as_ref().and_then(|referenced| referenced.mode_of_dir(path));
         let mode = published.map_or(0o777, |_| 0o700);
-        make_in(stage, path, closed, ACTION, |dir| stage.fs.make_dir(dir, path.name(), mode))?;
+        make_in(stage, path, closed, ACTION, |dir| {
+            stage.fs.make_dir(dir, path.name(), mode).map_err(stage.io(ACTION, path))
+        })?;
         if let Some(mode) = published {
             stage.set_dir_mode(path, mode)?;
         }
@@ -637,19 +641,24 @@ struct Room<F: Fs> {
     closed: Option<u32>,
 }
 
+/// Whether something could not be made because something is in its place.
+fn is_in_the_way<T>(made: &io::Result<T>) -> bool {
+    made.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::AlreadyExists)
+}
+
 /// Makes an entry of the stage. A directory above it with the mode `closed` is open to its owner meanwhile.
 fn make_in<F: Fs, T>(
     stage: &Tree<F>,
     path: &RelPath,
     closed: Option<u32>,
     action: &'static str,
-    make: impl FnOnce(&F::Dir) -> io::Result<T>,
+    make: impl FnOnce(&F::Dir) -> Result<T>,
 ) -> Result<T> {
     let above = path.parent();
     if let Some(mode) = closed {
         stage.set_dir_mode(&above, mode | 0o700)?;
     }
-    let made = stage.parent(path).and_then(|dir| make(&dir)).map_err(stage.io(action, path));
+    let made = stage.parent(path).map_err(stage.io(action, path)).and_then(|dir| make(&dir));
     let closing = closed.map_or(Ok(()), |mode| stage.set_dir_mode(&above, mode));
     let made = made?;
     closing.map(|()| made)

@@ -402,3 +402,19 @@ fn owners_groups_and_set_id_bits_come_back() {
         lchown(stage.join("link"), Some(33), Some(65534)).unwrap();
     });
 }
+
+#[test]
+fn what_somebody_changed_just_before_the_commit_that_was_allowed_to_drop_it_comes_back() {
+    let (_dir, out) = scratch();
+    let store = Store::open(&out).unwrap();
+    publish(&store, &[("stale/a", "one"), ("b", "one")]).unwrap();
+    let mut transaction = store.begin(BeginOptions::default()).unwrap();
+    transaction.write("b", "two").unwrap();
+    // By then what is staged is older than any tick.
+    std::thread::sleep(std::time::Duration::from_millis(40));
+    fs::write(out.join("b"), "drifted").unwrap();
+    fs::write(out.join("stale/a"), "drifted").unwrap();
+    transaction.commit(&lenient().allow_drift(true)).unwrap();
+    roll_back(&store).unwrap();
+    assert_eq!((read(&out, "b"), read(&out, "stale/a")), ("drifted".into(), "drifted".into()));
+}

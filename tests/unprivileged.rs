@@ -106,6 +106,7 @@ fn scenes() {
         "program" => program(&out),
         "program back" => program_back(&out),
         "written into" => written_into(&out),
+        "written anew" => written_anew(&out),
         other => panic!("no such scene: {other}"),
     }
 }
@@ -203,6 +204,20 @@ fn inside(out: &Path) {
     // Without an output there is no place at all.
     let error = Store::open(out.with_file_name("other")).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Failed, "{error}");
+}
+
+/// A file in a closed directory of the stage is replaced, which stays closed.
+fn written_anew(out: &Path) {
+    let store = Store::open(out).unwrap();
+    let mut transaction = store.begin(BeginOptions::default()).unwrap();
+    transaction.write("d/a", "one").unwrap();
+    set_mode(&transaction.stage().join("d"), 0o555);
+    transaction.write("d/a", "two").unwrap();
+    transaction.symlink("d/b", "a").unwrap();
+    transaction.write("d/b", "three").unwrap();
+    transaction.commit(&lenient()).unwrap();
+    assert_eq!((read(out, "d/a"), read(out, "d/b"), mode(&out.join("d"))), ("two".into(), "three".into(), 0o555));
+    set_mode(&out.join("d"), 0o755);
 }
 
 /// A stale read-only directory is taken apart, the commit fails later, and everything comes back.
@@ -556,6 +571,14 @@ fn a_read_only_directory_that_was_taken_apart_comes_back() {
     if needs_root("piecewise") {
         let (_dir, ground) = ground();
         as_user("piecewise", &ground);
+    }
+}
+
+#[test]
+fn a_file_in_a_closed_directory_of_the_stage_can_be_written_anew() {
+    if needs_root("written anew") {
+        let (_dir, ground) = ground();
+        as_user("written anew", &ground);
     }
 }
 

@@ -58,17 +58,6 @@ pub struct Timestamp {
     pub nanos: u32,
 }
 
-impl Timestamp {
-    /// The point in time that lies so much before this one.
-    pub(crate) fn earlier(self, by: Duration) -> Self {
-        let seconds = self.seconds.saturating_sub_unsigned(by.as_secs());
-        match self.nanos.checked_sub(by.subsec_nanos()) {
-            Some(nanos) => Self { seconds, nanos },
-            None => Self { seconds: seconds.saturating_sub(1), nanos: self.nanos + 1_000_000_000 - by.subsec_nanos() },
-        }
-    }
-}
-
 impl From<Timestamp> for SystemTime {
     /// What the system's own times do not reach becomes the beginning of 1970.
     fn from(time: Timestamp) -> Self {
@@ -103,7 +92,7 @@ pub struct Stat {
     pub size: u64,
     /// Time of the last change of the content, or what somebody said it was.
     pub mtime: Timestamp,
-    /// Time of the last change of content or attributes. Nobody can set it.
+    /// Time of the last change of content or attributes, which no call sets.
     pub ctime: Timestamp,
 }
 

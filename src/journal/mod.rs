@@ -51,6 +51,7 @@ mod tests {
             base_manifest: Digest::of(b"manifest 1"),
             base_extent: Extent { offset: 16, ..extent },
             head,
+            last_change: Timestamp { nanos: 4, ..mtime },
         };
         let operations = [
             Operation::Replace { path: RelPath::new("a").unwrap(), old: page(b"old", 11), new: page(b"new", 12) },

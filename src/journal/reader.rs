@@ -179,7 +179,14 @@ mod tests {
         let info = Info { generation: 4, committed: Timestamp::default(), message: None };
         let head = Head { info, manifest: Digest::of(b"m"), totals: Totals::default(), extent: Extent::default() };
         let base_extent = Extent::default();
-        Begin { transaction: TransactionId(1), base: 3, base_manifest: Digest::of(b"b"), base_extent, head }
+        Begin {
+            transaction: TransactionId(1),
+            base: 3,
+            base_manifest: Digest::of(b"b"),
+            base_extent,
+            head,
+            last_change: Timestamp::default(),
+        }
     }
 
     fn add(path: &str) -> Operation {

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::fs::Timestamp;
 use crate::manifest::{Digest, Extent, Head, Object};
 use crate::path::RelPath;
 
@@ -37,6 +38,9 @@ pub struct Begin {
     pub base_extent: Extent,
     /// What HEAD says once the commit is done.
     pub head: Head,
+    /// When a staged file or link was changed last (the latest `ctime` or `mtime`, but no later than the journal was written): what
+    /// has a later time was written to by somebody else.
+    pub last_change: Timestamp,
 }
 
 /// One change of the output. Each is a reversible rename or a change of a directory's mode.

@@ -24,8 +24,9 @@ pub(super) const MANIFEST: Format = Format { magic: *b"txfsmani", version: 1 };
 /// Read with the header: a small manifest is all there.
 const FIRST: usize = 4096;
 
-/// Leaves that are kept in memory: what a change of as many files touches. Reading everything does not fill it.
-const LEAVES: usize = 2048;
+/// Bytes of leaves that are kept in memory, as they are in the file: what a change of many files touches, or all of a small output.
+/// Reading everything does not fill it.
+const LEAVES_MAX: u64 = 3 << 20;
 
 /// Read at once where one node follows the other: about what one inner node names.
 const AHEAD: usize = 64 << 10;
@@ -38,9 +39,30 @@ pub(crate) struct Inventory<F: Fs> {
     totals: Totals,
     inner: RefCell<HashMap<Digest, Arc<Node>>>,
     /// The leaves used last: scan, plan and writer look for the same paths, one after the other.
-    leaves: RefCell<HashMap<Digest, Arc<Node>>>,
+    leaves: RefCell<Leaves>,
     /// The leaf that had the last answer: paths are looked for in order, mostly.
     last: RefCell<Option<Arc<Node>>>,
+}
+
+/// Leaves by their digests.
+#[derive(Default)]
+struct Leaves {
+    nodes: HashMap<Digest, Arc<Node>>,
+    /// How many bytes they have in the file.
+    bytes: u64,
+}
+
+impl Leaves {
+    fn remember(&mut self, at: &Subtree, leaf: &Arc<Node>) {
+        if self.nodes.contains_key(&at.digest) {
+            return;
+        }
+        if self.bytes >= LEAVES_MAX {
+            *self = Self::default();
+        }
+        self.bytes += u64::from(at.length);
+        self.nodes.insert(at.digest, leaf.clone());
+    }
 }
 
 /// The file that holds the nodes.
@@ -174,16 +196,9 @@ impl<F: Fs> Inventory<F> {
     /// The child of an inner node, checked against what its parent says of it, and remembered.
     pub(super) fn child(&self, parent: &Node, index: usize) -> Result<Arc<Node>> {
         let child = self.passing_child(parent, index)?;
-        let mut leaves = self.leaves.borrow_mut();
-        if let Node::Inner { level: 1, children } = parent
-            && !leaves.contains_key(&children[index].node.digest)
-        {
-            if leaves.len() >= LEAVES {
-                leaves.clear();
-            }
-            leaves.insert(children[index].node.digest, child.clone());
+        if let Node::Inner { level: 1, children } = parent {
+            self.leaves.borrow_mut().remember(&children[index].node, &child);
         }
-        drop(leaves);
         Ok(child)
     }
 
@@ -224,7 +239,7 @@ impl<F: Fs> Inventory<F> {
     }
 
     fn remembered(&self, at: &Subtree) -> Option<Arc<Node>> {
-        let leaf = self.leaves.borrow().get(&at.digest).cloned();
+        let leaf = self.leaves.borrow().nodes.get(&at.digest).cloned();
         leaf.or_else(|| self.inner.borrow().get(&at.digest).cloned())
     }
 

@@ -86,7 +86,7 @@ impl Object {
     /// What `lstat` says of it, as far as that is known.
     pub(crate) fn stat(&self) -> Stat {
         let Object { kind, mode, size, ino, mtime, .. } = *self;
-        Stat { kind: Some(kind), mode, uid: 0, gid: 0, nlink: 1, dev: 0, ino, size, mtime, ctime: mtime }
+        Stat { kind: Some(kind), mode, uid: 0, gid: 0, nlink: 1, dev: 0, ino, size, mtime, ctime: Timestamp::default() }
     }
 
     /// Whether `stat` is this very inode, unchanged as far as its size and time tell. The mode is not asked.

@@ -154,6 +154,7 @@ pub fn begin(transaction: u64, base: Option<&Head>, head: Head) -> Begin {
         base: base.map_or(0, |base| base.info.generation),
         base_manifest: base.map(|base| base.manifest).unwrap_or_default(),
         base_extent: base.map(|base| base.extent).unwrap_or_default(),
+        last_change: Timestamp::default(),
         head,
     }
 }

@@ -13,7 +13,7 @@ use super::world::{self, FILES, Marks, OUTPUT, STATE, Spec, World, Worlds};
 /// A check by its name.
 pub(crate) type Guard = (&'static str, fn() -> Checked);
 
-pub(crate) const ALL: [Guard; 16] = [
+pub(crate) const ALL: [Guard; 17] = [
     ("first committer wins", first_committer_wins),
     ("drift is refused", drift_is_refused),
     ("foreign entries are not overwritten", foreign_entries_are_not_overwritten),
@@ -31,6 +31,10 @@ pub(crate) const ALL: [Guard; 16] = [
     (
         "a file that is rewritten while it is committed takes no reported commit back",
         a_file_that_is_rewritten_while_it_is_committed_takes_no_reported_commit_back,
+    ),
+    (
+        "a file that is rewritten once it is published takes no reported commit back",
+        a_file_that_is_rewritten_once_it_is_published_takes_no_reported_commit_back,
     ),
     ("a HEAD that may not be durable is written anew", a_head_that_may_not_be_durable_is_written_anew),
 ];
@@ -336,4 +340,46 @@ fn a_file_that_is_rewritten_while_it_is_committed_takes_no_reported_commit_back(
         }
     }
     ensure(refused > 0 && reported > 0, (refused, reported))
+}
+
+/// As soon as a commit is reported somebody rewrites and syncs a file that it published, alone or with its directory: the commit is there
+/// after every crash, or recovery refuses to go on and loses nothing.
+fn a_file_that_is_rewritten_once_it_is_published_takes_no_reported_commit_back() -> Checked {
+    let (mut kept, mut refused) = (0, 0);
+    for weakness in [Weakness::Ordered, Weakness::Btrfs, Weakness::Posix] {
+        for (age, path) in [0, 10].into_iter().flat_map(|age| ["x", "a", "d/x"].map(|path| (age, path))) {
+            let ticks = Config { mtime_granularity: 4_000_000, tick: 100, ..Config::new(weakness) };
+            let fs = SimFs::new(ticks);
+            fs.put_dir("/w", 0o755);
+            publish(&fs, &[("a", FILES[0])])?;
+            let store = open(&fs)?;
+            let mut transaction = store.begin(BeginOptions::default()).map_err(|error| failed("begin", &error))?;
+            transaction.write(path, "as staged").map_err(|error| failed("writing", &error))?;
+            fs.pause(std::time::Duration::from_millis(age));
+            fs.settle();
+            transaction.commit(&World::commit_options()).map_err(|error| failed("its commit", &error))?;
+            let published = RelPath::new(path).expect("a name is a path");
+            fs.overwrite_at(fs.calls() + 1, published.under(Path::new(OUTPUT)), b"rewritten");
+            let rewritten = fs.open_anchor(OUTPUT.as_ref()).and_then(|out| {
+                let dir = fs.open_dir(&out, &published.parent())?;
+                fs.open_write(&dir, published.name()).and_then(|file| fs.sync_file(&file))
+            });
+            ensure(rewritten.is_ok(), rewritten)?;
+            for state in fs.crash_states(4096) {
+                match open(&state).map(|store| store.head()) {
+                    Ok(head) => {
+                        let head = head.map_err(|error| failed("reading HEAD", &error))?;
+                        let is_new = head.is_some_and(|head| head.info.generation == 2);
+                        ensure(is_new, (weakness, age, path, state.describe()))?;
+                        kept += 1;
+                    }
+                    Err(_) => {
+                        ensure(state.entry(format!("{STATE}/HEAD.new")).is_some(), state.describe())?;
+                        refused += 1;
+                    }
+                }
+            }
+        }
+    }
+    ensure(kept > 0 && refused > 0, (kept, refused))
 }
