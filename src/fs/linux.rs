@@ -375,11 +375,6 @@ impl Fs for LinuxFs {
         Timestamp { seconds: since.as_secs() as i64, nanos: since.subsec_nanos() }
     }
 
-    fn file_time(&self) -> Timestamp {
-        let time = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
-        Timestamp { seconds: time.tv_sec, nanos: time.tv_nsec as u32 }
-    }
-
     fn boot(&self) -> io::Result<String> {
         Ok(std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
     }

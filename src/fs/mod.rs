@@ -217,8 +217,6 @@ pub trait Fs: Clone + Send + Sync {
     /// The effective user.
     fn user(&self) -> u32;
     fn now(&self) -> Timestamp;
-    /// The time that a file gets which is written to now, at the earliest: that clock goes in ticks.
-    fn file_time(&self) -> Timestamp;
     /// Names the current boot of the machine: what was not made durable in another boot may be lost.
     fn boot(&self) -> io::Result<String>;
     /// A number that no other transaction has.

@@ -254,9 +254,6 @@ impl Fs for Faulty {
     fn now(&self) -> Timestamp {
         self.kernel.now()
     }
-    fn file_time(&self) -> Timestamp {
-        self.kernel.file_time()
-    }
     fn boot(&self) -> io::Result<String> {
         self.look("boot")?;
         self.kernel.boot()

@@ -210,9 +210,6 @@ impl Fs for Noisy {
     fn now(&self) -> Timestamp {
         self.kernel.now()
     }
-    fn file_time(&self) -> Timestamp {
-        self.kernel.file_time()
-    }
     fn boot(&self) -> io::Result<String> {
         self.kernel.boot()
     }

@@ -381,10 +381,6 @@ impl Fs for SimFs {
         self.shared.lock().world.now()
     }
 
-    fn file_time(&self) -> Timestamp {
-        self.shared.lock().world.written_now()
-    }
-
     fn boot(&self) -> io::Result<String> {
         Ok(self.shared.lock().world.boot.to_string())
     }
