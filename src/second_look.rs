@@ -10,7 +10,7 @@
 use std::io;
 use std::time::Duration;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::fs::tree::Tree;
 use crate::fs::{Fs, Kind, Timestamp};
 use crate::journal::record::Operation;
@@ -20,11 +20,8 @@ use crate::mutant::{Mutant, left_out};
 use crate::path::RelPath;
 use crate::txdir::{STAGE, part};
 
-/// How long is waited, at most, for the kernel's clock for files to go on: its ticks are of 1 to 10 ms.
-const TICK: Duration = Duration::from_millis(20);
-
-/// How long between two looks at it.
-const STEP: Duration = Duration::from_micros(200);
+/// Microseconds that are waited for the kernel's clock for files to go on, one after the other: its ticks are of 1 to 10 ms.
+const PAUSES: [u64; 6] = [500, 1000, 2000, 4000, 8000, 8000];
 
 /// What there is to look at, and when it was changed last.
 pub(crate) struct SecondLook<'a, F: Fs> {
@@ -70,24 +67,28 @@ impl<'a, F: Fs> SecondLook<'a, F> {
     }
 
     /// Until whatever is written to gets a later time than what is committed has. A change of a directory of our own tells: what is
-    /// changed after it gets no earlier time. (On Linux before 6.13 that takes a tick of a clock, if anything was written within
+    /// changed after it gets no earlier time. On Linux before 6.13 that takes a tick of a clock, if anything was written within
     /// this one. Since then its own file systems have a finer clock for what was looked at before it is changed again: the second
-    /// change gets a time of that, and so no other change an earlier one.)
+    /// change gets a time of that, and so no other change an earlier one.
     fn wait_for_later_time(&self) -> Result<()> {
-        let mut waited = Duration::ZERO;
-        // A clock that was set back is not waited for.
-        while !self.is_time_later()? && !self.is_time_later()? && waited < TICK && !left_out(Mutant::WaitForTick) {
-            self.transaction.fs.pause(STEP);
-            waited += STEP;
-        }
-        Ok(())
-    }
-
-    fn is_time_later(&self) -> Result<bool> {
         let (fs, dir, root) = (&self.transaction.fs, self.transaction.root(), RelPath::root());
-        let stat = fs.stat_dir(dir).and_then(|stat| fs.set_dir_mode(dir, stat.mode)).and_then(|()| fs.stat_dir(dir));
-        let stat = stat.map_err(self.transaction.io("change the mode of", &root))?;
-        Ok(stat.ctime > self.last_change)
+        let io = || self.transaction.io("change the mode of", &root);
+        let mode = fs.stat_dir(dir).map_err(io())?.mode;
+        let is_later = || {
+            let changed = fs.set_dir_mode(dir, mode).and_then(|()| fs.stat_dir(dir)).map_err(io())?;
+            Ok::<_, Error>(changed.ctime > self.last_change || left_out(Mutant::WaitForTick))
+        };
+        if is_later()? || is_later()? {
+            return Ok(());
+        }
+        for pause in PAUSES {
+            fs.pause(Duration::from_micros(pause));
+            if is_later()? {
+                return Ok(());
+            }
+        }
+        // A clock that was set back is not waited for.
+        Ok(())
     }
 }
 
