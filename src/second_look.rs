@@ -5,7 +5,7 @@
 //! 2. Whoever changes any of it after the second look leaves a later time than anything had that is committed, by which recovery
 //!    knows that somebody else did. So does whoever changes what is moved by itself once that is reported.
 //!
-//! Nothing is changed here, so a crash inside changes nothing.
+//! Nothing is changed here but a time of the transaction's directory, so a crash inside changes nothing.
 
 use std::io;
 use std::time::Duration;

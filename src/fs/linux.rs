@@ -1,7 +1,8 @@
 //! [`Fs`] on Linux, over rustix, fs2 and xattr.
 //!
 //! rustix makes the system calls itself: `fstatat` costs two thirds of what it costs by way of the C library, `fstat` likewise,
-//! and there is little else that a scan does of each file.
+//! and there is little else that a scan does of each file. What stands between programs and that library (fakeroot) reaches none
+//! of them: the user and the owners are the real ones throughout.
 //!
 //! Descent uses `openat2` with `RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV`; where a kernel before 5.6 or a
 //! seccomp filter lacks it, one `openat(O_NOFOLLOW)` a component, with the device compared at each step.
@@ -367,7 +368,7 @@ impl Fs for LinuxFs {
     }
 
     fn user(&self) -> u32 {
-        nix::unistd::geteuid().as_raw()
+        rustix::process::geteuid().as_raw()
     }
 
     fn now(&self) -> Timestamp {
