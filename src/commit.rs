@@ -202,8 +202,8 @@ impl<F: Fs> Transaction<'_, F> {
         let Recovered { rescued, mut warnings, .. } = self.store.recover_commits(&lock, Manner::Plain)?;
         if self.store.has_any(&[name::JOURNAL, name::JOURNAL_UNDO])? {
             // The commit before could not be settled: its journal would have to make room for this one's.
-            let journal = state_path(name::JOURNAL).under(self.store.state.at());
-            return Err(warnings.pop().unwrap_or_else(|| Error::corrupt(journal, "it could not be settled")));
+            let unsettled = || self.store.state.corrupt(&state_path(name::JOURNAL), "it could not be settled");
+            return Err(warnings.pop().unwrap_or_else(unsettled));
         }
         let mut committed = match self.publish(options, Stale::Whole) {
             Err(Error::RolledBack { source }) if is_cross_device(&source) => self.publish(options, Stale::Apart)?,

@@ -200,7 +200,8 @@ fn drop_manifests<F: Fs>(store: &Store<F>) -> Result<()> {
         return Ok(());
     }
     for generation in numbers(store, name::PREVIOUS)? {
-        if let Some(begin) = read_settled_begin(store, generation)?
+        // All of it can be long.
+        if let Some(begin) = read_begin(store, &settled_path(generation))?
             && !left_out(Mutant::ManifestKept)
         {
             named.extend([begin.base_extent.file, begin.head.extent.file]);
@@ -258,13 +259,11 @@ pub(crate) fn read_settled<F: Fs>(store: &Store<F>, generation: u64) -> Result<O
     Ok(read_journal(store, &settled_path(generation))?.and_then(Result::ok))
 }
 
-/// What the settled journal of a generation begins with: it can be long, and this says which manifests it names.
-fn read_settled_begin<F: Fs>(store: &Store<F>, generation: u64) -> Result<Option<Begin>> {
-    let path = settled_path(generation);
-    let Some(stream) = open_trusted(&store.state, &path)? else { return Ok(None) };
+/// What the journal at a path of the state directory begins with; `None` where there is none, or that cannot be made out.
+pub(crate) fn read_begin<F: Fs>(store: &Store<F>, path: &RelPath) -> Result<Option<Begin>> {
+    let Some(stream) = open_trusted(&store.state, path)? else { return Ok(None) };
     match reader::begin(stream) {
-        Err(damage @ Damage::Io(_)) => Err(store.damaged(&path, damage)),
-        // Nothing can be made of one that is damaged.
+        Err(damage @ Damage::Io(_)) => Err(store.damaged(path, damage)),
         begin => Ok(begin.unwrap_or_default()),
     }
 }

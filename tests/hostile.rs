@@ -230,7 +230,7 @@ fn frames_that_lie_about_their_length_are_refused() {
         [("impossible", u32::MAX, 64), ("zero", 0u32, 64), ("just above the limit", (16 << 20) + 1, 64)]
     {
         let scene = Scene::new();
-        let mut file = forge::header(forge::JOURNAL, 1);
+        let mut file = forge::header(forge::JOURNAL, forge::JOURNAL_VERSION);
         file.extend(length.to_le_bytes());
         file.extend(vec![1u8; body]);
         scene.plant("journal", &file);
@@ -240,13 +240,15 @@ fn frames_that_lie_about_their_length_are_refused() {
 
 #[test]
 fn a_journal_of_another_version_is_refused() {
-    let scene = Scene::new();
-    let mut journal = forge::journal(&scene.begin(), &[]);
-    journal.splice(..16, forge::header(forge::JOURNAL, 2));
-    scene.plant("journal", journal);
-    scene.refused("version 2");
-    let error = scene.open().unwrap_err().to_string();
-    assert!(error.contains("version"), "{error}");
+    for version in [forge::JOURNAL_VERSION - 1, forge::JOURNAL_VERSION + 1] {
+        let scene = Scene::new();
+        let mut journal = forge::journal(&scene.begin(), &[]);
+        journal.splice(..16, forge::header(forge::JOURNAL, version));
+        scene.plant("journal", journal);
+        scene.refused(&format!("version {version}"));
+        let error = scene.open().unwrap_err().to_string();
+        assert!(error.contains("version"), "{error}");
+    }
 }
 
 #[test]
@@ -854,19 +856,21 @@ mod table {
 
     #[test]
     fn a_journal_without_its_name_of_another_version_is_refused() {
-        let scene = Scene::new();
-        let operations = replace(&scene);
-        let mut journal = forge::journal(&begin(7, Some(&scene.head), third(&scene)), &operations);
-        journal.splice(..16, forge::header(forge::JOURNAL, 2));
-        scene.plant("journal.new", journal);
-        let before = snapshot(&scene.state);
-        scene.refused("version 2");
-        let store = Store::find(&OpenOptions::default(), &scene.out).unwrap().unwrap();
-        for recovered in [store.recover(), store.recover_skipping_unknown(), store.recover_undoing()] {
-            let error = recovered.unwrap_err();
-            assert!(error.kind() == ErrorKind::Corrupt && error.to_string().contains("version"), "{error}");
+        for version in [forge::JOURNAL_VERSION - 1, forge::JOURNAL_VERSION + 1] {
+            let scene = Scene::new();
+            let operations = replace(&scene);
+            let mut journal = forge::journal(&begin(7, Some(&scene.head), third(&scene)), &operations);
+            journal.splice(..16, forge::header(forge::JOURNAL, version));
+            scene.plant("journal.new", journal);
+            let before = snapshot(&scene.state);
+            scene.refused(&format!("version {version}"));
+            let store = Store::find(&OpenOptions::default(), &scene.out).unwrap().unwrap();
+            for recovered in [store.recover(), store.recover_skipping_unknown(), store.recover_undoing()] {
+                let error = recovered.unwrap_err();
+                assert!(error.kind() == ErrorKind::Corrupt && error.to_string().contains("version"), "{error}");
+            }
+            assert_eq!(snapshot(&scene.state), before, "what another version wrote that can still recover");
         }
-        assert_eq!(snapshot(&scene.state), before, "what a newer version wrote it can still recover");
     }
 
     #[test]

@@ -20,7 +20,7 @@ pub(crate) mod record;
 pub(crate) mod writer;
 
 /// The header of a journal. The version is raised by every change of the meaning of any byte.
-const JOURNAL: Format = Format { magic: *b"txfsjrnl", version: 1 };
+const JOURNAL: Format = Format { magic: *b"txfsjrnl", version: 2 };
 
 #[cfg(test)]
 mod tests {

@@ -227,7 +227,7 @@ pub struct Extent {
 impl Extent {
     /// Where the root ends, and with it what the file says of this generation.
     pub(crate) fn end(&self) -> u64 {
-        self.offset.saturating_add(u64::from(self.length))
+        self.root(Digest::default()).end()
     }
 
     /// The root that is there, where its totals do not matter.

@@ -46,7 +46,7 @@ pub(crate) struct Subtree {
 }
 
 impl Subtree {
-    /// Where its root's bytes end.
+    /// Where its bytes end.
     pub(crate) fn end(&self) -> u64 {
         self.offset.saturating_add(u64::from(self.length))
     }

@@ -38,9 +38,9 @@ use crate::error::{Error, Paths, Result};
 use crate::evidence::{self, Verdict};
 use crate::frame::Damage;
 use crate::fs::{Fs, Kind};
-use crate::journal::reader::{self, Journal, Read};
+use crate::journal::reader::{Journal, Read};
 use crate::journal::record::{Operation, TransactionId};
-use crate::layout::{JOURNALS, name, open_trusted, state_path};
+use crate::layout::{JOURNALS, name, state_path};
 use crate::lock::Lock;
 use crate::manifest::Head;
 use crate::mutant::{Mutant, left_out};
@@ -264,9 +264,8 @@ impl<F: Fs> Store<F> {
         let Some(id) = taken else { return Ok(None) };
         let Some(head) = self.head()? else { return Ok(None) };
         let path = state_path(name::JOURNAL);
-        let Some(stream) = open_trusted(&self.state, &path)? else { return Ok(None) };
-        let begin = match reader::begin(stream) {
-            Ok(Some(begin)) if begin.transaction == id && begin.head == head => begin,
+        let begin = match settle::read_begin(self, &path)? {
+            Some(begin) if begin.transaction == id && begin.head == head => begin,
             // What is wrong with it is told by whoever reads all of it.
             _ => return Ok(None),
         };

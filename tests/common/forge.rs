@@ -8,6 +8,7 @@ use txfs::fs::{Kind, Timestamp};
 use txfs::{Begin, Digest, Entry, Extent, Head, Info, Object, Operation, Record, RelPath, Totals, TransactionId};
 
 pub const JOURNAL: &[u8; 8] = b"txfsjrnl";
+pub const JOURNAL_VERSION: u32 = 2;
 pub const MANIFEST: &[u8; 8] = b"txfsmani";
 pub const HEAD: &[u8; 8] = b"txfshead";
 pub const STORE: &[u8; 8] = b"txfsstor";
@@ -45,7 +46,7 @@ pub fn journal(begin: &Begin, operations: &[Operation]) -> Vec<u8> {
 
 /// As [`journal`], of payloads that need not even be records.
 pub fn journal_of(begin: &Begin, operations: &[Vec<u8>]) -> Vec<u8> {
-    let mut file = header(JOURNAL, 1);
+    let mut file = header(JOURNAL, JOURNAL_VERSION);
     record(&mut file, &Record::Begin(Box::new(begin.clone())));
     operations.iter().for_each(|payload| frame(&mut file, payload));
     let digest = Digest::of(&file);

@@ -300,17 +300,21 @@ fn a_directory_of_somebodys_is_not_taken_for_a_staged_one() -> Checked {
     ensure(same > 0, "no directory was given the number of the staged one")
 }
 
+/// A world with one published file, in which a change takes so many nanoseconds and gets the time of a tick that began before, as on Linux.
+fn ticking(weakness: Weakness, tick: u64) -> Checked<SimFs> {
+    let fs = SimFs::new(Config { mtime_granularity: 4_000_000, tick, ..Config::new(weakness) });
+    fs.put_dir("/w", 0o755);
+    publish(&fs, &[("a", FILES[0])])?;
+    Ok(fs)
+}
+
 /// At whichever call of the commit somebody rewrites a staged file that moves along with its directory, and syncs it later: the
 /// commit is refused, or reported and then there after every crash. The file is as old as a tick, or was written within this one.
 fn a_file_that_is_rewritten_while_it_is_committed_takes_no_reported_commit_back() -> Checked {
     let (mut refused, mut reported) = (0, 0);
     for (weakness, age) in [Weakness::Ordered, Weakness::Btrfs].into_iter().flat_map(|w| [(w, 0), (w, 10)]) {
         for n in 1.. {
-            // What is written gets the time of a tick that began before, as on Linux.
-            let ticks = Config { mtime_granularity: 4_000_000, tick: 100_000, ..Config::new(weakness) };
-            let fs = SimFs::new(ticks);
-            fs.put_dir("/w", 0o755);
-            publish(&fs, &[("a", FILES[0])])?;
+            let fs = ticking(weakness, 100_000)?;
             let store = open(&fs)?;
             let mut transaction = store.begin(BeginOptions::default()).map_err(|error| failed("begin", &error))?;
             transaction.write("d/x", "as staged").map_err(|error| failed("writing", &error))?;
@@ -348,10 +352,7 @@ fn a_file_that_is_rewritten_once_it_is_published_takes_no_reported_commit_back()
     let (mut kept, mut refused) = (0, 0);
     for weakness in [Weakness::Ordered, Weakness::Btrfs, Weakness::Posix] {
         for (age, path) in [0, 10].into_iter().flat_map(|age| ["x", "a", "d/x"].map(|path| (age, path))) {
-            let ticks = Config { mtime_granularity: 4_000_000, tick: 100, ..Config::new(weakness) };
-            let fs = SimFs::new(ticks);
-            fs.put_dir("/w", 0o755);
-            publish(&fs, &[("a", FILES[0])])?;
+            let fs = ticking(weakness, 100)?;
             let store = open(&fs)?;
             let mut transaction = store.begin(BeginOptions::default()).map_err(|error| failed("begin", &error))?;
             transaction.write(path, "as staged").map_err(|error| failed("writing", &error))?;
