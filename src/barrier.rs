@@ -8,6 +8,7 @@
 //!
 //! `syncfs` makes durable whatever is dirty on the file system: beside a busy writer it takes as long as that writer's data
 //! takes. `fsync` of each takes as long as what the barrier is for, and longer than a `syncfs` of the same on an idle disk.
+//! Where `syncfs` it will be, one is begun [`early`].
 //!
 //! Invariants (journal-spec.md, "Barriers"):
 //! 1. Both ways make durable all that [`Needs`] names; which is taken is a matter of time alone.
@@ -20,7 +21,9 @@ use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 
+use crate::early_sync::EarlySync;
 use crate::error::{Error, Result};
+use crate::fs::tree::Tree;
 use crate::fs::{Fs, Kind, is_unsyncable};
 use crate::journal::reader::Journal;
 use crate::journal::record::Operation;
@@ -45,14 +48,34 @@ const MOST: usize = 400;
 /// How many files are synced at the same time, where that is faster. The threads only wait.
 const WAITING: usize = 16;
 
+/// From so many changed entries on barrier 1 is begun early in any case. Not from fewer where much is dirty: it may be the stage of a
+/// build in which little changed, which would go to the disk in vain.
+const MANY: usize = 256;
+
+/// What barrier 1 begins with while the stage is still read, on the file system of `tree`.
+pub(crate) fn early<F: Fs>(store: &Store<F>, tree: &Tree<F>) -> Option<EarlySync<F>> {
+    // One thread has nothing to do meanwhile.
+    let may_be = store.fs.parallelism() > 1 && store.barriers == Barriers::Chosen;
+    may_be.then(|| EarlySync::of(tree, if limit(store).is_some() { MANY } else { 1 }))
+}
+
 /// Barrier 1: makes durable what the journal names, and the journal; and where it was `found` in the output, what is published as
-/// it lies there.
+/// it lies there. It ends with what was begun `early`.
 ///
 /// # Errors
 /// What the kernel says; the stage is not to be trusted any more.
-pub(crate) fn before_commit_point<F: Fs>(store: &Store<F>, journal: &Journal, found: bool) -> Result<()> {
-    // What somebody else put into the output, perhaps just now, has no name in the journal.
-    if found { store.sync_all() } else { pass(store, |needs| needs.intent(store, journal)) }
+pub(crate) fn before_commit_point<F: Fs>(
+    store: &Store<F>,
+    journal: &Journal,
+    found: bool,
+    early: Option<&EarlySync<F>>,
+) -> Result<()> {
+    // What somebody else put into the output, perhaps just now, has no name in the journal. And what waits for a whole barrier
+    // gains nothing by single ones.
+    let whole = found || early.is_some_and(EarlySync::is_under_way);
+    let passed = if whole { store.sync_all() } else { pass(store, |needs| needs.intent(store, journal)) };
+    let early = early.map_or(Ok(()), EarlySync::wait);
+    passed.and(early)
 }
 
 /// Barrier 2: makes durable what a commit did that was carried out in one go, and by this very store, after barrier 1. `journal`

@@ -42,7 +42,7 @@ use crate::recover::{Manner, Recovered};
 use crate::referenced::{Referenced, not_staged};
 use crate::second_look::SecondLook;
 use crate::settle;
-use crate::stage::{self, Known, Scratch, States};
+use crate::stage::{self, Known, Means, States};
 use crate::store::Store;
 use crate::threads;
 use crate::transaction::Transaction;
@@ -140,13 +140,13 @@ impl<F: Fs> Transaction<'_, F> {
         self.prepare(&mut published, head.as_ref(), options, None, Stale::Whole)
     }
 
-    /// P2: scan, plan and guards. Without a scratch file the stage is left as it is.
+    /// P2: scan, plan and guards. Without means the stage is left as it is.
     fn prepare(
         &self,
         published: &mut Published<F>,
         head: Option<&Head>,
         options: &CommitOptions<'_>,
-        scratch: Option<Scratch<'_, F>>,
+        means: Option<Means<'_, F>>,
         stale: Stale,
     ) -> Result<Plan> {
         let stage = self.stage_tree()?;
@@ -161,7 +161,7 @@ impl<F: Fs> Transaction<'_, F> {
             _ => None,
         };
         let (mut staged, drifted) =
-            Audit::beside(audit, || stage::scan(&stage, &self.known, &published.inventory, scratch, States::Refuse))?;
+            Audit::beside(audit, || stage::scan(&stage, &self.known, &published.inventory, means, States::Refuse))?;
         staged.note_unfinished(&self.unfinished);
         if let Some(referenced) = &self.referenced {
             let totals = published.inventory.totals();
@@ -230,6 +230,16 @@ impl<F: Fs> Transaction<'_, F> {
 
     /// P2 to P5, under the store's lock.
     fn publish(&mut self, options: &CommitOptions<'_>, stale: Stale) -> Result<Committed> {
+        self.early = barrier::early(self.store, &self.tree);
+        let published = self.try_publish(options, stale);
+        match self.early.take().map_or(Ok(()), |early| early.wait()) {
+            // Where a commit was made it has been waited for already. What is unknown is recovery's to find out.
+            Err(error) if self.open => Err(self.lose_stage(error)),
+            _ => published,
+        }
+    }
+
+    fn try_publish(&mut self, options: &CommitOptions<'_>, stale: Stale) -> Result<Committed> {
         let head = self.check_base()?;
         self.check_barriers()?;
         let mut published = Published::open(self.store, head.as_ref())?;
@@ -255,18 +265,15 @@ impl<F: Fs> Transaction<'_, F> {
     }
 
     fn prepare_own(
-        &mut self,
+        &self,
         published: &mut Published<F>,
         head: Option<&Head>,
         options: &CommitOptions<'_>,
         stale: Stale,
     ) -> Result<Plan> {
         let copy = part(COPY);
-        let scratch = Scratch { tree: &self.tree, path: &copy };
-        match self.prepare(published, head, options, Some(scratch), stale) {
-            Err(Error::StageLost { source }) => Err(self.lose_stage(*source)),
-            result => result,
-        }
+        let means = Means { tree: &self.tree, copy: &copy, early: self.early.as_ref() };
+        self.prepare(published, head, options, Some(means), stale)
     }
 
     /// P3 to P5: from the first thing that is written to the commit that is carried out.
@@ -380,7 +387,7 @@ impl<F: Fs> Transaction<'_, F> {
     /// Barrier 1 is the commit point: the journal, and all that it names, is on the medium.
     fn pass_barrier_1(&mut self, journal: &Journal, found: bool) -> Result<()> {
         if !left_out(Mutant::Barrier1)
-            && let Err(error) = barrier::before_commit_point(self.store, journal, found)
+            && let Err(error) = barrier::before_commit_point(self.store, journal, found, self.early.as_ref())
         {
             // Whatever becomes of its journal, this stage is not to be committed again.
             self.open = false;

@@ -4,11 +4,11 @@
 //! error, not a digest.
 
 use std::io;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{Scope, ScopedJoinHandle};
 
+use crate::early_sync::EarlySync;
 use crate::error::{Error, Result};
 use crate::fs::tree::Tree;
 use crate::fs::{Fs, Kind, Stat, Timestamp};
@@ -93,28 +93,6 @@ pub(crate) enum Found {
 /// With the places of their entries in the caller's list.
 type Digests = Vec<(usize, Found)>;
 
-/// Counts what turns out to be other than what is published, and tells when it is much.
-pub(crate) struct Changed {
-    count: AtomicUsize,
-    much: usize,
-    tell: SyncSender<()>,
-}
-
-impl Changed {
-    /// With what is told once `much` has changed; or that it never will, when this value is gone.
-    pub(crate) fn new(much: usize) -> (Arc<Self>, Receiver<()>) {
-        let (tell, told) = sync_channel(1);
-        (Arc::new(Self { count: AtomicUsize::new(0), much, tell }), told)
-    }
-
-    pub(crate) fn note(&self, published: Option<Digest>, staged: Digest) {
-        if published != Some(staged) && self.count.fetch_add(1, Ordering::Relaxed) + 1 == self.much {
-            // Nobody listens where it does not matter.
-            let _ = self.tell.try_send(());
-        }
-    }
-}
-
 /// A file or a link to digest: its place in the caller's list, its path, and the digest of what is published there.
 struct Task {
     index: usize,
@@ -183,7 +161,8 @@ pub(crate) struct Pool<'scope, 'env, F: Fs> {
     batch: Vec<Task>,
     queue: SyncSender<Vec<Task>>,
     waiting: Arc<Mutex<Receiver<Vec<Task>>>>,
-    changed: Arc<Changed>,
+    /// Where what is read is to be published.
+    early: Option<&'env EarlySync<F>>,
     workers: Vec<ScopedJoinHandle<'scope, Result<Digests>>>,
     /// What the caller's own thread did, and the batches that it has had to take on.
     own: Digests,
@@ -191,21 +170,17 @@ pub(crate) struct Pool<'scope, 'env, F: Fs> {
     failed: Option<Error>,
 }
 
-impl<'scope, F: Fs + 'scope> Pool<'scope, '_, F> {
-    pub(crate) fn new<'env>(
-        scope: &'scope Scope<'scope, 'env>,
-        tree: &Tree<F>,
-        changed: Arc<Changed>,
-    ) -> Pool<'scope, 'env, F> {
+impl<'scope, 'env, F: Fs + 'scope> Pool<'scope, 'env, F> {
+    pub(crate) fn new(scope: &'scope Scope<'scope, 'env>, tree: &Tree<F>, early: Option<&'env EarlySync<F>>) -> Self {
         let (queue, waiting) = sync_channel(WAITING);
-        Pool {
+        Self {
             scope,
             tree: tree.clone(),
             threads: tree.fs.parallelism(),
             batch: Vec::new(),
             queue,
             waiting: Arc::new(Mutex::new(waiting)),
-            changed,
+            early,
             workers: Vec::new(),
             own: Vec::new(),
             buffer: Vec::new(),
@@ -215,6 +190,9 @@ impl<'scope, F: Fs + 'scope> Pool<'scope, '_, F> {
 
     /// Digests the file or link at `path` sooner or later; `index` says which it is.
     pub(crate) fn push(&mut self, index: usize, kind: Kind, path: &RelPath, published: Option<Digest>) {
+        if let (None, Some(early)) = (published, self.early) {
+            early.note_changed();
+        }
         self.batch.push(Task { index, kind, path: path.clone(), published });
         if self.batch.len() < BATCH {
             return;
@@ -222,8 +200,8 @@ impl<'scope, F: Fs + 'scope> Pool<'scope, '_, F> {
         self.hand_over();
         // The caller's own thread works too, once it has found everything.
         if self.workers.len() + 1 < self.threads {
-            let (tree, waiting, changed) = (self.tree.clone(), self.waiting.clone(), self.changed.clone());
-            let work = move || work(&tree, &waiting, &changed);
+            let (tree, waiting, early) = (self.tree.clone(), self.waiting.clone(), self.early);
+            let work = move || work(&tree, &waiting, early, || early.is_some_and(EarlySync::begin_when_due));
             // Where the system has no more threads to give, those that there are do the work.
             self.workers.extend(std::thread::Builder::new().spawn_scoped(self.scope, work));
         }
@@ -232,7 +210,7 @@ impl<'scope, F: Fs + 'scope> Pool<'scope, '_, F> {
     fn hand_over(&mut self) {
         if let Err(TrySendError::Full(batch)) = self.queue.try_send(std::mem::take(&mut self.batch)) {
             // An error is told at the end, as a worker's is.
-            let digested = digest_batch(&self.tree, &batch, &self.changed, &mut self.buffer, &mut self.own);
+            let digested = digest_batch(&self.tree, &batch, self.early, &mut self.buffer, &mut self.own);
             self.failed = self.failed.take().or(digested.err());
         }
     }
@@ -240,12 +218,16 @@ impl<'scope, F: Fs + 'scope> Pool<'scope, '_, F> {
     /// Waits for every digest.
     pub(crate) fn finish(mut self) -> Result<Digests> {
         self.hand_over();
-        let Self { tree, queue, waiting, changed, workers, own: mut digests, failed, .. } = self;
+        let Self { tree, queue, waiting, early, workers, own: mut digests, failed, .. } = self;
         drop(queue);
         if let Some(error) = failed {
             return Err(error);
         }
-        digests.append(&mut work(&tree, &waiting, &changed)?);
+        let begin_early = || {
+            early.map(EarlySync::begin_when_due);
+            false
+        };
+        digests.append(&mut work(&tree, &waiting, early, begin_early)?);
         for worker in workers {
             digests.append(&mut worker.join().expect("a digesting thread does not panic")?);
         }
@@ -253,28 +235,38 @@ impl<'scope, F: Fs + 'scope> Pool<'scope, '_, F> {
     }
 }
 
-/// Digests batches until no more can come.
-fn work<F: Fs>(tree: &Tree<F>, waiting: &Mutex<Receiver<Vec<Task>>>, changed: &Changed) -> Result<Digests> {
+/// Digests batches until no more can come, or it may leave.
+fn work<F: Fs>(
+    tree: &Tree<F>,
+    waiting: &Mutex<Receiver<Vec<Task>>>,
+    early: Option<&EarlySync<F>>,
+    may_leave: impl Fn() -> bool,
+) -> Result<Digests> {
     let mut buffer = Vec::new();
     let mut digests = Vec::new();
     loop {
         let batch = waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(batch) = batch else { return Ok(digests) };
-        digest_batch(tree, &batch, changed, &mut buffer, &mut digests)?;
+        digest_batch(tree, &batch, early, &mut buffer, &mut digests)?;
+        if may_leave() {
+            return Ok(digests);
+        }
     }
 }
 
 fn digest_batch<F: Fs>(
     tree: &Tree<F>,
     batch: &[Task],
-    changed: &Changed,
+    early: Option<&EarlySync<F>>,
     buffer: &mut Vec<u8>,
     digests: &mut Digests,
 ) -> Result<()> {
     for task in batch {
         let found = task.run(tree, buffer)?;
-        if let Found::Digested(object, _) = &found {
-            changed.note(task.published, object.digest);
+        if let (Some(early), Some(published), Found::Digested(object, _)) = (early, task.published, &found)
+            && published != object.digest
+        {
+            early.note_changed();
         }
         digests.push((task.index, found));
     }

@@ -83,6 +83,7 @@ mod carry_out;
 mod commit;
 mod copy;
 mod digest;
+mod early_sync;
 mod error;
 mod evidence;
 mod frame;

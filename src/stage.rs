@@ -8,11 +8,11 @@
 //! A crash inside leaves the stage with fewer hard links, and perhaps a directory open to its owner.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::Arc;
 
 use crate::copy::Source;
-use crate::digest::{self, Changed, Found, Pool};
-use crate::error::{Error, Paths, Problem, Result};
+use crate::digest::{self, Found, Pool};
+use crate::early_sync::EarlySync;
+use crate::error::{Paths, Problem, Result};
 use crate::fs::tree::{Named, Tree};
 use crate::fs::{Fs, Kind, RenameMode, Stat, Timestamp};
 use crate::layout::{is_state, is_state_dir};
@@ -43,53 +43,43 @@ pub(crate) enum States {
     LeaveOut,
 }
 
-/// From this many entries on that are to be published, the disk is put to work while the rest is still read. Not for fewer: what
-/// is staged and published already would go to the disk in vain.
-const EARLY_SYNC_FROM: usize = 256;
-
 /// Digests that are known because txfs wrote the files itself; used only while the file is the very same.
 pub(crate) type Known = HashMap<RelPath, Object>;
 
-/// Where a file may be made on the stage's file system.
-pub(crate) struct Scratch<'a, F: Fs> {
+/// What a scan for a commit may do besides reading; one for a preview has none of it.
+pub(crate) struct Means<'a, F: Fs> {
+    /// Where a file may be made on the stage's file system.
     pub(crate) tree: &'a Tree<F>,
-    pub(crate) path: &'a RelPath,
+    pub(crate) copy: &'a RelPath,
+    /// What may be begun once enough is known to be new.
+    pub(crate) early: Option<&'a EarlySync<F>>,
 }
 
-/// Lists and digests everything in `stage`. Without a scratch file the stage is only read: for a preview. What is `published`
-/// tells how much of it is new.
+/// Lists and digests everything in `stage`. What is `published` tells how much of it is new.
 ///
 /// # Errors
-/// [`Error::StageLost`] when a large stage began to be made durable while it was read and that failed, whatever else did: the
-/// barrier proper comes later, but the kernel tells of an error only once (A5).
+/// Of reading the stage, or copying a linked file. What was begun early has to be waited for all the same.
 pub(crate) fn scan<F: Fs>(
     stage: &Tree<F>,
     known: &Known,
     published: &Inventory<F>,
-    scratch: Option<Scratch<'_, F>>,
+    means: Option<Means<'_, F>>,
     states: States,
 ) -> Result<Staged> {
     let is_left_out = |Named { path, kind }: &Named| states == States::LeaveOut && is_state_dir(stage, path, *kind);
-    let may_sync = scratch.is_some() && stage.fs.parallelism() > 1;
-    let sync_failed = |source| {
-        let source = stage.io("make durable", &RelPath::root())(source);
-        Error::StageLost { source: Box::new(source) }
-    };
+    let early = means.as_ref().and_then(|means| means.early);
     std::thread::scope(|scope| {
-        let (changed, much_changed) = Changed::new(EARLY_SYNC_FROM);
-        let mut much_changed = may_sync.then_some(much_changed);
-        let mut early_sync = None;
         let mut scan = Scan {
             stage,
             known,
             published,
-            pool: Pool::new(scope, stage, changed.clone()),
-            changed,
+            pool: Pool::new(scope, stage, early),
+            early,
             staged: Staged::default(),
             unsupported: Paths::default(),
             reserved: Paths::default(),
         };
-        let walked = stage.walk_names(
+        stage.walk_names(
             &RelPath::root(),
             |entry| !is_left_out(entry),
             |entry| {
@@ -97,25 +87,10 @@ pub(crate) fn scan<F: Fs>(
                     scan.staged.left_out.push(entry.path);
                     return Ok(());
                 }
-                scan.note(entry)?;
-                if scan.staged.entries.len() >= EARLY_SYNC_FROM
-                    && let Some(much_changed) = much_changed.take()
-                {
-                    let stage = stage.clone();
-                    let sync = move || much_changed.recv().map_or(Ok(()), |()| stage.fs.sync_fs(stage.root()));
-                    // Where the system has no more threads to give, the barrier does all of it.
-                    early_sync = std::thread::Builder::new().spawn_scoped(scope, sync).ok();
-                }
-                Ok(())
+                scan.note(entry)
             },
-        );
-        // The scan goes with this, and with it what the sync may still wait for.
-        let staged = walked.and_then(|()| scan.finish(scratch));
-        let synced = early_sync.map(|sync| sync.join().expect("a system call does not panic"));
-        match synced {
-            Some(Err(error)) => Err(sync_failed(error)),
-            _ => staged,
-        }
+        )?;
+        scan.finish(means.as_ref())
     })
 }
 
@@ -124,7 +99,7 @@ struct Scan<'a, 'scope, 'env, F: Fs> {
     known: &'a Known,
     published: &'a Inventory<F>,
     pool: Pool<'scope, 'env, F>,
-    changed: Arc<Changed>,
+    early: Option<&'env EarlySync<F>>,
     staged: Staged,
     unsupported: Paths,
     reserved: Paths,
@@ -148,12 +123,21 @@ impl<'scope, F: Fs + 'scope> Scan<'_, 'scope, '_, F> {
         if kind != Kind::Directory {
             let published = self.published.get(&path)?.map(|object| object.digest);
             match &object {
-                Some(object) => self.changed.note(published, object.digest),
                 None => self.pool.push(index, kind, &path, published),
+                Some(object) if published != Some(object.digest) => self.note_changed(),
+                Some(_) => {}
             }
         }
         self.staged.entries.push(Entry { path, object: object.unwrap_or(to_come(kind)) });
         Ok(())
+    }
+
+    /// Where nothing is to be read there is no other thread to begin it.
+    fn note_changed(&self) {
+        if let Some(early) = self.early {
+            early.note_changed();
+            early.begin_when_due();
+        }
     }
 
     fn directory(&self, path: &RelPath) -> Result<Object> {
@@ -177,14 +161,14 @@ impl<'scope, F: Fs + 'scope> Scan<'_, 'scope, '_, F> {
         Ok(Some(Object::new(Kind::File, &stat, known.digest)))
     }
 
-    fn finish(self, scratch: Option<Scratch<'_, F>>) -> Result<Staged> {
+    fn finish(self, means: Option<&Means<'_, F>>) -> Result<Staged> {
         let Self { stage, pool, mut staged, unsupported, reserved, .. } = self;
         for (index, found) in pool.finish()? {
             let path = &staged.entries[index].path;
-            let (object, last_change) = match (found, &scratch) {
+            let (object, last_change) = match (found, means) {
                 (Found::Digested(object, last_change), _) => (object, last_change),
-                (Found::Linked(stat), Some(scratch)) => {
-                    separate(stage, scratch, path, &stat)?;
+                (Found::Linked(stat), Some(means)) => {
+                    separate(stage, means, path, &stat)?;
                     digest::staged_file(stage, path)?
                 }
                 (Found::Linked(_), None) => digest::staged_file(stage, path)?,
@@ -240,9 +224,9 @@ impl Staged {
     }
 }
 
-/// Gives the file at `path` an inode of its own, by way of a scratch file.
-fn separate<F: Fs>(stage: &Tree<F>, scratch: &Scratch<'_, F>, path: &RelPath, stat: &Stat) -> Result<()> {
-    let Scratch { tree, path: copy } = *scratch;
+/// Gives the file at `path` an inode of its own, by way of a copy.
+fn separate<F: Fs>(stage: &Tree<F>, means: &Means<'_, F>, path: &RelPath, stat: &Stat) -> Result<()> {
+    let Means { tree, copy, .. } = *means;
     tree.remove_entry(copy, Kind::File)?;
     Source::foreign(stage).copy_file(path, stat, tree, copy)?;
     let dir = path.parent();

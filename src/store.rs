@@ -31,10 +31,10 @@ use crate::path::RelPath;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[doc(hidden)]
 pub enum Barriers {
-    /// By what is to be made durable, and by how much others have dirty.
+    /// By what is to be made durable, and by how much others have dirty; begun early where that is faster.
     #[default]
     Chosen,
-    /// By `syncfs`.
+    /// By one `syncfs`.
     Whole,
     /// By `fsync` of each, wherever all of it can be opened.
     Single,

@@ -20,6 +20,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::copy::{self, Source};
+use crate::early_sync::EarlySync;
 use crate::error::{Error, Result};
 use crate::fs::stream::Stream;
 use crate::fs::tree::{Tree, is_absent};
@@ -82,6 +83,8 @@ pub struct Transaction<'s, F: Fs = LinuxFs> {
     pub(crate) unfinished: BTreeSet<RelPath>,
     pub(crate) removals: Vec<RelPath>,
     pub(crate) referenced: Option<Referenced<F>>,
+    /// While it is being committed.
+    pub(crate) early: Option<EarlySync<F>>,
     pub(crate) open: bool,
     left_out: Vec<PathBuf>,
     /// The barriers that had failed when nothing was staged yet.
@@ -157,6 +160,7 @@ impl<F: Fs> Store<F> {
             unfinished: BTreeSet::new(),
             removals: Vec::new(),
             referenced: None,
+            early: None,
             open: true,
             left_out: Vec::new(),
             // What was staged earlier, by whomever, an error since the store was opened may concern.

@@ -10,7 +10,7 @@ const LAYERS: &[&[&str]] = &[
     &["frame", "mutant", "options", "path", "threads"],
     &["error"],
     &["fs"],
-    &["layout", "lock", "manifest"],
+    &["early_sync", "layout", "lock", "manifest"],
     &["copy", "digest", "initialize", "journal", "output"],
     &["fuzzing", "plan", "stage", "store"],
     &["published", "txdir"],

@@ -221,6 +221,34 @@ fn an_early_barrier_that_fails_loses_the_stage_whatever_fails_besides() {
 }
 
 #[test]
+fn an_early_barrier_that_fails_alone_loses_the_stage_although_the_barrier_after_it_is_passed() {
+    let (_dir, out) = scratch();
+    let store = Store::open(&out).unwrap();
+    publish(&store, &[("a", "old")]).unwrap();
+    for from in [Basis::Empty, Basis::Current] {
+        let own = std::thread::current().id();
+        let (failed, passed) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let (has_failed, has_passed) = (failed.clone(), passed.clone());
+        let kernel = Faulty::new(move |call| {
+            let early = *call == Call::SyncFs && std::thread::current().id() != own;
+            has_failed.fetch_or(early, Ordering::SeqCst);
+            has_passed.fetch_or(*call == Call::SyncFs && !early, Ordering::SeqCst);
+            early.then_some(Errno::EIO)
+        });
+        let faulty = Store::open_with(&OpenOptions::with(kernel), &out).unwrap();
+        let mut transaction = faulty.begin(BeginOptions::default().from(from)).unwrap();
+        transaction.write("a", "new").unwrap();
+        let error = transaction.commit(&lenient()).unwrap_err();
+        let seen = [&failed, &passed].map(|flag| flag.load(Ordering::SeqCst));
+        assert!(matches!(error, Error::StageLost { .. }), "{from:?}: {error}");
+        assert_eq!((seen, transaction.is_open()), ([true; 2], false), "{from:?}");
+        drop(transaction);
+        assert!(store.recover().unwrap().is_nothing(), "{from:?}");
+        assert_eq!((read(&out, "a"), store.verify().unwrap().len()), ("old".into(), 0), "{from:?}");
+    }
+}
+
+#[test]
 fn a_damaged_manifest_of_the_base_takes_no_commit_back() {
     let old = ["a/x", "a/y", "b", "c", "d", "e", "f"].map(|path| (path, "old"));
     for removed in [false, true] {

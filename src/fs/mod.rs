@@ -127,7 +127,7 @@ pub struct Listed {
 ///
 /// Errors are the operating system's; callers add the path and what they were doing.
 #[allow(missing_docs, reason = "each is the system call of its name; what is particular is said where it is")]
-pub trait Fs: Clone + Send + Sync {
+pub trait Fs: Clone + Send + Sync + 'static {
     /// An open directory.
     type Dir: Send + Sync;
     /// An open regular file.

@@ -22,7 +22,7 @@
 //! somebody else may make a directory, another file, or the whole file system durable, which takes a part of the commit with it.
 //!
 //! `--images N` makes N images of each file system instead of a bounded run's; `--skip` leaves out `replay`, `model` or `faults`.
-//! `--barriers` makes all commits durable by `syncfs`, or by `fsync` of each file and directory; else every other world is committed so.
+//! `--barriers` makes all commits durable by `syncfs`, begun early, or by `fsync` of each file and directory; else every other world is committed so.
 //! Images that violate something are kept in `--keep` (target/replay unless said); `--check` judges one of them again.
 //!
 //! Built with `--features mutants`, `--leave-out NAME` (of `src/mutant.rs`) leaves out a step of the protocol: then there have to be

@@ -104,7 +104,7 @@ impl World {
     /// changes of kind and of mode.
     pub(crate) fn new(seed: u64, slots: usize) -> Self {
         let owned = (0..8).map(|generation| if generation == 0 { Tree::new() } else { tree(seed, slots, generation) });
-        Self { seed, owned: owned.collect(), foreign: foreign(), barriers: Barriers::Whole }
+        Self { seed, owned: owned.collect(), foreign: foreign(), barriers: Barriers::Chosen }
     }
 
     /// How its commits are made durable.
