@@ -17,6 +17,9 @@ use crate::fs::Fs;
 use crate::fs::tree::Tree;
 use crate::path::RelPath;
 
+/// Where so much is known to be new so soon, most of what is still to be read probably is.
+const MUCH: usize = 64;
+
 /// The first barrier of one attempt to commit.
 pub(crate) struct EarlySync<F: Fs> {
     tree: Tree<F>,
@@ -38,17 +41,18 @@ impl<F: Fs> EarlySync<F> {
         self.changed.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Begins it if it is due and nobody has, and says whether it did. It takes as much of a processor as reading does, so a thread
+    /// Begins it if it is due and nobody has. Says whether that will take as much of a processor as reading does: then the thread
     /// that began it had better leave the rest of its work to others.
     pub(crate) fn begin_when_due(&self) -> bool {
-        if self.changed.load(Ordering::Relaxed) < self.due_at || self.begun.swap(true, Ordering::Relaxed) {
+        let changed = self.changed.load(Ordering::Relaxed);
+        if changed < self.due_at || self.begun.swap(true, Ordering::Relaxed) {
             return false;
         }
         let tree = self.tree.clone();
         let syncing = Builder::new().spawn(move || tree.fs.sync_fs(tree.root()));
         // Where the system has no more threads to give, barrier 1 does all of it.
         *self.syncing() = syncing.ok();
-        self.is_under_way()
+        changed >= MUCH && self.is_under_way()
     }
 
     /// Whether it was begun, and has not been waited for.
