@@ -24,8 +24,8 @@ pub(crate) fn run(place: &Place<'_>) -> Outcome<()> {
     head("full", "digest and change in place");
     for files in place.options.sizes(&[10_000]) {
         let changed = |changed| Change { files, changed, removed: 0 };
-        rested(place, changed(10), Row::new(format!("10 of {files} differ")).bound(1.3))?;
-        rested(place, changed(0), Row::new(format!("none of {files} differs")).bound(1.3))?;
+        rested(place, changed(10), &format!("10 of {files} differ"))?;
+        rested(place, changed(0), &format!("none of {files} differs"))?;
         by_command(place, changed(10), Row::new(format!("10 of {files} differ, `txfs commit`, which sweeps too")))?;
         dirty(place, changed(10), Row::new(format!("10 of {files} differ, the stage not written back yet")))?;
     }
@@ -33,21 +33,30 @@ pub(crate) fn run(place: &Place<'_>) -> Outcome<()> {
 }
 
 /// The kernel has written the stage back when the commit begins, so that the commit pays for what it publishes only.
-fn rested(place: &Place<'_>, change: Change, mut row: Row) -> Outcome<()> {
+fn rested(place: &Place<'_>, change: Change, name: &str) -> Outcome<()> {
+    let mut spared = Row::new(name).bound(1.3);
+    let mut plain = Row::new(format!("{name}; floor: digested as `std::fs` reads")).bound(1.3);
     let scene = Scene::set(place, change)?;
     for round in place.options.rounds(change.files) {
         let version = round + 1;
-        // A twin of the stage, so that neither finds the other's access times brought up to date.
-        let twin = scene.scratch.join("twin");
-        scene.write(&twin, version)?;
+        // Twins of the stage, so that none finds another's access times brought up to date.
+        let twins = ["twin", "sibling"].map(|name| scene.scratch.join(name));
+        twins.iter().try_for_each(|twin| scene.write(twin, version))?;
         let mut transaction = scene.stage(version)?;
-        let [floor, case] =
-            interleave(round, [&mut || scene.floor(&twin, version), &mut || timed(|| commit(&mut transaction))])?;
-        row.note(case, floor);
-        std::fs::remove_dir_all(&twin)?;
+        let [floor, plain_floor, case] = interleave(
+            round,
+            [
+                &mut || scene.floor(&twins[0], version, Reading::Spared),
+                &mut || scene.floor(&twins[1], version, Reading::Plain),
+                &mut || timed(|| commit(&mut transaction)),
+            ],
+        )?;
+        spared.note(case, floor);
+        plain.note(case, plain_floor);
+        twins.iter().try_for_each(std::fs::remove_dir_all)?;
         scene.store.sweep()?;
     }
-    row.print();
+    [spared, plain].iter().for_each(Row::print);
     Ok(())
 }
 
@@ -62,7 +71,7 @@ fn by_command(place: &Place<'_>, change: Change, mut row: Row) -> Outcome<()> {
         scene.write(Path::new(&stage), version)?;
         let [floor, case] = interleave(
             round,
-            [&mut || scene.floor(&twin, version), &mut || {
+            [&mut || scene.floor(&twin, version, Reading::Spared), &mut || {
                 timed(|| output(Command::new(TXFS).args(["commit", "-q", &stage])).map(drop))
             }],
         )?;
@@ -81,7 +90,7 @@ fn dirty(place: &Place<'_>, change: Change, mut row: Row) -> Outcome<()> {
         let twin = scene.scratch.join("twin");
         scene.write(&twin, version)?;
         sync(place.dir)?;
-        let floor = scene.floor(&twin, version)?;
+        let floor = scene.floor(&twin, version, Reading::Spared)?;
         std::fs::remove_dir_all(&twin)?;
         scene.store.sweep()?;
         sync(place.dir)?;
@@ -122,8 +131,10 @@ impl Scene {
         Ok(transaction)
     }
 
-    fn floor(&self, twin: &Path, version: usize) -> Outcome<Duration> {
-        let digesting = timed(|| digest(twin))?;
+    fn floor(&self, twin: &Path, version: usize, reading: Reading) -> Outcome<Duration> {
+        let digesting = timed(|| digest(twin, reading))?;
+        // Access times are no part of the change.
+        sync(twin)?;
         match self.change.changed {
             0 => Ok(digesting),
             _ => Ok(digesting + timed(|| self.change.make(&self.floor, 0, version, tree::in_place))?),
@@ -136,24 +147,51 @@ fn commit(transaction: &mut Transaction<'_>) -> Outcome<()> {
     Ok(())
 }
 
-/// BLAKE3 of every file, on two threads, with no call that could be spared: no `stat`, no second `read`, no access times.
-fn digest(dir: &Path) -> Outcome<()> {
+/// How the floor reads.
+#[derive(Clone, Copy)]
+enum Reading {
+    /// With no call that could be spared: no `stat`, no second `read`, no access times.
+    Spared,
+    /// As a program does that nobody has tuned.
+    Plain,
+}
+
+/// BLAKE3 of every file, on two threads.
+fn digest(dir: &Path, reading: Reading) -> Outcome<()> {
     let root = open_dir(dir)?;
     let directories: Vec<PathBuf> =
         std::fs::read_dir(dir)?.map(|entry| Ok(entry?.file_name().into())).collect::<Outcome<_>>()?;
     let next = AtomicUsize::new(0);
+    let digest = |name: &Path, buffer: &mut [u8]| match reading {
+        Reading::Spared => digest_directory(&root, name, buffer),
+        Reading::Plain => digest_plainly(&dir.join(name)),
+    };
     std::thread::scope(|scope| {
-        let threads = [(); 2].map(|()| scope.spawn(|| digest_some(&root, &directories, &next)));
+        let threads = [(); 2].map(|()| scope.spawn(|| digest_some(&directories, &next, digest)));
         threads.into_iter().try_for_each(|thread| thread.join().map_err(|_| "a digesting thread panicked")?)
     })?;
     Ok(())
 }
 
 /// Digests one directory after the other, as long as there is one that no other thread has taken.
-fn digest_some(root: &OwnedFd, directories: &[PathBuf], next: &AtomicUsize) -> Result<(), String> {
+fn digest_some(
+    directories: &[PathBuf],
+    next: &AtomicUsize,
+    digest: impl Fn(&Path, &mut [u8]) -> Result<(), std::io::Error>,
+) -> Result<(), String> {
     let mut buffer = vec![0; 128 << 10];
     while let Some(directory) = directories.get(next.fetch_add(1, Ordering::Relaxed)) {
-        digest_directory(root, directory, &mut buffer).map_err(|error| format!("{}: {error}", directory.display()))?;
+        digest(directory, &mut buffer).map_err(|error| format!("{}: {error}", directory.display()))?;
+    }
+    Ok(())
+}
+
+fn digest_plainly(directory: &Path) -> Result<(), std::io::Error> {
+    for entry in std::fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_type()?.is_file() {
+            std::hint::black_box(blake3::hash(&std::fs::read(entry.path())?));
+        }
     }
     Ok(())
 }

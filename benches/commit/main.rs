@@ -19,7 +19,7 @@
 //! | `replaced` | the same where every file was published before | the same |
 //! | `change` | 10 and 100 files changed, 5 removed, as a change to the current generation; the commit | those written in place and removed, one `syncfs` |
 //! | `command` | the CPU time of the command | none |
-//! | `full` | everything staged anew by a tool, 10 files differ, or none; the commit | BLAKE3 of the stage on 2 threads, and the 10 as above |
+//! | `full` | everything staged anew by a tool, 10 files differ, or none; the commit | BLAKE3 of the stage on 2 threads, with no call that could be spared and as `std::fs` reads, and the 10 as above |
 //! | `unchanged` | `publish` of a source in which nothing changed | `readdir` and `stat` of the source |
 //! | `tail` | 200 commits of 10 files, quiet and with 200 MB/s written beside them; the barriers of a commit | the files written, synced and renamed one by one |
 //! | `recovery` | rolling forward a commit that was killed | what applying takes when it is not |
