@@ -50,13 +50,23 @@ const WAITING: usize = 16;
 
 /// From so many changed entries on barrier 1 is begun early in any case. Not from fewer where much is dirty: it may be the stage of a
 /// build in which little changed, which would go to the disk in vain.
-const MANY: usize = 256;
+pub(crate) const MANY: usize = 256;
 
-/// What barrier 1 begins with while the stage is still read, on the file system of `tree`.
+/// What may be begun before barrier 1 on the file system of `tree`; nothing where one thread would have nothing to do meanwhile.
 pub(crate) fn early<F: Fs>(store: &Store<F>, tree: &Tree<F>) -> Option<EarlySync<F>> {
-    // One thread has nothing to do meanwhile.
-    let may_be = store.fs.parallelism() > 1 && store.barriers == Barriers::Chosen;
-    may_be.then(|| EarlySync::of(tree, if limit(store).is_some() { MANY } else { 1 }))
+    (store.fs.parallelism() > 1 && store.barriers == Barriers::Chosen).then(|| EarlySync::of(tree))
+}
+
+/// From how many entries that have changed on it is worth its while to begin with them while the rest of the stage is read.
+pub(crate) fn is_due_at<F: Fs>(store: &Store<F>) -> usize {
+    if limit(store).is_some() { MANY } else { 1 }
+}
+
+/// Begins with what is staged so far, `own` bytes that were written since the last time, if that is worth its while.
+pub(crate) fn begin_ahead<F: Fs>(store: &Store<F>, early: &EarlySync<F>, own: u64) -> bool {
+    let others = store.fs.dirty().unwrap_or(0).saturating_sub(own);
+    // On btrfs whoever writes waits for it.
+    others <= LITTLE && !store.fs.removes_in_turn(store.state.root()) && early.begin()
 }
 
 /// Barrier 1: makes durable what the journal names, and the journal; and where it was `found` in the output, what is published as

@@ -23,6 +23,7 @@ use crate::apply::Applier;
 use crate::barrier;
 use crate::carry_out::{Attempt, Intents};
 use crate::copy::{self, Source};
+use crate::early_sync::EarlySync;
 use crate::error::{Error, Paths, Problem, Result};
 use crate::fs::tree::Tree;
 use crate::fs::{Fs, Kind, Timestamp};
@@ -230,9 +231,11 @@ impl<F: Fs> Transaction<'_, F> {
 
     /// P2 to P5, under the store's lock.
     fn publish(&mut self, options: &CommitOptions<'_>, stale: Stale) -> Result<Committed> {
-        self.early = barrier::early(self.store, &self.tree);
+        if let Some(early) = &mut self.early {
+            early.arm(barrier::is_due_at(self.store));
+        }
         let published = self.try_publish(options, stale);
-        match self.early.take().map_or(Ok(()), |early| early.wait()) {
+        match self.early.as_ref().map_or(Ok(()), EarlySync::wait) {
             // Where a commit was made it has been waited for already. What is unknown is recovery's to find out.
             Err(error) if self.open => Err(self.lose_stage(error)),
             _ => published,

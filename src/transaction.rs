@@ -19,6 +19,7 @@ use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use crate::barrier::{self, MANY};
 use crate::copy::{self, Source};
 use crate::early_sync::EarlySync;
 use crate::error::{Error, Result};
@@ -83,8 +84,8 @@ pub struct Transaction<'s, F: Fs = LinuxFs> {
     pub(crate) unfinished: BTreeSet<RelPath>,
     pub(crate) removals: Vec<RelPath>,
     pub(crate) referenced: Option<Referenced<F>>,
-    /// While it is being committed.
     pub(crate) early: Option<EarlySync<F>>,
+    written: Written,
     pub(crate) open: bool,
     left_out: Vec<PathBuf>,
     /// The barriers that had failed when nothing was staged yet.
@@ -154,13 +155,14 @@ impl<F: Fs> Store<F> {
             store: self,
             id,
             meta,
+            early: barrier::early(self, &tree),
+            written: Written::default(),
             tree,
             _lock: lock,
             known: Known::new(),
             unfinished: BTreeSet::new(),
             removals: Vec::new(),
             referenced: None,
-            early: None,
             open: true,
             left_out: Vec::new(),
             // What was staged earlier, by whomever, an error since the store was opened may concern.
@@ -303,6 +305,7 @@ impl<F: Fs> Transaction<'_, F> {
     /// # Errors
     /// As [`Transaction::write`].
     pub fn create(&mut self, path: impl AsRef<Path>) -> Result<StagedFile<'_, F>> {
+        self.begin_ahead();
         let room = self.make_room(path.as_ref())?;
         let file = self.make_anew(&room, "create", |transaction, dir| {
             let file = room.tree.fs.create_file(dir, room.path.name(), 0o666);
@@ -321,7 +324,20 @@ impl<F: Fs> Transaction<'_, F> {
             hasher: blake3::Hasher::new(),
             known: &mut self.known,
             unfinished: &mut self.unfinished,
+            written: &mut self.written,
         })
+    }
+
+    /// Puts the disk to work on what was written so far, when there is enough of it: the commit will have to wait for it. Not where most of
+    /// what is written may be published already.
+    fn begin_ahead(&mut self) {
+        let is_new = self.meta.base == 0 || self.meta.from == Basis::Current;
+        let is_enough = self.written.files >= MANY && is_new && self.meta.attached;
+        let Some(early) = self.early.as_ref().filter(|early| is_enough && !early.is_under_way()) else { return };
+        self.written.files = 0;
+        if barrier::begin_ahead(self.store, early, self.written.bytes) {
+            self.written.bytes = 0;
+        }
     }
 
     /// Makes a symbolic link of the stage. Its target is published as it is, and never followed.
@@ -585,6 +601,14 @@ impl<F: Fs> Drop for Transaction<'_, F> {
     }
 }
 
+/// What was written by the library and is not being made durable yet.
+#[derive(Debug, Default)]
+struct Written {
+    /// Since it was last asked whether that is worth its while.
+    files: usize,
+    bytes: u64,
+}
+
 /// A file of a stage that is being written. The bytes go to the stage as they come; wrap it in a
 /// [`BufWriter`](std::io::BufWriter) for many small writes, and finish what [`into_inner`](std::io::BufWriter::into_inner) returns.
 #[must_use = "a staged file that is not finished is not published"]
@@ -595,6 +619,7 @@ pub struct StagedFile<'t, F: Fs = LinuxFs> {
     hasher: blake3::Hasher,
     known: &'t mut Known,
     unfinished: &'t mut BTreeSet<RelPath>,
+    written: &'t mut Written,
 }
 
 impl<F: Fs> StagedFile<'_, F> {
@@ -609,6 +634,8 @@ impl<F: Fs> StagedFile<'_, F> {
         let stat = fs.set_mtime(file, fs.now()).and_then(|()| fs.stat_file(file));
         let stat = stat.map_err(Error::io("read the attributes of", self.path.under(&self.at)))?;
         let object = Object::new(Kind::File, &stat, Digest(self.hasher.finalize().into()));
+        self.written.files += 1;
+        self.written.bytes += object.size;
         self.unfinished.remove(&self.path);
         self.known.insert(self.path, object);
         Ok(())

@@ -249,6 +249,38 @@ fn an_early_barrier_that_fails_alone_loses_the_stage_although_the_barrier_after_
 }
 
 #[test]
+fn a_barrier_that_fails_while_the_stage_is_written_loses_it() {
+    const FILES: usize = 600;
+    let own = std::thread::current().id();
+    for fails in [false, true] {
+        let (_dir, out) = scratch();
+        let (writing, begun) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let (is_writing, has_begun) = (writing.clone(), begun.clone());
+        let kernel = Faulty::new(move |call| {
+            let ahead =
+                *call == Call::SyncFs && is_writing.load(Ordering::SeqCst) && std::thread::current().id() != own;
+            has_begun.fetch_or(ahead, Ordering::SeqCst);
+            (ahead && fails).then_some(Errno::EIO)
+        });
+        let store = Store::open_with(&OpenOptions::with(kernel), &out).unwrap();
+        let mut transaction = store.begin(BeginOptions::default()).unwrap();
+        writing.store(true, Ordering::SeqCst);
+        for n in 0..FILES {
+            transaction.write(format!("d{}/f{n}", n % 7), n.to_string()).unwrap();
+        }
+        while !begun.load(Ordering::SeqCst) {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        writing.store(false, Ordering::SeqCst);
+        match transaction.commit(&lenient()) {
+            Ok(committed) => assert_eq!((fails, committed.totals.files), (false, FILES as u64)),
+            Err(error) => assert!(fails && matches!(error, Error::StageLost { .. }), "{error}"),
+        }
+        assert_eq!((transaction.is_open(), out.exists()), (false, !fails));
+    }
+}
+
+#[test]
 fn a_damaged_manifest_of_the_base_takes_no_commit_back() {
     let old = ["a/x", "a/y", "b", "c", "d", "e", "f"].map(|path| (path, "old"));
     for removed in [false, true] {
