@@ -51,9 +51,14 @@ pub fn items(generation: u64, exchange: bool) -> BTreeMap<String, Item> {
     put("d/e", Item::Directory(if odd { 0o555 } else { 0o700 }));
     put("link-or-file", if odd { Item::Link("a.css") } else { Item::File(0o600) });
     put("changing", Item::Directory(0o755));
-    if odd && exchange {
+    // Whoever follows a link takes two steps, and a commit can come between: what the link leads to is there before it, and stays for
+    // a generation longer.
+    let (leads, led) = (generation % 4 == 1, generation % 4 == 2);
+    if exchange && (leads || led) {
         put("elsewhere", Item::Directory(0o555));
         put("elsewhere/three", Item::File(0o444));
+    }
+    if exchange && leads {
         put("changing/kind", Item::Link("../elsewhere"));
     } else {
         put("changing/kind", Item::Directory(0o555));
