@@ -207,7 +207,7 @@ fn an_early_barrier_that_fails_loses_the_stage_whatever_fails_besides() {
         Call::Read("read") => has_synced.load(Ordering::SeqCst).then_some(Errno::EIO),
         _ => None,
     });
-    let store = Store::open_with(&OpenOptions::with(kernel), &out).unwrap();
+    let store = Store::open_with(&OpenOptions::with(kernel.threads(2)), &out).unwrap();
     let mut transaction = store.begin(BeginOptions::default()).unwrap();
     for n in 0..FILES {
         fs::write(transaction.stage().join(format!("f{n}")), n.to_string()).unwrap();
@@ -235,7 +235,7 @@ fn an_early_barrier_that_fails_alone_loses_the_stage_although_the_barrier_after_
             has_passed.fetch_or(*call == Call::SyncFs && !early, Ordering::SeqCst);
             early.then_some(Errno::EIO)
         });
-        let faulty = Store::open_with(&OpenOptions::with(kernel), &out).unwrap();
+        let faulty = Store::open_with(&OpenOptions::with(kernel.threads(2)), &out).unwrap();
         let mut transaction = faulty.begin(BeginOptions::default().from(from)).unwrap();
         transaction.write("a", "new").unwrap();
         let error = transaction.commit(&lenient()).unwrap_err();
@@ -262,7 +262,7 @@ fn a_barrier_that_fails_while_the_stage_is_written_loses_it() {
             has_begun.fetch_or(ahead, Ordering::SeqCst);
             (ahead && fails).then_some(Errno::EIO)
         });
-        let store = Store::open_with(&OpenOptions::with(kernel), &out).unwrap();
+        let store = Store::open_with(&OpenOptions::with(kernel.threads(2)), &out).unwrap();
         let mut transaction = store.begin(BeginOptions::default()).unwrap();
         writing.store(true, Ordering::SeqCst);
         for n in 0..FILES {

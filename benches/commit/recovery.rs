@@ -55,7 +55,8 @@ fn apply(out: &Path, files: usize, version: usize) -> Outcome<Duration> {
             noted.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(Instant::now);
         }
         None
-    });
+    })
+    .threads(2);
     replace_all(&fs, out, files, version)?;
     let first = first.lock().unwrap_or_else(PoisonError::into_inner).ok_or("nothing was applied")?;
     Ok(first.elapsed())
@@ -68,7 +69,7 @@ fn roll_forward(out: &Path, files: usize, version: usize, done: usize) -> Outcom
         return Err(format!("a commit that was to be killed ended otherwise: {status}").into());
     }
     // Through the same layer as the undisturbed commit, for which that costs a little.
-    let options = OpenOptions::with(Faulty::new(|_| None));
+    let options = OpenOptions::with(Faulty::new(|_| None).threads(2));
     let before = Store::find(&options, out)?.ok_or("there is no store")?.head()?;
     let took = timed(|| Ok(Store::open_with(&options, out).map(drop)?))?;
     let after = Store::find(&options, out)?.ok_or("there is no store")?.head()?;
@@ -87,7 +88,8 @@ pub(crate) fn killed_commit(out: &Path, files: usize, version: usize, done: usiz
             std::process::exit(KILLED);
         }
         None
-    });
+    })
+    .threads(2);
     replace_all(&fs, out, files, version)
 }
 

@@ -64,6 +64,7 @@ pub struct Faulty {
     /// Whether times have no fraction of a second, as on an ext3.
     coarse: bool,
     twice: bool,
+    threads: usize,
 }
 
 impl Faulty {
@@ -73,7 +74,12 @@ impl Faulty {
 
     /// On a kernel that lacks something.
     pub fn on(kernel: LinuxFs, rule: impl Fn(&Call) -> Option<Errno> + Send + Sync + 'static) -> Self {
-        Self { kernel, rule: Arc::new(rule), coarse: false, twice: false }
+        Self { kernel, rule: Arc::new(rule), coarse: false, twice: false, threads: 1 }
+    }
+
+    /// With so many threads. With one, as it is unless said, calls come in the same order each time.
+    pub fn threads(self, threads: usize) -> Self {
+        Self { threads, ..self }
     }
 
     /// Where times have no fraction of a second.
@@ -262,7 +268,7 @@ impl Fs for Faulty {
         self.kernel.unique()
     }
     fn parallelism(&self) -> usize {
-        self.kernel.parallelism()
+        self.threads
     }
     fn syncs_in_turn(&self, dir: &OwnedFd) -> bool {
         self.kernel.syncs_in_turn(dir)
