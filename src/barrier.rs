@@ -8,7 +8,7 @@
 //!
 //! `syncfs` makes durable whatever is dirty on the file system: beside a busy writer it takes as long as that writer's data
 //! takes. `fsync` of each takes as long as what the barrier is for, and longer than a `syncfs` of the same on an idle disk.
-//! Where `syncfs` it will be, one is begun [`early`].
+//! Most often one is begun [`early`]; while it goes on a barrier is a `syncfs`, too.
 //!
 //! Invariants (journal-spec.md, "Barriers"):
 //! 1. Both ways make durable all that [`Needs`] names; which is taken is a matter of time alone.
@@ -54,7 +54,8 @@ pub(crate) const MANY: usize = 256;
 
 /// What may be begun before barrier 1 on the file system of `tree`; nothing where one thread would have nothing to do meanwhile.
 pub(crate) fn early<F: Fs>(store: &Store<F>, tree: &Tree<F>) -> Option<EarlySync<F>> {
-    (store.fs.parallelism() > 1 && store.barriers == Barriers::Chosen).then(|| EarlySync::of(tree))
+    (store.fs.parallelism() > 1 && store.barriers == Barriers::Chosen)
+        .then(|| EarlySync::of(tree, &store.failed_barriers))
 }
 
 /// From how many entries that have changed on it is worth its while to begin with them while the rest of the stage is read.

@@ -235,11 +235,20 @@ impl<F: Fs> Transaction<'_, F> {
             early.arm(barrier::is_due_at(self.store));
         }
         let published = self.try_publish(options, stale);
-        match self.early.as_ref().map_or(Ok(()), EarlySync::wait) {
-            // Where a commit was made it has been waited for already. What is unknown is recovery's to find out.
+        match self.wait_for_early() {
             Err(error) if self.open => Err(self.lose_stage(error)),
+            // Whatever recovery finds, nobody is to take this stage up again.
+            Err(_) if published.is_err() => {
+                let _ = self.store.end_transaction(self.id);
+                published
+            }
+            // Where something was published it has been waited for already.
             _ => published,
         }
+    }
+
+    fn wait_for_early(&self) -> Result<()> {
+        self.early.as_ref().map_or(Ok(()), EarlySync::wait)
     }
 
     fn try_publish(&mut self, options: &CommitOptions<'_>, stale: Stale) -> Result<Committed> {
@@ -327,7 +336,7 @@ impl<F: Fs> Transaction<'_, F> {
     fn nothing_to_do(&mut self, head: Option<Head>, plan: Plan) -> Result<Committed> {
         if plan.found {
             // The same as what was published, and not the very thing that was made durable.
-            self.store.sync_all().map_err(|error| self.lose_stage(error))?;
+            self.store.sync_all().and(self.wait_for_early()).map_err(|error| self.lose_stage(error))?;
         }
         self.open = false;
         let ended = self.store.retire_transaction(self.id).or_else(|_| self.store.remove_transaction(self.id));

@@ -161,7 +161,7 @@ pub(crate) struct Pool<'scope, 'env, F: Fs> {
     batch: Vec<Task>,
     queue: SyncSender<Vec<Task>>,
     waiting: Arc<Mutex<Receiver<Vec<Task>>>>,
-    /// Where what is read is to be published.
+    /// What may be begun once enough of it is new; none for a preview.
     early: Option<&'env EarlySync<F>>,
     workers: Vec<ScopedJoinHandle<'scope, Result<Digests>>>,
     /// What the caller's own thread did, and the batches that it has had to take on.
@@ -201,7 +201,7 @@ impl<'scope, 'env, F: Fs + 'scope> Pool<'scope, 'env, F> {
         // The caller's own thread works too, once it has found everything.
         if self.workers.len() + 1 < self.threads {
             let (tree, waiting, early) = (self.tree.clone(), self.waiting.clone(), self.early);
-            let work = move || work(&tree, &waiting, early, || early.is_some_and(EarlySync::begin_when_due));
+            let work = move || work(&tree, &waiting, early, true);
             // Where the system has no more threads to give, those that there are do the work.
             self.workers.extend(std::thread::Builder::new().spawn_scoped(self.scope, work));
         }
@@ -223,11 +223,7 @@ impl<'scope, 'env, F: Fs + 'scope> Pool<'scope, 'env, F> {
         if let Some(error) = failed {
             return Err(error);
         }
-        let begin_early = || {
-            early.map(EarlySync::begin_when_due);
-            false
-        };
-        digests.append(&mut work(&tree, &waiting, early, begin_early)?);
+        digests.append(&mut work(&tree, &waiting, early, false)?);
         for worker in workers {
             digests.append(&mut worker.join().expect("a digesting thread does not panic")?);
         }
@@ -235,12 +231,12 @@ impl<'scope, 'env, F: Fs + 'scope> Pool<'scope, 'env, F> {
     }
 }
 
-/// Digests batches until no more can come, or it may leave.
+/// Digests batches until no more can come. A thread that may leave does where it began what takes as much of a processor.
 fn work<F: Fs>(
     tree: &Tree<F>,
     waiting: &Mutex<Receiver<Vec<Task>>>,
     early: Option<&EarlySync<F>>,
-    may_leave: impl Fn() -> bool,
+    may_leave: bool,
 ) -> Result<Digests> {
     let mut buffer = Vec::new();
     let mut digests = Vec::new();
@@ -248,7 +244,7 @@ fn work<F: Fs>(
         let batch = waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(batch) = batch else { return Ok(digests) };
         digest_batch(tree, &batch, early, &mut buffer, &mut digests)?;
-        if may_leave() {
+        if early.is_some_and(EarlySync::begin_when_due) && may_leave {
             return Ok(digests);
         }
     }

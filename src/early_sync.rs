@@ -2,15 +2,16 @@
 //! journaled. What comes last waits for less.
 //!
 //! Invariants:
-//! 1. It orders nothing. Barrier 1 is passed as if it were not there, also while it goes on.
-//! 2. Its error counts as barrier 1's, for the kernel may tell it only once (A5): no commit is made before it has ended.
-//! 3. It has ended when its transaction is gone.
+//! 1. It orders nothing. Barrier 1 does all that it has to do without it, also while it goes on.
+//! 2. Its error counts as barrier 1's, for the kernel may tell it only once (A5): no commit is made before it has ended, and what it
+//!    may concern is committed by nobody.
+//! 3. It has ended when its [`Transaction`](crate::Transaction) is gone.
 //!
 //! A crash inside leaves what a crash before barrier 1 leaves.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle};
 
 use crate::error::Result;
@@ -24,6 +25,7 @@ const MUCH: usize = 64;
 /// The early barriers of a transaction, one at a time.
 pub(crate) struct EarlySync<F: Fs> {
     tree: Tree<F>,
+    failed_barriers: Arc<AtomicU64>,
     due_at: usize,
     /// Entries that are known to be other than what is published.
     changed: AtomicUsize,
@@ -40,7 +42,7 @@ struct Syncing {
 impl Syncing {
     fn join(&mut self) {
         if let Some(thread) = self.thread.take() {
-            let synced = thread.join().expect("a system call does not panic");
+            let synced = thread.join().unwrap_or_else(|_| Err(io::Error::other("its thread panicked")));
             self.failed = self.failed.take().or(synced.err());
         }
     }
@@ -51,10 +53,11 @@ impl Syncing {
 }
 
 impl<F: Fs> EarlySync<F> {
-    /// Of the file system that `tree` is on.
-    pub(crate) fn of(tree: &Tree<F>) -> Self {
+    /// Of the file system that `tree` is on. One that fails is counted among the barriers that failed.
+    pub(crate) fn of(tree: &Tree<F>, failed_barriers: &Arc<AtomicU64>) -> Self {
         let (changed, begun, syncing) = (AtomicUsize::new(0), AtomicBool::new(false), Mutex::default());
-        Self { tree: tree.clone(), due_at: usize::MAX, changed, begun, syncing }
+        let (tree, failed_barriers) = (tree.clone(), failed_barriers.clone());
+        Self { tree, failed_barriers, due_at: usize::MAX, changed, begun, syncing }
     }
 
     /// From here on one is due once so many entries have changed.
@@ -85,9 +88,12 @@ impl<F: Fs> EarlySync<F> {
         }
         syncing.join();
         if syncing.failed.is_none() {
-            let tree = self.tree.clone();
+            let (tree, failed_barriers) = (self.tree.clone(), self.failed_barriers.clone());
+            let count = move |_: &io::Error| {
+                failed_barriers.fetch_add(1, Ordering::SeqCst);
+            };
             // Where the system has no more threads to give, barrier 1 does all of it.
-            syncing.thread = Builder::new().spawn(move || tree.fs.sync_fs(tree.root())).ok();
+            syncing.thread = Builder::new().spawn(move || tree.fs.sync_fs(tree.root()).inspect_err(count)).ok();
         }
         syncing.thread.is_some()
     }

@@ -8,7 +8,7 @@
 use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::error::{Error, Result};
@@ -97,7 +97,7 @@ pub struct Store<F: Fs = LinuxFs> {
     /// The transaction that was carried out through this very value, and whose journal is not settled yet.
     pub(crate) carried_out: Mutex<Option<TransactionId>>,
     /// How many barriers failed: the kernel tells this store's descriptor of an error once (A5), whoever of its transactions asks.
-    failed_barriers: AtomicU64,
+    pub(crate) failed_barriers: Arc<AtomicU64>,
 }
 
 impl<F: Fs> std::fmt::Debug for Store<F> {
@@ -147,7 +147,7 @@ impl<F: Fs> Store<F> {
     fn new(options: &OpenOptions<F>, output: Output<F>, state: Tree<F>, capabilities: Capabilities) -> Self {
         let OpenOptions { fs, lock_timeout, barriers, fanout } = options.clone();
         let capabilities = Mutex::new(capabilities);
-        let (carried_out, failed_barriers) = (Mutex::default(), AtomicU64::new(0));
+        let (carried_out, failed_barriers) = (Mutex::default(), Arc::default());
         Self { fs, output, state, capabilities, lock_timeout, barriers, fanout, carried_out, failed_barriers }
     }
 

@@ -70,7 +70,7 @@ impl BeginOptions {
 /// An open transaction.
 ///
 /// Dropping one that is open and not detached discards it. That takes the store's lock, and so may wait for as long as
-/// [`OpenOptions::lock_timeout`](crate::OpenOptions::lock_timeout) says; [`Transaction::abort`] does the same and tells of errors.
+/// [`OpenOptions::lock_timeout`](crate::OpenOptions::lock_timeout) says, and for what the disk has been given to do; [`Transaction::abort`] does the same and tells of errors.
 #[must_use = "a transaction that is dropped is aborted, unless it is detached"]
 pub struct Transaction<'s, F: Fs = LinuxFs> {
     pub(crate) store: &'s Store<F>,
@@ -305,8 +305,8 @@ impl<F: Fs> Transaction<'_, F> {
     /// # Errors
     /// As [`Transaction::write`].
     pub fn create(&mut self, path: impl AsRef<Path>) -> Result<StagedFile<'_, F>> {
-        self.begin_ahead();
         let room = self.make_room(path.as_ref())?;
+        self.begin_ahead();
         let file = self.make_anew(&room, "create", |transaction, dir| {
             let file = room.tree.fs.create_file(dir, room.path.name(), 0o666);
             // The file may be there though something failed.
@@ -329,7 +329,7 @@ impl<F: Fs> Transaction<'_, F> {
     }
 
     /// Puts the disk to work on what was written so far, when there is enough of it: the commit will have to wait for it. Not where most of
-    /// what is written may be published already.
+    /// what is written may be published already; nor where this process may end before the commit, and with it the memory of an error.
     fn begin_ahead(&mut self) {
         let is_new = self.meta.base == 0 || self.meta.from == Basis::Current;
         let is_enough = self.written.files >= MANY && is_new && self.meta.attached;
@@ -561,9 +561,13 @@ impl<F: Fs> Transaction<'_, F> {
     /// takes it up does not know which of its files were not finished.
     ///
     /// # Errors
-    /// The state directory cannot be written; [`Error::Usage`] when the transaction is over.
+    /// The state directory cannot be written; [`Error::StageLost`] when the disk could not take what was written;
+    /// [`Error::Usage`] when the transaction is over.
     pub fn keep(mut self) -> Result<PathBuf> {
         self.check_open()?;
+        // Whoever takes it up is not told again.
+        let synced = self.early.as_ref().map_or(Ok(()), EarlySync::wait);
+        synced.map_err(|source| Error::StageLost { source: Box::new(source) })?;
         if let Some(referenced) = self.referenced.take() {
             // Without this process nobody knows what was to be taken from the current generation.
             let stage = self.stage_tree()?;

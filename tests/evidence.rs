@@ -252,7 +252,7 @@ fn an_early_barrier_that_fails_alone_loses_the_stage_although_the_barrier_after_
 fn a_barrier_that_fails_while_the_stage_is_written_loses_it() {
     const FILES: usize = 600;
     let own = std::thread::current().id();
-    for fails in [false, true] {
+    for (fails, keeps) in [(false, false), (true, false), (true, true)] {
         let (_dir, out) = scratch();
         let (writing, begun) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let (is_writing, has_begun) = (writing.clone(), begun.clone());
@@ -263,6 +263,8 @@ fn a_barrier_that_fails_while_the_stage_is_written_loses_it() {
             (ahead && fails).then_some(Errno::EIO)
         });
         let store = Store::open_with(&OpenOptions::with(kernel.threads(2)), &out).unwrap();
+        let mut other = store.begin(BeginOptions::default()).unwrap();
+        other.write("x", "x").unwrap();
         let mut transaction = store.begin(BeginOptions::default()).unwrap();
         writing.store(true, Ordering::SeqCst);
         for n in 0..FILES {
@@ -272,6 +274,15 @@ fn a_barrier_that_fails_while_the_stage_is_written_loses_it() {
             std::thread::sleep(std::time::Duration::from_millis(1));
         }
         writing.store(false, Ordering::SeqCst);
+        if keeps {
+            let stage = transaction.stage();
+            // Whoever took it up would not be told again.
+            assert!(matches!(transaction.keep(), Err(Error::StageLost { .. })));
+            assert!(!stage.exists());
+            // Its own pages may be among those that were lost.
+            assert!(matches!(other.commit(&lenient()), Err(Error::StageLost { .. })));
+            continue;
+        }
         match transaction.commit(&lenient()) {
             Ok(committed) => assert_eq!((fails, committed.totals.files), (false, FILES as u64)),
             Err(error) => assert!(fails && matches!(error, Error::StageLost { .. }), "{error}"),
