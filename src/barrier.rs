@@ -66,8 +66,7 @@ pub(crate) fn is_due_at<F: Fs>(store: &Store<F>) -> usize {
 /// Begins with what is staged so far, `own` bytes that were written since the last time, if that is worth its while.
 pub(crate) fn begin_ahead<F: Fs>(store: &Store<F>, early: &EarlySync<F>, own: u64) -> bool {
     let others = store.fs.dirty().unwrap_or(0).saturating_sub(own);
-    // On btrfs whoever writes waits for it.
-    others <= LITTLE && !store.fs.removes_in_turn(store.state.root()) && early.begin()
+    others <= LITTLE && !store.fs.changes_in_turn(store.state.root()) && early.begin()
 }
 
 /// Barrier 1: makes durable what the journal names, and the journal; and where it was `found` in the output, what is published as

@@ -23,7 +23,6 @@ use crate::apply::Applier;
 use crate::barrier;
 use crate::carry_out::{Attempt, Intents};
 use crate::copy::{self, Source};
-use crate::early_sync::EarlySync;
 use crate::error::{Error, Paths, Problem, Result};
 use crate::fs::tree::Tree;
 use crate::fs::{Fs, Kind, Timestamp};
@@ -245,10 +244,6 @@ impl<F: Fs> Transaction<'_, F> {
             // Where something was published it has been waited for already.
             _ => published,
         }
-    }
-
-    fn wait_for_early(&self) -> Result<()> {
-        self.early.as_ref().map_or(Ok(()), EarlySync::wait)
     }
 
     fn try_publish(&mut self, options: &CommitOptions<'_>, stale: Stale) -> Result<Committed> {

@@ -207,6 +207,14 @@ impl<'scope, 'env, F: Fs + 'scope> Pool<'scope, 'env, F> {
         }
     }
 
+    /// Notes what has changed and is not to be read. Where nothing is, no other thread begins what is due.
+    pub(crate) fn note_changed(&self) {
+        if let Some(early) = self.early {
+            early.note_changed();
+            early.begin_when_due();
+        }
+    }
+
     fn hand_over(&mut self) {
         if let Err(TrySendError::Full(batch)) = self.queue.try_send(std::mem::take(&mut self.batch)) {
             // An error is told at the end, as a worker's is.

@@ -74,7 +74,6 @@ pub(crate) fn scan<F: Fs>(
             known,
             published,
             pool: Pool::new(scope, stage, early),
-            early,
             staged: Staged::default(),
             unsupported: Paths::default(),
             reserved: Paths::default(),
@@ -99,7 +98,6 @@ struct Scan<'a, 'scope, 'env, F: Fs> {
     known: &'a Known,
     published: &'a Inventory<F>,
     pool: Pool<'scope, 'env, F>,
-    early: Option<&'env EarlySync<F>>,
     staged: Staged,
     unsupported: Paths,
     reserved: Paths,
@@ -124,20 +122,12 @@ impl<'scope, F: Fs + 'scope> Scan<'_, 'scope, '_, F> {
             let published = self.published.get(&path)?.map(|object| object.digest);
             match &object {
                 None => self.pool.push(index, kind, &path, published),
-                Some(object) if published != Some(object.digest) => self.note_changed(),
+                Some(object) if published != Some(object.digest) => self.pool.note_changed(),
                 Some(_) => {}
             }
         }
         self.staged.entries.push(Entry { path, object: object.unwrap_or(to_come(kind)) });
         Ok(())
-    }
-
-    /// Where nothing is to be read there is no other thread to begin it.
-    fn note_changed(&self) {
-        if let Some(early) = self.early {
-            early.note_changed();
-            early.begin_when_due();
-        }
     }
 
     fn directory(&self, path: &RelPath) -> Result<Object> {

@@ -340,6 +340,10 @@ impl<F: Fs> Transaction<'_, F> {
         }
     }
 
+    pub(crate) fn wait_for_early(&self) -> Result<()> {
+        self.early.as_ref().map_or(Ok(()), EarlySync::wait)
+    }
+
     /// Makes a symbolic link of the stage. Its target is published as it is, and never followed.
     ///
     /// # Errors
@@ -566,8 +570,7 @@ impl<F: Fs> Transaction<'_, F> {
     pub fn keep(mut self) -> Result<PathBuf> {
         self.check_open()?;
         // Whoever takes it up is not told again.
-        let synced = self.early.as_ref().map_or(Ok(()), EarlySync::wait);
-        synced.map_err(|source| Error::StageLost { source: Box::new(source) })?;
+        self.wait_for_early().map_err(|source| Error::StageLost { source: Box::new(source) })?;
         if let Some(referenced) = self.referenced.take() {
             // Without this process nobody knows what was to be taken from the current generation.
             let stage = self.stage_tree()?;

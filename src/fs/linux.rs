@@ -398,7 +398,7 @@ impl Fs for LinuxFs {
             && mount_options(dir).is_ok_and(|options| !options.split(',').any(|option| option.starts_with("ssd")))
     }
 
-    fn removes_in_turn(&self, dir: &OwnedFd) -> bool {
+    fn changes_in_turn(&self, dir: &OwnedFd) -> bool {
         // There two threads wait for each other, at the locks of one tree.
         is_btrfs(dir)
     }

@@ -225,8 +225,9 @@ pub trait Fs: Clone + Send + Sync + 'static {
     fn parallelism(&self) -> usize;
     /// Whether several files are synced sooner one after the other than at the same time, on the file system of `dir`.
     fn syncs_in_turn(&self, dir: &Self::Dir) -> bool;
-    /// Whether files are removed sooner by one thread than by two, on the file system of `dir`.
-    fn removes_in_turn(&self, dir: &Self::Dir) -> bool;
+    /// Whether changes to the file system of `dir` wait for each other: two threads remove files no sooner than one, and whoever
+    /// writes waits for a `syncfs`.
+    fn changes_in_turn(&self, dir: &Self::Dir) -> bool;
     /// Waits before something is tried again.
     fn pause(&self, duration: Duration);
 }

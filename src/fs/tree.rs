@@ -298,7 +298,7 @@ impl<F: Fs> Tree<F> {
     /// Removes entries that come in order of the tree; of directories only those in which nothing else is can be among them.
     pub(crate) fn remove_entries(&self, entries: Vec<Named>) -> Result<()> {
         let (directories, files): (Vec<_>, Vec<_>) = entries.into_iter().partition(Met::is_dir);
-        let in_turn = files.len() < MANY || self.fs.parallelism() < 2 || self.fs.removes_in_turn(&self.root);
+        let in_turn = files.len() < MANY || self.fs.parallelism() < 2 || self.fs.changes_in_turn(&self.root);
         // Two also where there are more processors: more wait for each other.
         let threads = if in_turn { 1 } else { 2 };
         // The directory used last is of one thread alone.

@@ -273,7 +273,7 @@ impl Fs for Faulty {
     fn syncs_in_turn(&self, dir: &OwnedFd) -> bool {
         self.kernel.syncs_in_turn(dir)
     }
-    fn removes_in_turn(&self, _: &OwnedFd) -> bool {
+    fn changes_in_turn(&self, _: &OwnedFd) -> bool {
         // Wherever the tests run.
         false
     }

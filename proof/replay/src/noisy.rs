@@ -222,8 +222,8 @@ impl Fs for Noisy {
     fn syncs_in_turn(&self, dir: &OwnedFd) -> bool {
         self.kernel.syncs_in_turn(dir)
     }
-    fn removes_in_turn(&self, dir: &OwnedFd) -> bool {
-        self.kernel.removes_in_turn(dir)
+    fn changes_in_turn(&self, dir: &OwnedFd) -> bool {
+        self.kernel.changes_in_turn(dir)
     }
     fn pause(&self, duration: std::time::Duration) {
         self.kernel.pause(duration);

@@ -400,7 +400,7 @@ impl Fs for SimFs {
         self.shared.lock().world.config.in_turn
     }
 
-    fn removes_in_turn(&self, _: &SimDir) -> bool {
+    fn changes_in_turn(&self, _: &SimDir) -> bool {
         true
     }
 
