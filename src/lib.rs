@@ -86,6 +86,7 @@ mod digest;
 mod early_sync;
 mod error;
 mod evidence;
+mod fill;
 mod frame;
 pub mod fs;
 #[doc(hidden)]
@@ -119,6 +120,7 @@ mod txdir;
 
 pub use commit::Committed;
 pub use error::{Error, ErrorKind, Outcome, Paths, Problem, Result};
+pub use fill::StagedFile;
 pub use fs::{Kind, Timestamp};
 pub use initialize::Capabilities;
 pub use inspect::{Finding, FindingKind, JournalDump};
@@ -132,5 +134,5 @@ pub use recover::{Recovered, RecoveredCommit, Swept};
 #[doc(hidden)]
 pub use store::Barriers;
 pub use store::{OpenOptions, Store};
-pub use transaction::{BeginOptions, OpenTransaction, StagedFile, Transaction};
+pub use transaction::{BeginOptions, OpenTransaction, Transaction};
 pub use txdir::Basis;

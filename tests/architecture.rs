@@ -18,6 +18,7 @@ const LAYERS: &[&[&str]] = &[
     &["carry_out", "evidence", "inspect", "referenced", "second_look"],
     &["recover"],
     &["transaction"],
+    &["fill"],
     &["commit", "rollback"],
 ];
 
