@@ -25,7 +25,7 @@ use crate::published::Audit;
 use crate::referenced::Referenced;
 use crate::stage::Known;
 use crate::transaction::{Transaction, Written};
-use crate::txdir::Basis;
+use crate::txdir::{Basis, STAGE, part};
 
 impl<F: Fs> Transaction<'_, F> {
     /// Writes a whole file of the stage, and the directories above it. A file that is there is replaced.
@@ -34,7 +34,7 @@ impl<F: Fs> Transaction<'_, F> {
     /// `path` is no confined relative path, or the file cannot be written. Nothing is durable before the commit.
     pub fn write(&mut self, path: impl AsRef<Path>, bytes: impl AsRef<[u8]>) -> Result<()> {
         let mut file = self.create(path)?;
-        file.write_all(bytes.as_ref()).map_err(Error::io("write", file.path.as_path()))?;
+        file.write_all(bytes.as_ref()).map_err(Error::io("write", &file.at))?;
         file.finish()
     }
 
@@ -55,12 +55,12 @@ impl<F: Fs> Transaction<'_, F> {
             }
             file
         })?;
-        let Room { tree, path, .. } = room;
+        let Room { tree, place, path, .. } = room;
         let stream = Stream { fs: tree.fs.clone(), file };
         Ok(StagedFile {
             stream,
             path,
-            at: tree.at().to_path_buf(),
+            at: place.under(tree.at()),
             hasher: blake3::Hasher::new(),
             known: &mut self.known,
             unfinished: &mut self.unfinished,
@@ -161,35 +161,37 @@ impl<F: Fs> Transaction<'_, F> {
     /// Makes the directories above `path` in the stage.
     fn make_room(&mut self, path: &Path) -> Result<Room<F>> {
         let path = confined(path)?;
-        let tree = self.stage_tree()?;
-        let above = path.parent();
+        self.check_open()?;
+        // One that remembers no directory: since the last call a tool may have put another in its place.
+        let tree = self.tree.clone();
+        let place = path.within(&part(STAGE));
         // As a rule they are there.
-        let there = tree.dir(&above).and_then(|dir| tree.fs.stat_dir(&dir));
+        let there = tree.parent(&place).and_then(|dir| tree.fs.stat_dir(&dir));
         let closed = match there {
-            _ if above.is_root() => None,
+            Ok(_) if path.parent().is_root() => None,
             Ok(stat) => Some(stat.mode).filter(|mode| mode & 0o700 != 0o700),
-            Err(_) => self.make_dirs(&tree, path.ancestors())?,
+            Err(_) => self.make_dirs(&self.stage_tree()?, path.ancestors())?,
         };
         self.known.remove(&path);
         self.leave_out(&path);
-        Ok(Room { tree, path, closed })
+        Ok(Room { tree, place, path, closed })
     }
 
     /// Makes an entry of the stage; what is in its place is removed.
     fn make_anew<T>(
         &mut self,
-        Room { tree, path, closed }: &Room<F>,
+        Room { tree, place, path, closed }: &Room<F>,
         action: &'static str,
         make: impl Fn(&mut Self, &F::Dir) -> io::Result<T>,
     ) -> Result<T> {
-        make_in(tree, path, *closed, action, |dir| {
+        make_in(tree, place, *closed, action, |dir| {
             let mut made = make(self, dir);
             if is_in_the_way(&made) {
-                tree.remove(path)?;
+                tree.remove(place)?;
                 self.drop_unfinished(path);
                 made = make(self, dir);
             }
-            made.map_err(tree.io(action, path))
+            made.map_err(tree.io(action, place))
         })
     }
 
@@ -250,6 +252,7 @@ impl<F: Fs> Transaction<'_, F> {
 pub struct StagedFile<'t, F: Fs = LinuxFs> {
     stream: Stream<F>,
     path: RelPath,
+    /// Where it is, as the user knows it.
     at: PathBuf,
     hasher: blake3::Hasher,
     known: &'t mut Known,
@@ -267,7 +270,7 @@ impl<F: Fs> StagedFile<'_, F> {
         // A kernel gives what is written within one tick of its clock the same time: written to again, the file would look as it
         // does now. No tick has the time that is set here, to the nanosecond.
         let stat = fs.set_mtime(file, fs.now()).and_then(|()| fs.stat_file(file));
-        let stat = stat.map_err(Error::io("read the attributes of", self.path.under(&self.at)))?;
+        let stat = stat.map_err(Error::io("read the attributes of", &self.at))?;
         let object = Object::new(Kind::File, &stat, Digest(self.hasher.finalize().into()));
         self.written.files += 1;
         self.written.bytes += object.size;
@@ -301,7 +304,11 @@ fn confined(path: &Path) -> Result<RelPath> {
 
 /// Where something can be made in the stage.
 struct Room<F: Fs> {
+    /// The directory of the transaction.
     tree: Tree<F>,
+    /// The path in it.
+    place: RelPath,
+    /// The path in the stage.
     path: RelPath,
     /// The mode of the directory above, if its owner may not write to it.
     closed: Option<u32>,
