@@ -16,6 +16,13 @@ use crate::layout::is_state_dir;
 use crate::manifest::inventory::Cursor;
 use crate::manifest::{Entry, Object};
 use crate::path::RelPath;
+use crate::threads;
+
+/// So many files are found before they are copied together.
+const TOGETHER: usize = 4096;
+
+/// Files of one directory that one thread copies before it takes others.
+const AT_ONCE: usize = 64;
 
 /// Where copies are made from.
 pub(crate) struct Source<'a, F: Fs> {
@@ -158,7 +165,7 @@ pub(crate) fn copy_differing<F: Fs>(
                 same.push(published);
                 Ok(())
             }
-            _ => copier.copy(&entry),
+            _ => copier.copy(entry),
         },
     )?;
     copier.finish()?;
@@ -191,24 +198,27 @@ pub(crate) fn copy_paths<F: Fs>(
             }
         }
         if let Some(stat) = from.tree.stat(path)? {
-            copier.copy(&Walked { path: path.clone(), stat })?;
+            copier.copy(Walked { path: path.clone(), stat })?;
         }
     }
     copier.finish()
 }
 
-/// Copies entries in order of the tree. A directory that only leads to others is made when the first of them is copied.
+/// Copies entries that come in order of the tree; files on several threads, when their directories are made. A directory that only
+/// leads to others is made when the first of them is copied.
 struct Copier<'a, F: Fs> {
     from: Source<'a, F>,
     to: &'a Tree<F>,
     /// Directories above the entry that is next, with their modes, that have not been made.
     passed: Vec<(RelPath, u32)>,
     made: NewDirs<'a, F>,
+    /// Files that are still to be copied.
+    files: Vec<(RelPath, Stat)>,
 }
 
 impl<'a, F: Fs> Copier<'a, F> {
     fn new(from: Source<'a, F>, to: &'a Tree<F>) -> Self {
-        Self { from, to, passed: Vec::new(), made: NewDirs::new(to) }
+        Self { from, to, passed: Vec::new(), made: NewDirs::new(to), files: Vec::new() }
     }
 
     /// Notes an entry that is not copied.
@@ -219,7 +229,7 @@ impl<'a, F: Fs> Copier<'a, F> {
         }
     }
 
-    fn copy(&mut self, Walked { path, stat }: &Walked) -> Result<()> {
+    fn copy(&mut self, Walked { path, stat }: Walked) -> Result<()> {
         let (from, to) = (self.from, self.to);
         for (dir, mode) in std::mem::take(&mut self.passed) {
             if path.is_below(&dir) {
@@ -227,9 +237,12 @@ impl<'a, F: Fs> Copier<'a, F> {
             }
         }
         match stat.kind {
-            Some(Kind::File) => from.copy_file(path, stat, to, path),
-            Some(Kind::Symlink) => from.copy_symlink(path, to, path),
-            Some(Kind::Directory) => self.made.make_like(from, path.clone(), stat.mode),
+            Some(Kind::File) => {
+                self.files.push((path, stat));
+                if self.files.len() < TOGETHER { Ok(()) } else { self.copy_files() }
+            }
+            Some(Kind::Symlink) => from.copy_symlink(&path, to, &path),
+            Some(Kind::Directory) => self.made.make_like(from, path, stat.mode),
             None => Err(Error::Usage {
                 path: path.under(from.tree.at()),
                 what: "it is neither file, directory nor symlink, and only those are published".into(),
@@ -237,7 +250,22 @@ impl<'a, F: Fs> Copier<'a, F> {
         }
     }
 
-    fn finish(self) -> Result<()> {
+    fn copy_files(&mut self) -> Result<()> {
+        let (files, fs) = (std::mem::take(&mut self.files), &self.to.fs);
+        let in_turn = files.len() <= AT_ONCE || fs.parallelism() < 2 || fs.changes_in_turn(self.to.root());
+        let threads = if in_turn { 1 } else { fs.parallelism() };
+        let held_together = files.chunk_by(|(a, _), (b, _)| a.parent_bytes() == b.parent_bytes());
+        let shares = held_together.flat_map(|files| files.chunks(AT_ONCE)).collect();
+        threads::for_each(shares, threads, |files| {
+            // The directory used last is of one thread alone.
+            let (from, to) = (self.from.tree.clone(), self.to.clone());
+            let from = Source { tree: &from, ..self.from };
+            files.iter().try_for_each(|(path, stat)| from.copy_file(path, stat, &to, path))
+        })
+    }
+
+    fn finish(mut self) -> Result<()> {
+        self.copy_files()?;
         self.made.close()
     }
 }
