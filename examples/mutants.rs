@@ -42,12 +42,9 @@ fn told_by(mutant: Mutant) -> Told {
         Mutant::RecoveryBarrier => World(1),
         Mutant::WithdrawBarrier => World(10),
         Mutant::BegunTells => World(1),
-        Mutant::SecondLook | Mutant::TimeOfFiles => {
-            Guard("a file that is rewritten while it is committed takes no reported commit back")
-        }
-        Mutant::TimeOfChanges => World(208),
-        Mutant::WaitForTick | Mutant::MovedAndRewritten => {
-            Guard("a file that is rewritten once it is published takes no reported commit back")
+        Mutant::SecondLook => Guard("a file that is rewritten while it is committed takes no reported commit back"),
+        Mutant::TimeOfChanges | Mutant::WaitForTick | Mutant::MovedAndRewritten => {
+            Guard("a file that is changed once it is published takes no reported commit back")
         }
         Mutant::DirectoryTells => Guard("a directory of somebody's is not taken for a staged one"),
         Mutant::BarrierBeforeReading => World(1),

@@ -293,8 +293,6 @@ impl<F: Fs> Transaction<'_, F> {
     ) -> Result<Committed> {
         let (edits, operations) = (std::mem::take(&mut plan.edits), std::mem::take(&mut plan.operations));
         let committed = self.store.fs.now();
-        // A time that is still to come tells nothing.
-        plan.last_change = plan.last_change.min(committed);
         let info = Info { generation: self.meta.base + 1, committed, message: options.message.clone() };
         let look = SecondLook::at(&self.tree, &edits, &operations, plan.last_change);
         let threads = if edits.len() < WORTH_A_THREAD { 1 } else { self.store.fs.parallelism() };

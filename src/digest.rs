@@ -108,7 +108,7 @@ impl Task {
         }
         let gone = || tree.io("read the attributes of", &self.path)(io::ErrorKind::NotFound.into());
         let stat = tree.stat(&self.path)?.ok_or_else(gone)?;
-        Ok(Found::Digested(Object::new(self.kind, &stat, digest_link(tree, &self.path)?), last_change(&stat)))
+        Ok(Found::Digested(Object::new(self.kind, &stat, digest_link(tree, &self.path)?), stat.ctime))
     }
 
     fn read<F: Fs>(&self, tree: &Tree<F>, buffer: &mut Vec<u8>) -> Result<Found> {
@@ -137,20 +137,10 @@ fn read_unchanged<F: Fs>(
     let (digest, after) = digest_file(&tree.fs, file, before.size, buffer).map_err(tree.io("read", path))?;
     let object = Object::new(Kind::File, &after, digest);
     if object.is(before) {
-        return Ok((object, last_change(&after)));
+        return Ok((object, after.ctime));
     }
     let written = io::Error::other("it is being written to: wait until the build has finished");
     Err(tree.io("read", path)(written))
-}
-
-/// When what `stat` describes was changed last. Its time can have been set back since, which `ctime` cannot; and set to the nanosecond,
-/// which the kernel does not always do of itself.
-pub(crate) fn last_change(stat: &Stat) -> Timestamp {
-    match stat {
-        Stat { ctime, .. } if left_out(Mutant::TimeOfFiles) => *ctime,
-        Stat { mtime, .. } if left_out(Mutant::TimeOfChanges) => *mtime,
-        Stat { ctime, mtime, .. } => *ctime.max(mtime),
-    }
 }
 
 /// Digests entries while they are found. Threads are started when there is work for them.

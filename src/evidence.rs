@@ -4,7 +4,7 @@
 //! |---|---|
 //! | an operation that was begun, by the identity of what it moved | was passed: none is begun before |
 //! | all that the journal names, on the medium, to the byte | may as well have been passed |
-//! | the same, and more beside it, or a file that was written to later | the same: that is somebody else's doing |
+//! | the same, and more beside it, or what was changed or replaced later | the same: that is somebody else's doing |
 //! | anything missing or other | was not passed, and nobody was told of a commit |
 //!
 //! Invariants (journal-spec.md, "Evidence"):
@@ -114,7 +114,7 @@ fn is_the_new_one<F: Fs>(store: &Store<F>, begin: &Begin, path: &RelPath, new: &
         };
         if entry.object.kind != Kind::Directory {
             empty = false;
-            let is_same = |stat: &Stat| entry.object.is(stat) || was_rewritten(begin, &entry.object, stat);
+            let is_same = |stat: &Stat| entry.object.is(stat) || was_changed(begin, stat);
             if output.stat(&entry.path)?.as_ref().is_some_and(is_same) {
                 return Ok(true);
             }
@@ -123,11 +123,11 @@ fn is_the_new_one<F: Fs>(store: &Store<F>, begin: &Begin, path: &RelPath, new: &
     Ok(empty)
 }
 
-/// Whether somebody wrote to a file after all that is committed had been: that says nothing of what was durable before. (Later than
-/// the scan saw that file is not enough: a tool may have set its time back, and a crash may have lost that.)
-fn was_rewritten(begin: &Begin, object: &Object, stat: &Stat) -> bool {
-    let is_file = object.kind == Kind::File && stat.kind == Some(Kind::File) && stat.ino == object.ino;
-    is_file && stat.mtime > begin.last_change && object.mtime <= begin.last_change
+/// Whether somebody changed an entry after all that is committed had been: that says nothing of what was durable before. `ctime` tells
+/// it, whatever time the entry was given. (Later than the scan saw that entry is not enough: a crash may have lost what the scan saw.)
+fn was_changed(begin: &Begin, stat: &Stat) -> bool {
+    let changed = if left_out(Mutant::TimeOfChanges) { stat.mtime } else { stat.ctime };
+    changed > begin.last_change
 }
 
 fn is_journal_on_medium<F: Fs>(store: &Store<F>, journal: &Journal) -> Result<bool> {
@@ -164,18 +164,20 @@ fn weigh_stage<F: Fs>(store: &Store<F>, journal: &Journal, inventory: &Inventory
             Some(stage) => moves.is_whole(stage, path, new, &mut unlisted)?,
             None => false,
         };
-        if !is_there && !was_moved(store, &journal.begin, path, new)? {
+        if !is_there && !was_moved(store, &journal.begin, operation, new)? {
             return Ok(Verdict::Abandoned);
         }
     }
     Ok(Verdict::Committed { unlisted })
 }
 
-/// Whether a file is where it was to go, and somebody has written to it since. That alone does not tell that the commit was begun: its
-/// inode number may have been given to another.
-fn was_moved<F: Fs>(store: &Store<F>, begin: &Begin, path: &RelPath, new: &Object) -> Result<bool> {
+/// Whether a file may be where it was to go, and somebody has written to it since, or put another in its place. That alone does not
+/// tell that the commit was begun: its inode number may have been given to another.
+fn was_moved<F: Fs>(store: &Store<F>, begin: &Begin, operation: &Operation, new: &Object) -> Result<bool> {
     let Some(output) = store.output.open()?.filter(|_| !left_out(Mutant::MovedAndRewritten)) else { return Ok(false) };
-    Ok(output.stat(path)?.is_some_and(|stat| was_rewritten(begin, new, &stat)))
+    let is_old = |stat: &Stat| matches!(operation, Operation::Replace { old, .. } if old.ino == stat.ino);
+    let is_later = |stat: &Stat| was_changed(begin, stat) && new.kind != Kind::Directory && !is_old(stat);
+    Ok(output.stat(operation.path())?.is_some_and(|stat| is_later(&stat)))
 }
 
 /// What the operations move, as the manifest has it.
@@ -247,11 +249,13 @@ impl<F: Fs> Moves<'_, F> {
     }
 
     fn is_entry(&self, stage: &Tree<F>, path: &RelPath, object: &Object, stat: &Stat) -> Result<bool> {
-        if was_rewritten(self.begin, object, stat) {
-            return Ok(true);
+        let was_changed = was_changed(self.begin, stat);
+        if !object.is(stat) {
+            // Written to, or replaced by another, as an editor does that saves.
+            return Ok(was_changed && object.kind != Kind::Directory);
         }
-        let same = object.is(stat) && stat.mode == object.mode;
-        Ok(same && (object.kind == Kind::Directory || digest::is_on_medium(stage, path, object)?))
+        let is_mode = was_changed || stat.mode == object.mode;
+        Ok(is_mode && (object.kind == Kind::Directory || digest::is_on_medium(stage, path, object)?))
     }
 }
 

@@ -30,7 +30,7 @@ pub(crate) struct Staged {
     pub(crate) problems: Vec<Problem>,
     /// The state directories that were left out.
     pub(crate) left_out: Vec<RelPath>,
-    /// When a file or link was changed last.
+    /// When an entry was changed last.
     pub(crate) last_change: Timestamp,
 }
 
@@ -130,9 +130,10 @@ impl<'scope, F: Fs + 'scope> Scan<'_, 'scope, '_, F> {
         Ok(())
     }
 
-    fn directory(&self, path: &RelPath) -> Result<Object> {
+    fn directory(&mut self, path: &RelPath) -> Result<Object> {
         let dir = self.stage.dir(path).map_err(self.stage.io("open the directory", path))?;
         let stat = self.stage.fs.stat_dir(&dir).map_err(self.stage.io("read the attributes of", path))?;
+        self.staged.note_change(stat.ctime);
         Ok(Object::new(Kind::Directory, &stat, Digest::default()))
     }
 
@@ -147,7 +148,7 @@ impl<'scope, F: Fs + 'scope> Scan<'_, 'scope, '_, F> {
             is_fine && known.is(stat) && stat.mode & 0o400 != 0 && (stat.nlink == 1 || left_out(Mutant::HardLinkCopy))
         };
         let Some(stat) = stat.filter(is_same) else { return Ok(None) };
-        self.staged.note_change(digest::last_change(&stat));
+        self.staged.note_change(stat.ctime);
         Ok(Some(Object::new(Kind::File, &stat, known.digest)))
     }
 
@@ -158,8 +159,9 @@ impl<'scope, F: Fs + 'scope> Scan<'_, 'scope, '_, F> {
             let (object, last_change) = match (found, means) {
                 (Found::Digested(object, last_change), _) => (object, last_change),
                 (Found::Linked(stat), Some(means)) => {
-                    separate(stage, means, path, &stat)?;
-                    digest::staged_file(stage, path)?
+                    let around = separate(stage, means, path, &stat)?;
+                    let (object, last_change) = digest::staged_file(stage, path)?;
+                    (object, last_change.max(around))
                 }
                 (Found::Linked(_), None) => digest::staged_file(stage, path)?,
             };
@@ -214,8 +216,8 @@ impl Staged {
     }
 }
 
-/// Gives the file at `path` an inode of its own, by way of a copy.
-fn separate<F: Fs>(stage: &Tree<F>, means: &Means<'_, F>, path: &RelPath, stat: &Stat) -> Result<()> {
+/// Gives the file at `path` an inode of its own, by way of a copy. Returns when that changed its directory.
+fn separate<F: Fs>(stage: &Tree<F>, means: &Means<'_, F>, path: &RelPath, stat: &Stat) -> Result<Timestamp> {
     let Means { tree, copy, .. } = *means;
     tree.remove_entry(copy, Kind::File)?;
     Source::foreign(stage).copy_file(path, stat, tree, copy)?;
@@ -227,5 +229,6 @@ fn separate<F: Fs>(stage: &Tree<F>, means: &Means<'_, F>, path: &RelPath, stat: 
         stage.fs.rename(&from, copy.name(), &to, path.name(), RenameMode::Replace)
     });
     let closing = closed.map_or(Ok(()), |mode| stage.set_dir_mode(&dir, mode));
-    result.map_err(stage.io("replace the hard link", path)).and(closing)
+    result.map_err(stage.io("replace the hard link", path)).and(closing)?;
+    Ok(stage.stat(&dir)?.map_or(Timestamp::default(), |stat| stat.ctime))
 }

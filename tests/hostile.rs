@@ -13,7 +13,7 @@ use std::time::Duration;
 use common::forge::{self, begin, info, nothing, object, path};
 use common::tree::{Node, snapshot};
 use common::{Scratch, bytes, change_a_byte, lenient, publish, read, state_of};
-use txfs::fs::Kind;
+use txfs::fs::{Kind, Timestamp};
 use txfs::{
     Begin, BeginOptions, CommitOptions, Entry, Error, ErrorKind, Head, Object, OpenOptions, Operation, Problem,
     RecoveredCommit, Store, Totals,
@@ -679,6 +679,12 @@ mod table {
 
     /// A commit with a file, a link and a closed directory in it, whose journal has not got its name.
     fn intend(scene: &Scene) -> PathBuf {
+        // Nothing that a test does is later: it stands for what a crash leaves.
+        intend_at(scene, Timestamp { seconds: 1 << 40, nanos: 0 })
+    }
+
+    /// The same, where what was staged was changed last at `last_change`.
+    fn intend_at(scene: &Scene, last_change: Timestamp) -> PathBuf {
         let transaction = scene.transaction(&[("a", "3"), ("n/sub/y", "y"), ("n/x", "x")]);
         let stage = transaction.join("stage");
         symlink("a", stage.join("l")).unwrap();
@@ -695,7 +701,8 @@ mod table {
             Operation::Replace { path: path("a"), old: object(&scene.out.join("a")), new: staged("a") },
             Operation::SetMode { path: path("n"), from: 0o755, to: 0o555 },
         ];
-        scene.plant("journal.new", forge::journal(&begin(7, Some(&scene.head), head), &operations));
+        let begin = Begin { last_change, ..begin(7, Some(&scene.head), head) };
+        scene.plant("journal.new", forge::journal(&begin, &operations));
         transaction
     }
 
@@ -791,6 +798,51 @@ mod table {
         fs::rename(&transaction, scene.dir.path().join("elsewhere")).unwrap();
         assert_eq!(recover(&scene).unwrap(), Some(RecoveredCommit::Discarded), "no transaction");
         is_over(&scene, "no transaction");
+    }
+
+    /// Whatever somebody did after the commit tells nothing of what was durable before.
+    #[test]
+    fn what_somebody_changed_later_is_no_evidence_against_a_journal_without_its_name() {
+        type Change = fn(&Path);
+        fn at(file: &Path, seconds: u64) {
+            let time = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(seconds);
+            fs::File::options().write(true).open(file).unwrap().set_modified(time).unwrap();
+        }
+        let cases: [(&str, Change); 6] = [
+            ("nothing", |_| ()),
+            ("its content", |tx| fs::write(tx.join("stage/n/sub/y"), "written to").unwrap()),
+            ("its mode", |tx| fs::set_permissions(tx.join("stage/n/x"), fs::Permissions::from_mode(0o600)).unwrap()),
+            ("the mode of a directory", |tx| {
+                fs::set_permissions(tx.join("stage/n/sub"), fs::Permissions::from_mode(0o700)).unwrap();
+            }),
+            ("its time", |tx| at(&tx.join("stage/n/x"), 1)),
+            ("the file that has its name", |tx| {
+                let (file, saved) = (tx.join("stage/n/sub/y"), tx.join("stage/n/sub/y.tmp"));
+                fs::write(&saved, "saved by an editor").unwrap();
+                at(&saved, 1);
+                fs::rename(saved, file).unwrap();
+            }),
+        ];
+        for (what, change) in cases {
+            let scene = Scene::new();
+            let transaction = intend_at(&scene, Timestamp { seconds: 1, nanos: 0 });
+            change(&transaction);
+            let left = |name: &str| {
+                let file = transaction.join("stage/n").join(name);
+                (fs::read(&file).unwrap(), fs::metadata(file).unwrap().mode())
+            };
+            let expected = ["x", "sub/y"].map(left);
+            let recovered = recover(&scene).unwrap();
+            assert!(matches!(recovered, Some(RecoveredCommit::RolledForward { .. })), "{what}: {recovered:?}");
+            let file = |name: &str| scene.out.join("n").join(name);
+            let published =
+                ["x", "sub/y"].map(file).map(|file| (fs::read(&file).unwrap(), fs::metadata(file).unwrap().mode()));
+            assert_eq!(published, expected, "{what}");
+        }
+        // Content that is other and as old, as far as anybody can tell, is what a crash leaves.
+        let scene = Scene::new();
+        change_a_byte(&intend_at(&scene, Timestamp { seconds: 1, nanos: 0 }).join("stage/n/sub/y"));
+        assert_eq!(recover(&scene).unwrap(), Some(RecoveredCommit::Discarded));
     }
 
     #[test]

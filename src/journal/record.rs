@@ -38,8 +38,8 @@ pub struct Begin {
     pub base_extent: Extent,
     /// What HEAD says once the commit is done.
     pub head: Head,
-    /// When a staged file or link was changed last (the latest `ctime` or `mtime`, but no later than the journal was written): what
-    /// has a later time was written to by somebody else.
+    /// When a staged entry was changed last, in content or attributes (the latest `ctime`): what has a later one was changed by somebody
+    /// else since.
     pub last_change: Timestamp,
 }
 

@@ -162,7 +162,7 @@ pub struct Plan {
     pub(crate) edits: Vec<Edit>,
     /// Whether anything is to be published as it lies in the output that no commit made durable: somebody else put it there.
     pub(crate) found: bool,
-    /// When a staged file or link was changed last.
+    /// When a staged entry was changed last.
     pub(crate) last_change: Timestamp,
     /// Staged directories that are opened to be moved or emptied, with the modes that they were staged with.
     pub(crate) stage_modes: Vec<(RelPath, u32)>,

@@ -1,7 +1,7 @@
 //! What strangers do: drift, foreign entries, other processes, and state that was exchanged. Each is met by a refusal.
 
 use std::path::Path;
-use txfs::fs::Fs;
+use txfs::fs::{Fs, RenameMode, Timestamp};
 
 use txfs::fs::sim::{Call, Config, Fault, Reuse, SimFs, Weakness, Without};
 use txfs::{BeginOptions, Error, ErrorKind, Outcome, RelPath, Store};
@@ -33,8 +33,8 @@ pub(crate) const ALL: [Guard; 17] = [
         a_file_that_is_rewritten_while_it_is_committed_takes_no_reported_commit_back,
     ),
     (
-        "a file that is rewritten once it is published takes no reported commit back",
-        a_file_that_is_rewritten_once_it_is_published_takes_no_reported_commit_back,
+        "a file that is changed once it is published takes no reported commit back",
+        a_file_that_is_changed_once_it_is_published_takes_no_reported_commit_back,
     ),
     ("a HEAD that may not be durable is written anew", a_head_that_may_not_be_durable_is_written_anew),
 ];
@@ -346,37 +346,66 @@ fn a_file_that_is_rewritten_while_it_is_committed_takes_no_reported_commit_back(
     ensure(refused > 0 && reported > 0, (refused, reported))
 }
 
-/// As soon as a commit is reported somebody rewrites and syncs a file that it published, alone or with its directory: the commit is there
+/// What somebody does to a published file.
+#[derive(Debug, Clone, Copy)]
+enum Doing {
+    Rewrites,
+    ChangesItsMode,
+    SetsItsTimeBack,
+    /// As an editor saves: another file, synced, takes its name.
+    Replaces,
+}
+
+impl Doing {
+    /// Does it, and syncs the file that has the name then.
+    fn to(self, fs: &SimFs, published: &RelPath) -> std::io::Result<()> {
+        let dir = fs.open_dir(&fs.open_anchor(OUTPUT.as_ref())?, &published.parent())?;
+        let open = || fs.open_write(&dir, published.name());
+        match self {
+            Self::Rewrites => fs.overwrite_at(fs.calls() + 1, published.under(Path::new(OUTPUT)), b"rewritten"),
+            Self::ChangesItsMode => fs.set_mode(&open()?, 0o600)?,
+            Self::SetsItsTimeBack => fs.set_mtime(&open()?, Timestamp { seconds: 1, nanos: 0 })?,
+            Self::Replaces => {
+                let mut other = fs.create_file(&dir, b"saved", 0o644)?;
+                fs.write(&mut other, b"saved")?;
+                fs.sync_file(&other)?;
+                fs.rename(&dir, b"saved", &dir, published.name(), RenameMode::Replace)?;
+            }
+        }
+        fs.sync_file(&open()?)
+    }
+}
+
+/// As soon as a commit is reported somebody changes and syncs a file that it published, alone or with its directory: the commit is there
 /// after every crash, or recovery refuses to go on and loses nothing.
-fn a_file_that_is_rewritten_once_it_is_published_takes_no_reported_commit_back() -> Checked {
+fn a_file_that_is_changed_once_it_is_published_takes_no_reported_commit_back() -> Checked {
+    use Doing::*;
     let (mut kept, mut refused) = (0, 0);
     for weakness in [Weakness::Ordered, Weakness::Btrfs, Weakness::Posix] {
         for (age, path) in [0, 10].into_iter().flat_map(|age| ["x", "a", "d/x"].map(|path| (age, path))) {
-            let fs = ticking(weakness, 100)?;
-            let store = open(&fs)?;
-            let mut transaction = store.begin(BeginOptions::default()).map_err(|error| failed("begin", &error))?;
-            transaction.write(path, "as staged").map_err(|error| failed("writing", &error))?;
-            fs.pause(std::time::Duration::from_millis(age));
-            fs.settle();
-            transaction.commit(&World::commit_options()).map_err(|error| failed("its commit", &error))?;
-            let published = RelPath::new(path).expect("a name is a path");
-            fs.overwrite_at(fs.calls() + 1, published.under(Path::new(OUTPUT)), b"rewritten");
-            let rewritten = fs.open_anchor(OUTPUT.as_ref()).and_then(|out| {
-                let dir = fs.open_dir(&out, &published.parent())?;
-                fs.open_write(&dir, published.name()).and_then(|file| fs.sync_file(&file))
-            });
-            ensure(rewritten.is_ok(), rewritten)?;
-            for state in fs.crash_states(4096) {
-                match open(&state).map(|store| store.head()) {
-                    Ok(head) => {
-                        let head = head.map_err(|error| failed("reading HEAD", &error))?;
-                        let is_new = head.is_some_and(|head| head.info.generation == 2);
-                        ensure(is_new, (weakness, age, path, state.describe()))?;
-                        kept += 1;
-                    }
-                    Err(_) => {
-                        ensure(state.entry(format!("{STATE}/HEAD.new")).is_some(), state.describe())?;
-                        refused += 1;
+            for doing in [Rewrites, ChangesItsMode, SetsItsTimeBack, Replaces] {
+                let fs = ticking(weakness, 100)?;
+                let store = open(&fs)?;
+                let mut transaction = store.begin(BeginOptions::default()).map_err(|error| failed("begin", &error))?;
+                transaction.write(path, "as staged").map_err(|error| failed("writing", &error))?;
+                fs.pause(std::time::Duration::from_millis(age));
+                fs.settle();
+                transaction.commit(&World::commit_options()).map_err(|error| failed("its commit", &error))?;
+                let done = doing.to(&fs, &RelPath::new(path).expect("a name is a path"));
+                ensure(done.is_ok(), done)?;
+                for state in fs.crash_states(4096) {
+                    match open(&state).map(|store| store.head()) {
+                        Ok(head) => {
+                            let head = head.map_err(|error| failed("reading HEAD", &error))?;
+                            let is_new = head.is_some_and(|head| head.info.generation == 2);
+                            ensure(is_new, (weakness, age, path, doing, state.describe()))?;
+                            kept += 1;
+                        }
+                        Err(_) => {
+                            let is_kept = |name| state.entry(format!("{STATE}/{name}")).is_some();
+                            ensure(["journal", "journal.new"].iter().any(is_kept), state.describe())?;
+                            refused += 1;
+                        }
                     }
                 }
             }

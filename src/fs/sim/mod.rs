@@ -40,7 +40,7 @@
 //! `call.rs` names the calls and their errors, `world.rs` and `names.rs` are the live side, `persist.rs` the durable one, `crash.rs` what lies
 //! between and `sketch.rs` what that hashes to, `view.rs` looks on.
 //!
-//! Not modelled: extended attributes, groups, quotas, ctime and atime, access by more than one thread at a time.
+//! Not modelled: extended attributes, groups, quotas, atime, what a rename does to ctime, access by more than one thread at a time.
 
 use std::io;
 use std::path::{Path, PathBuf};

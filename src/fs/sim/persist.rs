@@ -56,6 +56,7 @@ pub(super) enum Change {
         mode: u32,
         uid: u32,
         mtime: Timestamp,
+        ctime: Timestamp,
         /// It is only the time that a write left.
         of_write: bool,
     },
@@ -139,8 +140,8 @@ impl Effect {
                     set_entry(inode, &part.name, part.new, mtime);
                 }
             }
-            Change::Meta { mode, uid, mtime, .. } => {
-                (inode.mode, inode.uid) = (*mode, *uid);
+            Change::Meta { mode, uid, mtime, ctime, .. } => {
+                (inode.mode, inode.uid, inode.ctime) = (*mode, *uid, *ctime);
                 inode.mtime = if inode.is_dir() { inode.mtime.max(*mtime) } else { *mtime };
             }
         }
@@ -236,11 +237,12 @@ impl World {
 
     /// Records the attributes of `slot` as they are now.
     pub(super) fn record_meta(&mut self, slot: Slot, of_write: bool) {
+        let ctime = self.written_now();
+        self.live_mut(slot).ctime = ctime;
         let Inode { mode, uid, mtime, .. } = *self.inode(slot);
-        self.aux(slot).ctime = self.written_now();
         if !self.config.lose_metadata {
             let inode = self.disk_mut(slot);
-            (inode.mode, inode.uid, inode.mtime) = (mode, uid, mtime);
+            (inode.mode, inode.uid, inode.mtime, inode.ctime) = (mode, uid, mtime, ctime);
             return;
         }
         let ordered = self.config.weakness == Weakness::Ordered;
@@ -250,14 +252,14 @@ impl World {
             if let Change::Meta { of_write: true, .. } = &self.pending[at].change
                 && (is_last || !ordered)
             {
-                if let Change::Meta { mtime: merged, .. } = &mut Arc::make_mut(&mut self.pending[at]).change {
-                    *merged = mtime;
+                if let Change::Meta { mtime: m, ctime: c, .. } = &mut Arc::make_mut(&mut self.pending[at]).change {
+                    (*m, *c) = (mtime, ctime);
                 }
                 return;
             }
         }
         let after = if ordered { self.pending.last().map_or(0, |effect| effect.id) } else { last };
-        let id = self.push(Vec::new(), vec![after], mtime, Change::Meta { slot, mode, uid, mtime, of_write });
+        let id = self.push(Vec::new(), vec![after], mtime, Change::Meta { slot, mode, uid, mtime, ctime, of_write });
         self.aux(slot).meta = id;
     }
 

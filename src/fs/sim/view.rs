@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::world::{Blob, Body, Inode, ROOT, Slot, World};
-use crate::fs::{Kind, Stat};
+use crate::fs::{Kind, Stat, Timestamp};
 use crate::path::RelPath;
 
 /// What is at a path.
@@ -108,7 +108,7 @@ impl View<'_> {
         self.find(path.as_ref()).map_or(0, |slot| hash_tree(&self.world.live, slot))
     }
 
-    /// A hash of everything that a process could see: names, kinds, modes, owners, contents, inode numbers and mtimes.
+    /// A hash of everything that a process could see: names, kinds, modes, owners, contents, inode numbers and times.
     pub fn hash(&self) -> u64 {
         hash_names(&self.world.live, ROOT)
     }
@@ -198,7 +198,8 @@ pub(super) fn hash_file(attributes: u64, content: &Blob) -> u64 {
 pub(super) fn hash_attributes(inode: &Inode) -> u64 {
     let hash = mix(SEED, u64::from(inode.mode) << 8 | inode.kind().map_or(7, |kind| kind as u64));
     let hash = mix(hash, inode.ino << 8 ^ inode.dev << 56 ^ u64::from(inode.uid));
-    mix(hash, (inode.mtime.seconds as u64) << 30 ^ u64::from(inode.mtime.nanos))
+    let time = |time: Timestamp| (time.seconds as u64) << 30 ^ u64::from(time.nanos);
+    mix(mix(hash, time(inode.mtime)), time(inode.ctime))
 }
 
 /// A fast [`Hasher`] of words.

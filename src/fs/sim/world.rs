@@ -101,6 +101,8 @@ pub(super) struct Inode {
     pub(super) uid: u32,
     /// Nanoseconds of the world's clock, or what [`crate::fs::Fs::set_mtime`] said.
     pub(super) mtime: Timestamp,
+    /// When content or attributes were changed last. (Names do not count here; on Linux a rename does.)
+    pub(super) ctime: Timestamp,
     pub(super) body: Body,
     /// See `view.rs`; forgotten by [`edit`].
     pub(super) hash: Cached,
@@ -147,8 +149,6 @@ pub(super) struct Aux {
     pub(super) last: EffectId,
     /// The last effect on the attributes.
     pub(super) meta: EffectId,
-    /// When content or attributes were changed last. (Names do not count here; on Linux a rename does.)
-    pub(super) ctime: Timestamp,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -215,6 +215,7 @@ impl World {
             mode: 0o755,
             uid: config.uid,
             mtime: Timestamp { seconds: EPOCH, nanos: 0 },
+            ctime: Timestamp { seconds: EPOCH, nanos: 0 },
             body: Body::Directory(Vec::new()),
             hash: Cached::default(),
         };
@@ -323,8 +324,8 @@ impl World {
         let mtime = self.tick();
         let (ino, after) = self.allocate_ino();
         let is_dir = matches!(body, Body::Directory(_));
-        let inode = Arc::new(Inode { ino, dev, mode, uid, mtime, body, hash: Cached::default() });
-        let aux = Aux { nlink: if is_dir { 2 } else { 1 }, ctime: mtime, ..Aux::default() };
+        let inode = Arc::new(Inode { ino, dev, mode, uid, mtime, ctime: mtime, body, hash: Cached::default() });
+        let aux = Aux { nlink: if is_dir { 2 } else { 1 }, ..Aux::default() };
         let slot = match self.free_slots.pop() {
             Some(slot) => slot,
             None => {
@@ -478,7 +479,7 @@ impl World {
             ino: inode.ino,
             size,
             mtime: inode.mtime,
-            ctime: self.aux[slot as usize].ctime,
+            ctime: inode.ctime,
         }
     }
 

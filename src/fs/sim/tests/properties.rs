@@ -25,8 +25,7 @@ fn changed(weakness: Weakness, choices: &[Choices], only_moves: bool) -> SimFs {
 /// All that a process can see.
 fn everything(view: View<'_>) -> String {
     let see = |(path, entry): (RelPath, Entry)| {
-        let stat =
-            view.stat(path.under(Path::new("/"))).map(|stat| Stat { nlink: 0, ctime: Timestamp::default(), ..stat });
+        let stat = view.stat(path.under(Path::new("/"))).map(|stat| Stat { nlink: 0, ..stat });
         format!("{path} {stat:?} {:?}\n", entry.content())
     };
     view.tree("/").into_iter().map(see).collect()
