@@ -92,6 +92,7 @@ fn told_by(mutant: Mutant) -> Told {
         Mutant::CommitDigest => Guard("a spliced journal is refused"),
         Mutant::StoreLock => Guard("a held lock is respected"),
         Mutant::LifeCheck => Guard("a live transaction is left alone"),
+        Mutant::FailedForAll => Guard("a stage that was open when a barrier failed is committed by nobody"),
         Mutant::BootCheck => Guard("a detached transaction ends with its boot"),
         Mutant::IsOurs => Guard("what is not ours is rescued"),
         Mutant::ForeignCheck => Guard("foreign entries are not overwritten"),

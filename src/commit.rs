@@ -423,24 +423,6 @@ impl<F: Fs> Transaction<'_, F> {
         }
     }
 
-    /// A barrier of another transaction of this store may have been told of an error that lost what is staged here, and then this
-    /// one's would be told of none.
-    fn check_barriers(&mut self) -> Result<()> {
-        if self.store.failed_barriers() == self.failed_barriers {
-            return Ok(());
-        }
-        let told = std::io::Error::other("a barrier failed while it was being filled");
-        Err(self.lose_stage(Error::io("make durable", self.stage())(told)))
-    }
-
-    /// A second attempt to make the stage durable would be told of success, and find old data on the medium.
-    fn lose_stage(&mut self, source: Error) -> Error {
-        self.store.note_failed_barrier();
-        self.open = false;
-        let _ = self.store.remove_transaction(self.id);
-        Error::StageLost { source: Box::new(source) }
-    }
-
     /// Copies what was to be taken from the current generation and turns out not to be there, or not as it was published.
     fn copy_missing(&mut self, plan: &Plan) -> Result<bool> {
         let stage = self.stage_tree()?;

@@ -86,6 +86,7 @@ mod digest;
 mod early_sync;
 mod error;
 mod evidence;
+mod failed_barrier;
 mod fill;
 mod frame;
 pub mod fs;

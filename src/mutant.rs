@@ -59,6 +59,7 @@ pub enum Mutant {
     StoreLock,
     LifeCheck,
     BootCheck,
+    FailedForAll,
     IsOurs,
     ForeignCheck,
     DriftCheck,
@@ -71,7 +72,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// Every one.
-    pub const ALL: [(Mutant, &'static str); 60] = [
+    pub const ALL: [(Mutant, &'static str); 61] = [
         (Mutant::Barrier1, "barrier 1: stage and intents before anything is carried out"),
         (Mutant::Barrier2, "barrier 2: operations and HEAD before the journal is retired"),
         (Mutant::RecoveryBarrier, "the same, when recovery carries them out"),
@@ -127,6 +128,7 @@ impl Mutant {
         (Mutant::StoreLock, "the store's lock"),
         (Mutant::LifeCheck, "the lock of a live transaction"),
         (Mutant::BootCheck, "the boot of a detached transaction"),
+        (Mutant::FailedForAll, "the end of every transaction when a barrier fails"),
         (Mutant::IsOurs, "the proof that what was displaced is ours"),
         (Mutant::ForeignCheck, "foreign entries in the way"),
         (Mutant::DriftCheck, "drift"),

@@ -7,7 +7,7 @@
 
 use std::io;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -98,6 +98,8 @@ pub struct Store<F: Fs = LinuxFs> {
     pub(crate) carried_out: Mutex<Option<TransactionId>>,
     /// How many barriers failed: the kernel tells this store's descriptor of an error once (A5), whoever of its transactions asks.
     pub(crate) failed_barriers: Arc<AtomicU64>,
+    /// How many had failed when every transaction was ended last.
+    pub(crate) ended_at: AtomicU64,
 }
 
 impl<F: Fs> std::fmt::Debug for Store<F> {
@@ -147,8 +149,8 @@ impl<F: Fs> Store<F> {
     fn new(options: &OpenOptions<F>, output: Output<F>, state: Tree<F>, capabilities: Capabilities) -> Self {
         let OpenOptions { fs, lock_timeout, barriers, fanout } = options.clone();
         let capabilities = Mutex::new(capabilities);
-        let (carried_out, failed_barriers) = (Mutex::default(), Arc::default());
-        Self { fs, output, state, capabilities, lock_timeout, barriers, fanout, carried_out, failed_barriers }
+        let (carried_out, failed_barriers, ended_at) = (Mutex::default(), Arc::default(), AtomicU64::default());
+        Self { fs, output, state, capabilities, lock_timeout, barriers, fanout, carried_out, failed_barriers, ended_at }
     }
 
     /// The output's canonical path. It exists once something has been published.
@@ -284,21 +286,5 @@ impl<F: Fs> Store<F> {
     /// Makes the names in the state directory durable.
     pub(crate) fn sync_state(&self) -> Result<()> {
         self.fs.sync_dir(self.state.root()).map_err(self.state.io("make durable", &RelPath::root()))
-    }
-
-    /// Makes everything on the store's file system durable.
-    pub(crate) fn sync_all(&self) -> Result<()> {
-        let synced = self.fs.sync_fs(self.state.root()).map_err(self.state.io("make durable", &RelPath::root()));
-        synced.inspect_err(|_| self.note_failed_barrier())
-    }
-
-    /// Notes that a barrier failed: every stage that was being filled may have lost what it names.
-    pub(crate) fn note_failed_barrier(&self) {
-        self.failed_barriers.fetch_add(1, Ordering::SeqCst);
-    }
-
-    /// How many barriers have failed since the store was opened.
-    pub(crate) fn failed_barriers(&self) -> u64 {
-        self.failed_barriers.load(Ordering::SeqCst)
     }
 }

@@ -162,8 +162,7 @@ impl<F: Fs> Store<F> {
             referenced: None,
             open: true,
             left_out: Vec::new(),
-            // What was staged earlier, by whomever, an error since the store was opened may concern.
-            failed_barriers: 0,
+            failed_barriers: self.failed_before_any(),
             rescued: Vec::new(),
             warnings: Vec::new(),
         }
@@ -189,7 +188,7 @@ impl<F: Fs> Store<F> {
                 missing("the machine restarted since it began, so its stage may have lost files: begin again")
             }
             Some(meta) if !meta.attached => Ok(self.transaction(id, meta, tree, lock)),
-            _ => missing("its process died before it was finished: begin again"),
+            _ => missing("its process died before it was finished, or the disk failed meanwhile: begin again"),
         }
     }
 
@@ -285,6 +284,24 @@ impl<F: Fs> Transaction<'_, F> {
         Err(Error::Usage { path: self.stage(), what: "this transaction is over: begin a new one".into() })
     }
 
+    /// A barrier of another transaction may have been told of an error that lost what is staged here, and then this one's would be told
+    /// of none.
+    pub(crate) fn check_barriers(&mut self) -> Result<()> {
+        if self.store.failed_barriers() == self.failed_barriers && !self.store.is_ended(self.id)? {
+            return Ok(());
+        }
+        let told = std::io::Error::other("a barrier failed while it was being filled");
+        Err(self.lose_stage(Error::io("make durable", self.stage())(told)))
+    }
+
+    /// A second attempt to make the stage durable would be told of success, and find old data on the medium.
+    pub(crate) fn lose_stage(&mut self, source: Error) -> Error {
+        self.store.note_failed_barrier();
+        self.open = false;
+        let _ = self.store.remove_transaction(self.id);
+        Error::StageLost { source: Box::new(source) }
+    }
+
     pub(crate) fn wait_for_early(&self) -> Result<()> {
         self.early.as_ref().map_or(Ok(()), EarlySync::wait)
     }
@@ -337,6 +354,9 @@ impl<F: Fs> Transaction<'_, F> {
 
     fn discard(&mut self) -> Result<()> {
         self.open = false;
+        if self.wait_for_early().is_err() {
+            self.store.note_failed_barrier();
+        }
         let lock = self.store.lock()?;
         // A journal may be about this very transaction: what is in its directory is needed until that is recovered.
         self.store.recover_locked(&lock, Manner::Plain)?;
@@ -351,8 +371,7 @@ impl<F: Fs> Transaction<'_, F> {
     /// [`Error::Usage`] when the transaction is over.
     pub fn keep(mut self) -> Result<PathBuf> {
         self.check_open()?;
-        // Whoever takes it up is not told again.
-        self.wait_for_early().map_err(|source| Error::StageLost { source: Box::new(source) })?;
+        self.check_barriers()?;
         if let Some(referenced) = self.referenced.take() {
             // Without this process nobody knows what was to be taken from the current generation.
             let stage = self.stage_tree()?;
@@ -365,6 +384,8 @@ impl<F: Fs> Transaction<'_, F> {
                 copy::copy_paths(Source::published(&output), &stage, paths)?;
             }
         }
+        // Whoever takes it up is not told again of what failed by now.
+        self.store.sync_all().and(self.wait_for_early()).map_err(|error| self.lose_stage(error))?;
         self.set_attached(false)?;
         self.open = false;
         Ok(self.stage())

@@ -190,6 +190,11 @@ impl<F: Fs> Store<F> {
     pub(crate) fn end_transaction(&self, id: TransactionId) -> Result<()> {
         self.state.remove_entry(&meta_path(id), Kind::File)
     }
+
+    /// Whether it cannot be taken up again, whoever saw to that.
+    pub(crate) fn is_ended(&self, id: TransactionId) -> Result<bool> {
+        Ok(self.state.stat(&meta_path(id))?.is_none())
+    }
 }
 
 fn meta_path(id: TransactionId) -> RelPath {

@@ -14,6 +14,7 @@ const LAYERS: &[&[&str]] = &[
     &["copy", "digest", "initialize", "journal", "output"],
     &["fuzzing", "plan", "stage", "store"],
     &["published", "txdir"],
+    &["failed_barrier"],
     &["apply", "barrier", "settle"],
     &["carry_out", "evidence", "inspect", "referenced", "second_look"],
     &["recover"],

@@ -117,6 +117,30 @@ fn an_error_of_a_barrier_concerns_every_stage_that_was_open() {
     }
 }
 
+/// Kept, it would be committed by a process that is told of nothing. What is begun later is not concerned, whoever takes it up.
+#[test]
+fn a_stage_that_was_open_when_a_barrier_failed_is_not_kept() {
+    let fs = world(Weakness::Ordered);
+    published(&fs, Barriers::Whole, &[("a", "one")]);
+    let store = open(&fs, Barriers::Whole);
+    let begin = |content: &str| {
+        let mut transaction = store.begin(BeginOptions::default()).unwrap();
+        transaction.write("a", content).unwrap();
+        transaction
+    };
+    let (mut one, two) = (begin("from one"), begin("from two"));
+    fs.fail_at(fs.calls() + first_barrier(&fs, Barriers::Whole), Fault::new(nix::errno::Errno::EIO as i32));
+    one.commit(&lenient()).unwrap_err();
+    let error = two.keep().unwrap_err();
+    assert!(matches!(error, Error::StageLost { .. }), "{error}");
+    assert_eq!(store.transactions().unwrap(), []);
+
+    let three = begin("from three").keep().unwrap();
+    let (_, id) = Store::parse_stage(&fs, &three).unwrap().unwrap();
+    store.resume(id).unwrap().commit(&lenient()).unwrap();
+    assert_durable(&fs, &[("a", "from three")]);
+}
+
 /// Which call of a commit that changes `a` is its first barrier, from 1.
 fn first_barrier(fs: &SimFs, barriers: Barriers) -> u64 {
     let trial = fs.fork();

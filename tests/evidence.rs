@@ -291,6 +291,22 @@ fn a_barrier_that_fails_while_the_stage_is_written_loses_it() {
     }
 }
 
+/// Whoever took it up would be told of nothing.
+#[test]
+fn a_stage_that_cannot_be_made_durable_is_not_kept() {
+    let (_dir, out) = scratch();
+    let armed = Arc::new(AtomicBool::new(false));
+    let fails = armed.clone();
+    let kernel = Faulty::new(move |call| (*call == Call::SyncFs && fails.load(Ordering::SeqCst)).then_some(Errno::EIO));
+    let store = Store::open_with(&OpenOptions::with(kernel), &out).unwrap();
+    let mut transaction = store.begin(BeginOptions::default()).unwrap();
+    transaction.write("a", "a").unwrap();
+    let stage = transaction.stage();
+    armed.store(true, Ordering::SeqCst);
+    assert!(matches!(transaction.keep(), Err(Error::StageLost { .. })));
+    assert!(!stage.exists());
+}
+
 #[test]
 fn a_damaged_manifest_of_the_base_takes_no_commit_back() {
     let old = ["a/x", "a/y", "b", "c", "d", "e", "f"].map(|path| (path, "old"));

@@ -13,13 +13,17 @@ use super::world::{self, FILES, Marks, OUTPUT, STATE, Spec, World, Worlds};
 /// A check by its name.
 pub(crate) type Guard = (&'static str, fn() -> Checked);
 
-pub(crate) const ALL: [Guard; 17] = [
+pub(crate) const ALL: [Guard; 18] = [
     ("first committer wins", first_committer_wins),
     ("drift is refused", drift_is_refused),
     ("foreign entries are not overwritten", foreign_entries_are_not_overwritten),
     ("a held lock is respected", a_held_lock_is_respected),
     ("a live transaction is left alone", a_live_transaction_is_left_alone),
     ("a detached transaction ends with its boot", a_detached_transaction_ends_with_its_boot),
+    (
+        "a stage that was open when a barrier failed is committed by nobody",
+        a_stage_that_was_open_is_committed_by_nobody,
+    ),
     ("a hard link does not lead into the output", a_hard_link_does_not_lead_into_the_output),
     ("what is not ours is rescued", what_is_not_ours_is_rescued),
     ("what was displaced is kept", what_was_displaced_is_kept),
@@ -117,6 +121,37 @@ fn a_detached_transaction_ends_with_its_boot() -> Checked {
     let after = fs.crash_states(1).next().expect("there is always a state");
     let open = open(&after)?.transactions();
     ensure(open.as_ref().is_ok_and(Vec::is_empty), open)
+}
+
+/// The kernel told the process whose barrier failed; it tells no other.
+fn a_stage_that_was_open_is_committed_by_nobody() -> Checked {
+    let fs = fs();
+    let begin = || {
+        let store = open(&fs)?;
+        let begun = store.begin(BeginOptions::default().detached(true));
+        let mut transaction = begun.map_err(|error| failed("begin", &error))?;
+        transaction.write("a", "staged").map_err(|error| failed("writing", &error))?;
+        Ok::<_, Box<Violation>>(transaction.id())
+    };
+    let commit = |id| {
+        let store = open(&fs)?;
+        let resumed = store.resume(id);
+        Ok::<_, Box<Violation>>(resumed.and_then(|mut transaction| transaction.commit(&World::commit_options())))
+    };
+    let (one, other) = (begin()?, begin()?);
+    let trial = fs.fork();
+    let logged = trial.log().len();
+    let committed = open(&trial)?.resume(one).and_then(|mut transaction| transaction.commit(&World::commit_options()));
+    committed.map_err(|error| failed("its commit", &error))?;
+    let barrier = trial.log()[logged..].iter().position(|call| *call == Call::SyncFs).expect("a commit has a barrier");
+    fs.fail_at(fs.calls() + 1 + barrier as u64, Fault::dropping_pages(nix::errno::Errno::EIO as i32));
+    for id in [one, other] {
+        let committed = commit(id)?;
+        ensure(committed.is_err(), committed)?;
+    }
+    ensure(fs.fired() == 1, fs.fired())?;
+    let later = commit(begin()?)?;
+    ensure(later.is_ok(), later)
 }
 
 fn a_hard_link_does_not_lead_into_the_output() -> Checked {

@@ -1,0 +1,49 @@
+//! What a barrier that failed may have lost: every stage that was open, whoever fills it. The kernel tells of an error once (A5), and
+//! who asks next hears of none.
+//!
+//! Invariants:
+//! 1. No transaction that was open is committed any more: not by this store, which counts its failures, and not by another process,
+//!    for its `meta` is gone.
+//! 2. Where a `meta` could not be removed, this store takes up nothing that it has not begun since.
+//!
+//! A crash inside leaves some of them as they were. (journal-spec.md, "Barriers")
+
+use std::sync::atomic::Ordering;
+
+use crate::error::Result;
+use crate::fs::Fs;
+use crate::journal::record::TransactionId;
+use crate::mutant::{Mutant, left_out};
+use crate::path::RelPath;
+use crate::store::Store;
+
+impl<F: Fs> Store<F> {
+    /// The whole barrier: makes everything on the store's file system durable.
+    pub(crate) fn sync_all(&self) -> Result<()> {
+        let synced = self.fs.sync_fs(self.state.root()).map_err(self.state.io("make durable", &RelPath::root()));
+        synced.inspect_err(|_| self.note_failed_barrier())
+    }
+
+    /// Notes that a barrier failed.
+    pub(crate) fn note_failed_barrier(&self) {
+        let failed = self.failed_barriers.fetch_add(1, Ordering::SeqCst) + 1;
+        if self.end_transactions().is_ok() {
+            self.ended_at.fetch_max(failed, Ordering::SeqCst);
+        }
+    }
+
+    /// How many barriers have failed since the store was opened.
+    pub(crate) fn failed_barriers(&self) -> u64 {
+        self.failed_barriers.load(Ordering::SeqCst)
+    }
+
+    /// How many had when a transaction was begun that can still be taken up, at least.
+    pub(crate) fn failed_before_any(&self) -> u64 {
+        self.ended_at.load(Ordering::SeqCst)
+    }
+
+    fn end_transactions(&self) -> Result<()> {
+        let end = |id: TransactionId| self.end_transaction(id);
+        if left_out(Mutant::FailedForAll) { Ok(()) } else { self.transaction_ids()?.into_iter().try_for_each(end) }
+    }
+}
