@@ -10,7 +10,8 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 use common::mounts::{self, Mount};
 use common::suite::{self, Ground};
-use common::{lenient, publish, read, skip};
+use common::{kernels, lenient, publish, read, skip};
+use txfs::fs::LinuxFs;
 use txfs::{BeginOptions, Error, OpenOptions, Place, Store};
 
 fn run_suite(name: &str, dir: &std::path::Path, sparse: bool, levels: usize) {
@@ -180,28 +181,65 @@ fn a_read_only_mount_can_be_looked_at() {
     remount("remount,rw");
 }
 
-/// Another file system in the output is nobody's business: it is neither entered nor removed.
+/// What is mounted in the output is nobody's business: it is neither entered nor removed. A bind mount is on the same device.
 #[test]
 fn a_mount_in_the_output_is_not_crossed() {
-    let dir = tempfile::tempdir().unwrap();
-    let (out, elsewhere) = (dir.path().join("dist"), dir.path().join("elsewhere"));
-    fs::create_dir(&elsewhere).unwrap();
-    fs::write(elsewhere.join("precious"), "p").unwrap();
-    let store = Store::open(&out).unwrap();
-    publish(&store, &[("d/sub/precious", "mine"), ("keep", "k")]).unwrap();
-    let mount = match mounts::bind(&elsewhere, &out.join("d/sub")) {
-        Ok(mount) => mount,
-        Err(why) => return skip("bind mount", &why),
-    };
-    let before = common::tree::snapshot(&out);
-    let result = publish(&store, &[("keep", "k2")]);
-    println!("{result:?}");
-    if result.is_err() {
-        assert_eq!(common::tree::snapshot(&out), before);
+    for kernel in kernels() {
+        let dir = tempfile::tempdir().unwrap();
+        let (out, elsewhere) = (dir.path().join("dist"), dir.path().join("elsewhere"));
+        fs::create_dir(&elsewhere).unwrap();
+        let store = Store::open_with(&OpenOptions::with(kernel), &out).unwrap();
+        publish(&store, &[("d/sub/precious", "mine"), ("keep", "k")]).unwrap();
+        // To whoever looks through the mount it is what was published.
+        fs::rename(out.join("d/sub/precious"), elsewhere.join("precious")).unwrap();
+        let mount = match mounts::bind(&elsewhere, &out.join("d/sub")) {
+            Ok(mount) => mount,
+            Err(why) => return skip("bind mount", &why),
+        };
+        let before = common::tree::snapshot(&out);
+        let error = publish(&store, &[("keep", "k2")]).unwrap_err();
+        assert_eq!(error.outcome(), txfs::Outcome::Unchanged, "{error}");
+        assert_eq!(common::tree::snapshot(&out), before, "{error}");
+        drop(mount);
+        publish(&store, &[("keep", "k3")]).unwrap();
+        assert_eq!(read(&elsewhere, "precious"), "mine");
+        assert!(!out.join("d").exists());
     }
-    assert_eq!(read(&elsewhere, "precious"), "p");
-    drop(mount);
-    publish(&store, &[("keep", "k3")]).unwrap();
-    assert_eq!(read(&elsewhere, "precious"), "p");
-    assert!(!out.join("d").exists());
+}
+
+/// A stage is removed with all that is in it, and not with what is mounted there.
+#[test]
+fn a_mount_in_a_stage_is_not_crossed() {
+    for kernel in kernels() {
+        let dir = tempfile::tempdir().unwrap();
+        let elsewhere = dir.path().join("elsewhere");
+        fs::create_dir(&elsewhere).unwrap();
+        fs::write(elsewhere.join("precious"), "p").unwrap();
+        let store = Store::open_with(&OpenOptions::with(kernel), dir.path().join("dist")).unwrap();
+        type End = fn(txfs::Transaction<LinuxFs>) -> txfs::Result<()>;
+        let ends: [(&str, End); 3] = [
+            ("abort", |transaction| transaction.abort()),
+            ("drop", |transaction| {
+                drop(transaction);
+                Ok(())
+            }),
+            ("commit", |mut transaction| transaction.commit(&lenient()).map(drop)),
+        ];
+        for (end, finish) in ends {
+            let mut transaction = store.begin(BeginOptions::default()).unwrap();
+            transaction.write("d/a", "a").unwrap();
+            let at = transaction.stage().join("d/mounted");
+            fs::create_dir(&at).unwrap();
+            let mount = match mounts::bind(&elsewhere, &at) {
+                Ok(mount) => mount,
+                Err(why) => return skip("bind mount", &why),
+            };
+            let result = finish(transaction);
+            println!("{end}: {result:?}");
+            assert!(result.is_err() || end == "drop", "{end}");
+            assert_eq!(read(&elsewhere, "precious"), "p", "{end}");
+            drop(mount);
+        }
+        assert!(!dir.path().join("dist").exists());
+    }
 }

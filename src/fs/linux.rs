@@ -5,7 +5,8 @@
 //! of them: the user and the owners are the real ones throughout.
 //!
 //! Descent uses `openat2` with `RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV`; where a kernel before 5.6 or a
-//! seccomp filter lacks it, one `openat(O_NOFOLLOW)` a component, with the device compared at each step.
+//! seccomp filter lacks it, one `openat(O_NOFOLLOW)` a component, with the mount compared at each step. Before 5.8 the kernel does
+//! not number its mounts, and the device is compared instead: there a bind mount of the same file system is not noticed.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -94,14 +95,12 @@ impl LinuxFs {
 
     fn open_by_component(&self, at: &OwnedFd, piece: &[u8]) -> io::Result<OwnedFd> {
         let mut dir = at.try_clone()?;
-        let mut device = self.stat_dir(&dir)?.dev;
+        let mount = mount_of(&dir)?;
         for name in piece.split(|&b| b == b'/') {
             dir = open_readable_or_not(&dir, name, DIR_FLAGS)?;
-            let found = self.stat_dir(&dir)?.dev;
-            if found != device {
+            if mount_of(&dir)? != mount {
                 return Err(Errno::XDEV.into());
             }
-            device = found;
         }
         Ok(dir)
     }
@@ -470,11 +469,25 @@ fn open_readable_or_not(at: impl AsFd, path: impl Arg + Copy, flags: OFlags) -> 
     }
 }
 
+/// What tells the mounts of two directories apart: the device, and the mount's number where the kernel tells it.
+fn mount_of(dir: &OwnedFd) -> io::Result<(u64, Option<u64>)> {
+    match rustix::fs::statx(dir, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID) {
+        Ok(stat) => {
+            let told = stat.stx_mask & StatxFlags::MNT_ID.bits() != 0;
+            Ok((rustix::fs::makedev(stat.stx_dev_major, stat.stx_dev_minor), told.then_some(stat.stx_mnt_id)))
+        }
+        // What takes `openat2` away may take this away, too.
+        Err(Errno::NOSYS | Errno::PERM) => Ok((convert(&rustix::fs::fstat(dir)?).dev, None)),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// The options of the file system that a directory lies on.
 fn mount_options(dir: &OwnedFd) -> io::Result<String> {
-    let mount = rustix::fs::statx(dir, "", rustix::fs::AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)?.stx_mnt_id;
+    let (_, mount) = mount_of(dir)?;
     let mounts = std::fs::read_to_string("/proc/self/mountinfo")?;
-    mount_options_in(&mounts, mount).map(str::to_owned).ok_or_else(|| io::ErrorKind::NotFound.into())
+    let options = mount.and_then(|mount| mount_options_in(&mounts, mount));
+    options.map(str::to_owned).ok_or_else(|| io::ErrorKind::NotFound.into())
 }
 
 /// As /proc/self/mountinfo has them: the mount's number first in its line, the file system's options last.

@@ -14,7 +14,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use txfs::fs::Fs;
+use txfs::fs::linux::Without;
+use txfs::fs::{Fs, LinuxFs};
 use txfs::{BeginOptions, CommitOptions, Committed, Store};
 
 /// Whether tests whose environment cannot run them have to fail instead of being skipped: CI says so.
@@ -72,6 +73,11 @@ impl Drop for Scratch {
             let _ = std::process::Command::new("chmod").args(["-R", "u+rwX"]).arg(self.path()).status();
         }
     }
+}
+
+/// The kernel as it is, and without the call that descends in one step.
+pub fn kernels() -> [LinuxFs; 2] {
+    [LinuxFs::new(), LinuxFs::without(Without { openat2: true, ..Without::default() })]
 }
 
 /// A path of any bytes.
