@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use common::forge::{self, begin, info, nothing, object, path};
 use common::tree::{Node, snapshot};
-use common::{Scratch, bytes, change_a_byte, lenient, publish, read, state_of};
-use txfs::fs::{Kind, Timestamp};
+use common::{Scratch, bytes, change_a_byte, kernels, lenient, publish, read, state_of};
+use txfs::fs::{Kind, LinuxFs, Timestamp};
 use txfs::{
     Begin, BeginOptions, CommitOptions, Entry, Error, ErrorKind, Head, Object, OpenOptions, Operation, Problem,
     RecoveredCommit, Store, Totals,
@@ -26,6 +26,7 @@ struct Scene {
     state: PathBuf,
     head: Head,
     before: BTreeMap<Vec<u8>, Node>,
+    kernel: LinuxFs,
 }
 
 type Trees = [BTreeMap<Vec<u8>, Node>; 2];
@@ -50,7 +51,12 @@ impl Scene {
         publish(&store, &[("a", "2"), ("d/x", "2"), ("d/z/deep", "2")]).unwrap();
         let head = store.head().unwrap().unwrap();
         let before = snapshot(&out);
-        Self { state: state_of(&out), dir, out, head, before }
+        Self { state: state_of(&out), dir, out, head, before, kernel: LinuxFs::new() }
+    }
+
+    /// Where it is opened by this kernel.
+    fn on(kernel: LinuxFs) -> Self {
+        Self { kernel, ..Self::new() }
     }
 
     fn outside(&self) -> PathBuf {
@@ -97,7 +103,8 @@ impl Scene {
     }
 
     fn open(&self) -> txfs::Result<Store> {
-        Store::open_with(&OpenOptions::default().lock_timeout(Duration::from_millis(200)), &self.out)
+        let options = OpenOptions::with(self.kernel.clone()).lock_timeout(Duration::from_millis(200));
+        Store::open_with(&options, &self.out)
     }
 
     /// Opens the store and begins a transaction, which reads everything that recovery goes by.
@@ -112,12 +119,13 @@ impl Scene {
 
     /// Everything is refused as corrupt, and nothing in the output or outside changes.
     #[track_caller]
-    fn refused(&self, what: &str) {
+    fn refused(&self, what: &str) -> Error {
         let before = self.trees();
         let error = self.begin_and_commit().expect_err(what);
         assert_eq!(error.kind(), ErrorKind::Corrupt, "{what}: {error}");
         assert_eq!(self.trees(), before, "{what}: {error}");
         assert!(error.hint().is_some() || matches!(error, Error::Untrusted { .. }), "{what}: no way out: {error}");
+        error
     }
 
     /// It may be refused or be harmless; nothing outside changes, and the output is as before or as committed.
@@ -146,7 +154,9 @@ fn a_journal_with_paths_that_leave_the_output_is_refused() {
             scene.transaction(&[]);
             let begin = scene.begin();
             scene.plant("journal", forge::journal_of(&begin, &[operation]));
-            scene.refused(&format!("{hostile:?}"));
+            // What is nowhere would be refused in any case.
+            let error = scene.refused(&format!("{hostile:?}")).to_string();
+            assert!(error.contains("cannot be decoded"), "{hostile:?}: {error}");
         }
     }
 }
@@ -155,8 +165,12 @@ fn a_journal_with_paths_that_leave_the_output_is_refused() {
 fn a_journal_about_the_state_directory_is_refused() {
     for name in [".txfs", ".txfs/HEAD"] {
         let scene = Scene::new();
-        scene.transaction(&[(".txfs/HEAD", "mine")]);
-        let operation = Operation::Add { path: path(name), new: nothing(Kind::File) };
+        let transaction = scene.transaction(&[(".txfs/HEAD", "mine")]);
+        // Nothing but where it leads is against it.
+        if name.contains('/') {
+            fs::create_dir(scene.out.join(".txfs")).unwrap();
+        }
+        let operation = Operation::Add { path: path(name), new: object(&transaction.join("stage").join(name)) };
         scene.plant("journal", forge::journal(&scene.begin(), &[operation]));
         scene.refused(name);
     }
@@ -419,17 +433,19 @@ fn names_in_tx_that_are_no_numbers_are_left_alone() {
 
 #[test]
 fn symbolic_links_in_the_place_of_directories_are_refused() {
-    for name in ["tx", "manifests", "previous", "tx/0000000000000007", "rescued"] {
-        let scene = Scene::new();
-        let place = scene.state.join(name);
-        if place.is_dir() {
-            fs::rename(&place, scene.dir.path().join("moved")).unwrap();
-        }
-        symlink(scene.outside(), &place).unwrap();
-        if name == "rescued" {
-            scene.harmless(name).unwrap();
-        } else {
-            scene.refused(name);
+    for kernel in kernels() {
+        for name in ["tx", "manifests", "previous", "tx/0000000000000007", "rescued"] {
+            let scene = Scene::on(kernel.clone());
+            let place = scene.state.join(name);
+            if place.is_dir() {
+                fs::rename(&place, scene.dir.path().join("moved")).unwrap();
+            }
+            symlink(scene.outside(), &place).unwrap();
+            if name == "rescued" {
+                scene.harmless(name).unwrap();
+            } else {
+                scene.refused(name);
+            }
         }
     }
 }
@@ -476,39 +492,43 @@ fn symbolic_links_and_special_files_in_the_place_of_files_are_refused() {
 
 #[test]
 fn a_stage_that_is_a_symbolic_link_is_not_followed() {
-    let scene = Scene::new();
-    let store = scene.open().unwrap();
-    let mut transaction = store.begin(BeginOptions::default()).unwrap();
-    let stage = transaction.stage();
-    fs::remove_dir(&stage).unwrap();
-    symlink(scene.outside(), &stage).unwrap();
-    assert!(transaction.write("victim", "mine").is_err());
-    assert!(transaction.commit(&lenient()).is_err());
-    drop(transaction);
-    assert_eq!(read(&scene.outside(), "victim"), "precious");
-    assert_eq!(snapshot(&scene.out), scene.before);
+    for kernel in kernels() {
+        let scene = Scene::on(kernel);
+        let store = scene.open().unwrap();
+        let mut transaction = store.begin(BeginOptions::default()).unwrap();
+        let stage = transaction.stage();
+        fs::remove_dir(&stage).unwrap();
+        symlink(scene.outside(), &stage).unwrap();
+        assert!(transaction.write("victim", "mine").is_err());
+        assert!(transaction.commit(&lenient()).is_err());
+        drop(transaction);
+        assert_eq!(read(&scene.outside(), "victim"), "precious");
+        assert_eq!(snapshot(&scene.out), scene.before);
+    }
 }
 
 #[test]
 fn links_on_the_way_to_a_staged_file_are_not_followed() {
-    let scene = Scene::new();
-    let store = scene.open().unwrap();
-    let mut transaction = store.begin(BeginOptions::default()).unwrap();
-    symlink(scene.outside(), transaction.stage().join("way")).unwrap();
-    transaction.write("way/victim", "mine").unwrap_err();
-    transaction.symlink("way/new", "x").unwrap_err();
-    transaction.make_dir("way/sub/new").unwrap_err();
-    for path in ["../x", "/x", "a/../../x", "a/./b"] {
-        assert_eq!(transaction.write(path, "x").unwrap_err().kind(), ErrorKind::Usage, "{path}");
+    for kernel in kernels() {
+        let scene = Scene::on(kernel);
+        let store = scene.open().unwrap();
+        let mut transaction = store.begin(BeginOptions::default()).unwrap();
+        symlink(scene.outside(), transaction.stage().join("way")).unwrap();
+        transaction.write("way/victim", "mine").unwrap_err();
+        transaction.symlink("way/new", "x").unwrap_err();
+        transaction.make_dir("way/sub/new").unwrap_err();
+        for path in ["../x", "/x", "a/../../x", "a/./b"] {
+            assert_eq!(transaction.write(path, "x").unwrap_err().kind(), ErrorKind::Usage, "{path}");
+        }
+        transaction.remove("way/victim").unwrap();
+        assert_eq!(read(&scene.outside(), "victim"), "precious");
+        transaction.write("a", "a").unwrap();
+        transaction.commit(&lenient()).unwrap();
+        assert!(fs::symlink_metadata(scene.out.join("way")).unwrap().is_symlink());
+        let committed = publish(&store, &[("way/victim", "ours"), ("a", "a")]).unwrap();
+        assert!(committed.changed);
+        assert_eq!(read(&scene.outside(), "victim"), "precious");
     }
-    transaction.remove("way/victim").unwrap();
-    assert_eq!(read(&scene.outside(), "victim"), "precious");
-    transaction.write("a", "a").unwrap();
-    transaction.commit(&lenient()).unwrap();
-    assert!(fs::symlink_metadata(scene.out.join("way")).unwrap().is_symlink());
-    let committed = publish(&store, &[("way/victim", "ours"), ("a", "a")]).unwrap();
-    assert!(committed.changed);
-    assert_eq!(read(&scene.outside(), "victim"), "precious");
 }
 
 #[test]
@@ -529,41 +549,45 @@ fn special_files_in_a_stage_are_refused_and_named() {
 
 #[test]
 fn a_published_directory_that_became_a_link_is_drift_and_not_followed() {
-    for staged in [&[("a", "3"), ("d/x", "3"), ("d/z/deep", "2")][..], &[("a", "3")]] {
-        let scene = Scene::new();
-        fs::rename(scene.out.join("d"), scene.outside().join("d")).unwrap();
-        symlink("../outside/d", scene.out.join("d")).unwrap();
-        let before = scene.trees();
-        let store = scene.open().unwrap();
-        let error = publish(&store, staged).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
-        assert_eq!(scene.trees(), before);
-        let mut options = lenient();
-        options.allow_drift = true;
-        let mut transaction = store.begin(BeginOptions::default()).unwrap();
-        staged.iter().for_each(|(path, content)| transaction.write(path, content).unwrap());
-        transaction.commit(&options).unwrap();
-        assert_eq!(snapshot(&scene.outside()), before[1]);
-        assert_eq!(scene.out.join("d").is_dir(), staged.len() > 1);
-        publish(&store, &[("a", "4")]).unwrap();
-        assert_eq!(snapshot(&scene.outside()), before[1], "nor when it is cleaned up");
+    for kernel in kernels() {
+        for staged in [&[("a", "3"), ("d/x", "3"), ("d/z/deep", "2")][..], &[("a", "3")]] {
+            let scene = Scene::on(kernel.clone());
+            fs::rename(scene.out.join("d"), scene.outside().join("d")).unwrap();
+            symlink("../outside/d", scene.out.join("d")).unwrap();
+            let before = scene.trees();
+            let store = scene.open().unwrap();
+            let error = publish(&store, staged).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
+            assert_eq!(scene.trees(), before);
+            let mut options = lenient();
+            options.allow_drift = true;
+            let mut transaction = store.begin(BeginOptions::default()).unwrap();
+            staged.iter().for_each(|(path, content)| transaction.write(path, content).unwrap());
+            transaction.commit(&options).unwrap();
+            assert_eq!(snapshot(&scene.outside()), before[1]);
+            assert_eq!(scene.out.join("d").is_dir(), staged.len() > 1);
+            publish(&store, &[("a", "4")]).unwrap();
+            assert_eq!(snapshot(&scene.outside()), before[1], "nor when it is cleaned up");
+        }
     }
 }
 
 #[test]
 fn a_link_that_appears_while_a_commit_is_recovered_is_not_followed() {
-    let scene = Scene::new();
-    let transaction = scene.transaction(&[("d/new", "n")]);
-    let new = object(&transaction.join("stage/d/new"));
-    let old = object(&scene.out.join("d/x"));
-    let operations = [Operation::Add { path: path("d/new"), new }, Operation::Remove { path: path("d/x"), old }];
-    let journal = forge::journal(&scene.begin(), &operations);
-    fs::rename(scene.out.join("d"), scene.outside().join("d")).unwrap();
-    symlink("../outside/d", scene.out.join("d")).unwrap();
-    for name in ["journal.new", "journal"] {
-        scene.plant(name, &journal);
-        scene.refused(&format!("a link on the way of {name}"));
-        fs::remove_file(scene.state.join(name)).unwrap();
+    for kernel in kernels() {
+        let scene = Scene::on(kernel);
+        let transaction = scene.transaction(&[("d/new", "n")]);
+        let new = object(&transaction.join("stage/d/new"));
+        let old = object(&scene.out.join("d/x"));
+        let operations = [Operation::Add { path: path("d/new"), new }, Operation::Remove { path: path("d/x"), old }];
+        let journal = forge::journal(&scene.begin(), &operations);
+        fs::rename(scene.out.join("d"), scene.outside().join("d")).unwrap();
+        symlink("../outside/d", scene.out.join("d")).unwrap();
+        for name in ["journal.new", "journal"] {
+            scene.plant(name, &journal);
+            scene.refused(&format!("a link on the way of {name}"));
+            fs::remove_file(scene.state.join(name)).unwrap();
+        }
     }
 }
 
