@@ -270,7 +270,9 @@ fn a_barrier_that_fails_while_the_stage_is_written_loses_it() {
         for n in 0..FILES {
             transaction.write(format!("d{}/f{n}", n % 7), n.to_string()).unwrap();
         }
+        let written = std::time::Instant::now();
         while !begun.load(Ordering::SeqCst) {
+            assert!(written.elapsed().as_secs() < 60, "nothing was begun ahead");
             std::thread::sleep(std::time::Duration::from_millis(1));
         }
         writing.store(false, Ordering::SeqCst);

@@ -8,10 +8,14 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use common::faulty::{Call, Faulty};
+use common::mounts;
 use common::tree::snapshot;
-use common::{Scratch, bytes, fast_scratch, lenient, publish, read, state_of};
+use common::{Scratch, bytes, fast_scratch, lenient, publish, read, skip, state_of};
+use fs2::FileExt;
 use nix::errno::Errno;
 use txfs::{Basis, BeginOptions, CommitOptions, Error, ErrorKind, OpenOptions, Problem, Store, Transaction};
 
@@ -417,4 +421,55 @@ fn what_cannot_be_swept_does_not_keep_the_rest_from_going() {
         assert!(store.sweep().is_err());
     }
     common::assert_only_the_last_is_kept(&out);
+}
+
+#[test]
+fn a_state_directory_is_its_owners_alone() {
+    let (_dir, beside) = scratch();
+    let mut outputs = vec![beside];
+    // In a mount point it is inside.
+    let mount = mounts::mount("tmpfs");
+    match &mount {
+        Ok(mount) => outputs.push(mount.path().to_path_buf()),
+        Err(why) => skip("a state directory in a mount point", why),
+    }
+    for out in outputs {
+        let store = Store::open(&out).unwrap();
+        assert_eq!(fs::metadata(store.state()).unwrap().mode() & 0o7777, 0o700, "{}", store.state().display());
+    }
+}
+
+/// Somebody removes the lock's file, and somebody else makes it anew and holds it, in the moment before it is locked here.
+#[test]
+fn a_lock_is_that_of_the_file_that_has_its_name() {
+    let (_dir, out) = scratch();
+    // Settled, it is opened without the lock.
+    let store = Store::open(&out).unwrap();
+    publish(&store, &[("a", "a")]).unwrap();
+    store.sweep().unwrap();
+    let lock = state_of(&out).join("lock");
+    let held: Arc<Mutex<Option<fs::File>>> = Arc::default();
+    let (theirs, at) = (held.clone(), lock.clone());
+    let kernel = Faulty::new(move |call| {
+        let mut theirs = theirs.lock().unwrap();
+        // Locked, it is looked at.
+        if *call == Call::Read("stat") && theirs.is_none() && !is_free(&at) {
+            fs::remove_file(&at).unwrap();
+            let made = fs::File::create_new(&at).unwrap();
+            made.set_permissions(fs::Permissions::from_mode(0o600)).unwrap();
+            assert!(FileExt::try_lock_exclusive(&made).is_ok());
+            *theirs = Some(made);
+        }
+        None
+    });
+    let options = OpenOptions::with(kernel).lock_timeout(Duration::ZERO);
+    let store = Store::open_with(&options, &out).unwrap();
+    assert!(held.lock().unwrap().is_none());
+    let error = store.begin(BeginOptions::default()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Busy, "{error}");
+    assert!(held.lock().unwrap().is_some());
+}
+
+fn is_free(lock: &Path) -> bool {
+    FileExt::try_lock_exclusive(&fs::File::open(lock).unwrap()).is_ok()
 }

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use common::faulty::{Call, Faulty};
 use common::{Scratch, fast_scratch, lenient, publish, read};
 use nix::errno::Errno;
-use txfs::{BeginOptions, CommitOptions, ErrorKind, OpenOptions, Store, Transaction};
+use txfs::{BeginOptions, CommitOptions, ErrorKind, OpenOptions, Outcome, Store, Transaction};
 
 /// An output that is a copy of a source.
 struct World {
@@ -130,4 +130,21 @@ fn a_copy_that_failed_is_made_again_by_the_next_attempt() {
     for (name, content) in [("a", "changed"), ("b", "b"), ("d/x", "d/x"), ("d/y", "d/y")] {
         assert_eq!(read(&out, name), content);
     }
+}
+
+/// It is neither published without it nor forgotten.
+#[test]
+fn what_is_neither_published_any_more_nor_in_the_source_refuses_the_commit() {
+    let world = World::new();
+    let mut transaction = world.referencing();
+    for dir in [&world.out, &world.source] {
+        fs::remove_file(dir.join("d/x")).unwrap();
+    }
+    let error = transaction.commit(&lenient()).unwrap_err();
+    assert_eq!(error.outcome(), Outcome::Unchanged, "{error}");
+    assert!(error.to_string().contains("src/d/x"), "{error}");
+    fs::write(world.source.join("d/x"), "again").unwrap();
+    transaction.commit(&lenient()).unwrap();
+    assert_eq!((read(&world.out, "d/x"), read(&world.out, "d/y")), ("again".into(), "d/y".into()));
+    assert_eq!(world.store.verify().unwrap(), []);
 }
