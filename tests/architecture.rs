@@ -45,10 +45,60 @@ fn sources(below: &str) -> Vec<(PathBuf, String)> {
 
 const UNIT_TESTS: &str = "#[cfg(test)]";
 
+/// A line of code; of a `use` that names several things, one of them.
+#[derive(Debug)]
+struct Code {
+    number: usize,
+    text: String,
+    is_use: bool,
+}
+
 /// The code of a file up to its unit tests, which end it, without comments.
-fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
+fn code(text: &str) -> Vec<Code> {
     let lines = text.lines().enumerate().map(|(number, line)| (number + 1, line));
-    lines.take_while(|(_, line)| *line != UNIT_TESTS).filter(|(_, line)| !line.trim_start().starts_with("//"))
+    let mut lines =
+        lines.take_while(|(_, line)| *line != UNIT_TESTS).filter(|(_, line)| !line.trim_start().starts_with("//"));
+    let mut code = Vec::new();
+    while let Some((number, line)) = lines.next() {
+        let Some(first) = used(line) else {
+            code.push(Code { number, text: line.to_owned(), is_use: false });
+            continue;
+        };
+        let mut tree = first.to_owned();
+        while !tree.contains(';') {
+            tree.push_str(lines.next().unwrap().1);
+        }
+        let (tree, _) = tree.split_once(';').unwrap();
+        code.extend(expand(tree).into_iter().map(|text| Code { number, text, is_use: true }));
+    }
+    code
+}
+
+/// What comes after the `use` or the `extern crate` that a line begins with.
+fn used(line: &str) -> Option<&str> {
+    let line = line.trim_start();
+    let line =
+        ["pub ", "pub(crate) ", "pub(super) "].iter().find_map(|public| line.strip_prefix(public)).unwrap_or(line);
+    line.strip_prefix("use ").or_else(|| line.strip_prefix("extern crate "))
+}
+
+/// The paths of a tree of imports, without what they are called here.
+fn expand(tree: &str) -> Vec<String> {
+    let Some((before, rest)) = tree.split_once('{') else {
+        let path = tree.split(" as ").next().unwrap().trim().trim_start_matches("::");
+        let end = ["::*", "::self"].iter().find_map(|end| path.strip_suffix(end));
+        return vec![end.unwrap_or(path).to_owned()];
+    };
+    let inner = &rest[..rest.rfind('}').unwrap()];
+    let mut depth = 0;
+    let parts = inner.split(|c| {
+        depth += i32::from(c == '{') - i32::from(c == '}');
+        c == ',' && depth == 0
+    });
+    parts
+        .filter(|part| !part.trim().is_empty())
+        .flat_map(|part| expand(&format!("{}{}", before.trim(), part.trim())))
+        .collect()
 }
 
 /// The top module that a file belongs to.
@@ -67,10 +117,80 @@ fn named(line: &str) -> Vec<String> {
     line.split("crate::").skip(1).map(name).filter(|name| !name.is_empty()).collect()
 }
 
-/// Whether a line names `word`, and not a longer word that ends with it.
-fn names(line: &str, word: &str) -> bool {
-    let before = |at: usize| line[..at].chars().next_back();
-    line.match_indices(word).any(|(at, _)| !before(at).is_some_and(|c| c.is_alphanumeric() || c == '_'))
+/// Whether a line leads to a crate or a module of the system; a `use` does so, too, where it names what that is in.
+fn leads_to(code: &Code, system: &str) -> bool {
+    let within = |path: &str, place: &str| {
+        path.strip_prefix(place).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+    };
+    if code.is_use {
+        return within(&code.text, system) || within(system, &code.text);
+    }
+    let before = |at: usize| code.text[..at].chars().next_back();
+    let system = format!("{system}::");
+    let mut places = code.text.match_indices(&system);
+    places.any(|(at, _)| !before(at).is_some_and(|c| c.is_alphanumeric() || c == '_'))
+}
+
+/// Whether a line names what is outside the top module of its file other than by `crate::`.
+fn leaves_its_module(path: &Path, code: &Code) -> bool {
+    let depth = path.iter().filter(|name| *name != "mod.rs").count();
+    let paths = code.text.split(|c: char| !(c.is_alphanumeric() || c == '_' || c == ':'));
+    let mut up = paths.filter(|path| code.is_use || path.contains("::")).map(|path| {
+        path.split("::").take_while(|name| ["self", "super"].contains(name)).filter(|name| *name == "super").count()
+    });
+    up.any(|up| up >= depth) || (code.is_use && code.text == "crate")
+}
+
+#[test]
+fn no_spelling_of_an_import_gets_past_the_rules() {
+    let leads = |text: &str, system: &str| code(text).iter().any(|code| leads_to(code, system));
+    for (text, system) in [
+        ("use std::{fs as files, io};", "std::fs"),
+        ("use std::{\n    io,\n    fs::{self, File},\n};", "std::fs"),
+        ("    use std::fs;", "std::fs"),
+        ("use std as system;", "std::fs"),
+        ("pub(crate) use std::*;", "std::fs"),
+        ("use std::os::unix::{self, ffi::OsStrExt};", "std::os::unix::fs"),
+        ("let file = ::std::fs::File::open(path)?;", "std::fs"),
+        ("use rustix as sys;", "rustix"),
+        ("use ::nix as sys;", "nix"),
+        ("use {io, nix::errno::Errno};", "nix"),
+        ("extern crate libc as c;", "libc"),
+        ("nix::unistd::sync();", "nix"),
+    ] {
+        assert!(leads(text, system), "{text}");
+    }
+    for (text, system) in [
+        ("use std::{ffi::OsStr, io};", "std::fs"),
+        ("use std::os::unix::ffi::OsStrExt;", "std::os::unix::fs"),
+        ("use crate::fs::Fs;", "std::fs"),
+        ("unix::fs();", "nix"),
+        ("// std::fs::File", "std::fs"),
+    ] {
+        assert!(!leads(text, system), "{text}");
+    }
+    let leaves = |path: &str, text: &str| code(text).iter().any(|code| leaves_its_module(Path::new(path), code));
+    for (path, text) in [
+        ("plan/order.rs", "use super::super::commit::Committed;"),
+        ("plan/order.rs", "use super::{Planner, super::commit::Committed};"),
+        ("plan/order.rs", "let committed = self::super::super::commit::new();"),
+        ("plan/mod.rs", "use super::commit::Committed;"),
+        ("lock.rs", "use super as top;"),
+        ("lock.rs", "use crate as top;"),
+        ("lock.rs", "use crate::{self as top};"),
+    ] {
+        assert!(leaves(path, text), "{path}: {text}");
+    }
+    for (path, text) in [
+        ("plan/order.rs", "use super::{Planner, order};"),
+        ("plan/mod.rs", "use self::order::rank;"),
+        ("lock.rs", "pub(super) fn lock() {"),
+    ] {
+        assert!(!leaves(path, text), "{path}: {text}");
+    }
+    let modules: Vec<_> =
+        code("use crate::{fs::Fs, commit::{self, Committed}};").iter().flat_map(|code| named(&code.text)).collect();
+    assert_eq!(modules, ["fs", "commit", "commit"]);
 }
 
 #[test]
@@ -96,21 +216,17 @@ fn unit_tests_end_a_file() {
 
 #[test]
 fn only_the_system_call_layer_names_the_system() {
+    const SYSTEM: [&str; 7] = ["nix", "std::fs", "rustix", "libc", "std::os::unix::fs", "fs2", "xattr"];
     for (path, text) in sources("src").into_iter().filter(|(path, _)| !path.ends_with("tests.rs")) {
-        let module = module(&path);
-        for (number, line) in code(&text) {
-            let at = format!("src/{}:{number}: {line}", path.display());
-            if module != "fs" && module != "cli" && module != "main" {
-                for word in ["nix::", "rustix::", "libc::", "std::fs", "std::os::unix::fs", "fs2::", "xattr::"] {
-                    assert!(!names(line, word), "{at}");
-                }
-            }
+        let forbidden = match &*module(&path) {
+            "fs" | "main" => &[],
             // The command has processes and signals to deal with, and nothing else.
-            if module == "cli" {
-                for word in ["rustix::", "libc::", "std::os::unix::fs", "fs2::", "xattr::"] {
-                    assert!(!names(line, word), "{at}");
-                }
-            }
+            "cli" => &SYSTEM[2..],
+            _ => &SYSTEM[..],
+        };
+        for code in code(&text) {
+            let at = format!("src/{}:{}: {}", path.display(), code.number, code.text);
+            assert!(!forbidden.iter().any(|system| leads_to(&code, system)), "{at}");
         }
     }
 }
@@ -124,21 +240,18 @@ fn imports_go_downward() {
             assert!(["lib", "main", "cli"].contains(&&*this), "src/{}: give it a place in LAYERS", path.display());
             continue;
         };
-        for (number, line) in code(&text) {
-            assert!(!line.contains("crate::{"), "src/{}:{number}: one line for each module", path.display());
-            for other in named(line) {
+        for code in code(&text) {
+            let at = format!("src/{}:{}", path.display(), code.number);
+            assert!(!leaves_its_module(&path, &code), "{at}: `{}` does not say of which module", code.text);
+            for other in named(&code.text) {
                 // What lib.rs exports again is named by its module inside the library.
                 let Some(theirs) = layer(&other) else {
                     let exported = other.starts_with(char::is_uppercase);
-                    assert!(exported, "src/{}:{number}: crate::{other} is no module of LAYERS", path.display());
+                    assert!(exported, "{at}: crate::{other} is no module of LAYERS");
                     continue;
                 };
                 imports += 1;
-                assert!(
-                    theirs < own || this == other,
-                    "src/{}:{number}: `{this}` imports `{other}`, which is not below it",
-                    path.display()
-                );
+                assert!(theirs < own || this == other, "{at}: `{this}` imports `{other}`, which is not below it");
             }
         }
     }
@@ -150,9 +263,9 @@ fn imports_go_downward() {
 fn the_command_uses_only_the_public_interface() {
     for (path, text) in sources("src") {
         if ["main", "cli"].contains(&&*module(&path)) {
-            for (number, line) in code(&text) {
-                for other in named(line) {
-                    assert!(layer(&other).is_none(), "src/{}:{number}: {line}", path.display());
+            for code in code(&text) {
+                for other in named(&code.text) {
+                    assert!(layer(&other).is_none(), "src/{}:{}: {}", path.display(), code.number, code.text);
                 }
             }
         }
