@@ -4,7 +4,7 @@
 //! cargo run --release --example rust_docs [OUTPUT]
 //! ```
 //!
-//! Where the toolchain came without its documentation, the sources of this crate and its dependencies are published instead.
+//! Where the toolchain came without its documentation, the sources of this crate are published instead.
 
 use std::error::Error;
 use std::fs;

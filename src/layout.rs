@@ -12,7 +12,7 @@
 //!     tx/ID/             an open transaction
 //!     previous/N/        what generation N displaced, with its journal
 //!     trash/ID           a transaction that had nothing to publish
-//!     rescued/N.I        what txfs found among it and could not prove to be its own
+//!     rescued/N[.I]      what txfs found among it, or in a stage, and could not prove to be its own
 //! ```
 //!
 //! Invariant (journal-spec.md, "Layout" and "Security"): the state directory and the files that are read from it belong to the

@@ -1,12 +1,12 @@
 //! The only door to the operating system: trait [`Fs`], about one method for each system call.
 //!
-//! The engine is generic over [`Fs`]. [`linux`] is the real one; a simulator can implement the same trait and run the real
-//! commit and the real recovery on storage that forgets, tears and fails.
+//! The engine is generic over [`Fs`]. [`linux`] is the real one; the simulator (`sim`, a feature) runs the real commit and
+//! the real recovery on storage that forgets, tears and fails.
 //!
 //! Invariants:
 //! 1. Every method that names an entry takes an open directory and ONE name, or a [`RelPath`] that is resolved beneath an
 //!    open directory without following a symbolic link and without crossing a mount (G9). Only the anchors
-//!    ([`Fs::open_anchor`], [`Fs::resolve`]) take a path of the user's.
+//!    ([`Fs::open_anchor`], [`Fs::resolve`], [`Fs::read_anchor_link`]) take a path of the user's.
 //! 2. A failed call is never repeated to the same end. Where a kernel lacks a call, or a permission only an optional flag, the
 //!    plainer call is made; every other error is the kernel's answer.
 //! 3. Every descriptor is close-on-exec, so that a lock dies with its process and not with a child of it.

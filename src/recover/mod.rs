@@ -153,7 +153,8 @@ impl<F: Fs> Store<F> {
         Ok(store)
     }
 
-    /// Finishes or undoes what a crash interrupted. Costs a few `stat` when there is nothing to do.
+    /// Finishes or undoes what a crash interrupted. Where there is nothing to do it costs a few `stat`, a list of the open
+    /// transactions, and reading HEAD and the root of its manifest.
     ///
     /// When it returns, the output is exactly the old or exactly the new generation, durably.
     ///
