@@ -387,6 +387,7 @@ impl fmt::Display for Problem {
 
 /// The first few of some paths, and how many there are.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Paths {
     /// The first of them, in order of the tree.
     pub first: Vec<RelPath>,

@@ -75,7 +75,12 @@
 //! # Features
 //!
 //! - `cli` (default) builds the `txfs` command.
-//! - `sim`, the crash simulator, and `mutants`, steps of the protocol that can be left out, are for tests and exempt from semver.
+//! - `sim`, the crash simulator, and `mutants`, steps of the protocol that can be left out, are for tests.
+//!
+//! # Exempt from semver
+//!
+//! The features `sim` and `mutants`; the trait [`fs::Fs`], which has what the engine asks of a system and gets more of it; and the
+//! journal's records ([`Begin`], [`Operation`], [`Record`]), which are as the version of the disk format has them.
 
 mod apply;
 mod barrier;

@@ -61,6 +61,7 @@ pub(super) fn from_word(from: Basis) -> &'static str {
         Basis::Empty => "empty",
         Basis::Current => "current",
         Basis::Copy => "copy",
+        _ => "unknown",
     }
 }
 
