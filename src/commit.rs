@@ -448,8 +448,7 @@ impl<F: Fs> Transaction<'_, F> {
     /// What was published by the generation before, and was not displaced, has to be in the output still.
     fn check_complete(&self, plan: &Plan) -> Result<()> {
         let Some(referenced @ Referenced { from: None, .. }) = &self.referenced else { return Ok(()) };
-        let mut lost = Paths::default();
-        not_staged(&self.stage_tree()?, &referenced.missing(plan))?.into_iter().for_each(|path| lost.push(path));
+        let lost: Paths = not_staged(&self.stage_tree()?, &referenced.missing(plan))?.into_iter().collect();
         if lost.is_empty() { Ok(()) } else { Err(self.not_put_together(self.meta.base - 1, &lost)) }
     }
 }

@@ -184,9 +184,8 @@ fn to_come(kind: Kind) -> Object {
 impl Staged {
     /// Notes the files that are here and that whoever created them did not finish.
     pub(crate) fn note_unfinished(&mut self, unfinished: &BTreeSet<RelPath>) {
-        let mut paths = Paths::default();
         let is_staged = |path: &&RelPath| self.entries.binary_search_by(|entry| entry.path.cmp(path)).is_ok();
-        unfinished.iter().filter(is_staged).for_each(|path| paths.push(path.clone()));
+        let paths: Paths = unfinished.iter().filter(is_staged).cloned().collect();
         if !paths.is_empty() {
             self.problems.push(Problem::Unfinished(paths));
         }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::{Base, Change, ChangeKind, Live, Planner, Scope};
-use crate::error::{Paths, Problem, Result};
+use crate::error::{Problem, Result};
 use crate::fs::Kind;
 use crate::manifest::Entry;
 use crate::path::RelPath;
@@ -44,9 +44,7 @@ impl<B: Base, L: Live> Planner<'_, B, L> {
         }
         collisions.sort();
         if !collisions.is_empty() {
-            let mut paths = Paths::default();
-            collisions.into_iter().for_each(|path| paths.push(path));
-            self.plan.problems.push(Problem::CaseCollision(paths));
+            self.plan.problems.push(Problem::CaseCollision(collisions.into_iter().collect()));
         }
         Ok(())
     }
