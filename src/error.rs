@@ -276,6 +276,8 @@ pub enum Problem {
     },
     /// Paths that are one and the same where case is not distinguished.
     CaseCollision(Paths),
+    /// Stale paths, and new ones that lead to the same entries of the output: it does not distinguish case.
+    CaseRename(Paths),
     /// Entries of the stage that are neither file, directory nor symbolic link.
     UnsupportedKind(Paths),
     /// State directories of txfs in the stage: of this output by the name, of others by what they hold.
@@ -306,6 +308,7 @@ impl Problem {
             | Problem::ForeignDirectory(paths)
             | Problem::Drift(paths)
             | Problem::CaseCollision(paths)
+            | Problem::CaseRename(paths)
             | Problem::UnsupportedKind(paths)
             | Problem::ReservedName(paths)
             | Problem::Unfinished(paths)
@@ -323,6 +326,7 @@ impl Problem {
             Problem::EmptyStage => "empty-stage",
             Problem::Shrunken { .. } => "shrunken",
             Problem::CaseCollision(_) => "case-collision",
+            Problem::CaseRename(_) => "case-rename",
             Problem::UnsupportedKind(_) => "unsupported-kind",
             Problem::ReservedName(_) => "reserved-name",
             Problem::Unfinished(_) => "unfinished",
@@ -344,6 +348,7 @@ impl Problem {
             Problem::EmptyStage => "if nothing is to be published, use --allow-empty".into(),
             Problem::Shrunken { .. } => "if so much is to go, use --max-removed 100".into(),
             Problem::CaseCollision(_) => "rename one of each, or use --allow-case-collisions".into(),
+            Problem::CaseRename(_) => "publish once without them, and then under the new name".into(),
             Problem::UnsupportedKind(_) => {
                 "remove them from the stage: only files, directories and symlinks are published".into()
             }
@@ -371,6 +376,9 @@ impl fmt::Display for Problem {
                 "{removed} of {files} published files would go and only {added} come: a loss of more than {limit} %"
             ),
             Problem::CaseCollision(paths) => write!(f, "paths differ only by case: {paths}"),
+            Problem::CaseRename(paths) => {
+                write!(f, "the output does not distinguish case, and these are one entry there: {paths}")
+            }
             Problem::UnsupportedKind(paths) => write!(f, "neither file, directory nor symlink: {paths}"),
             Problem::ReservedName(paths) => write!(f, "state directories of txfs in the stage: {paths}"),
             Problem::Unfinished(paths) => write!(f, "files of the stage were not finished: {paths}"),

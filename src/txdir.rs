@@ -38,7 +38,6 @@ pub(crate) const GLANCE: Duration = Duration::from_secs(2);
 
 /// What a transaction's stage stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[non_exhaustive]
 pub enum Basis {
     /// The stage is the whole new generation: what it does not have is stale.
     #[default]

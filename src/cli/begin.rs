@@ -61,7 +61,6 @@ pub(super) fn from_word(from: Basis) -> &'static str {
         Basis::Empty => "empty",
         Basis::Current => "current",
         Basis::Copy => "copy",
-        _ => "unknown",
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::{Base, Change, ChangeKind, Live, Planner, Scope};
-use crate::error::{Problem, Result};
+use crate::error::{Paths, Problem, Result};
 use crate::fs::Kind;
 use crate::manifest::Entry;
 use crate::path::RelPath;
@@ -47,6 +47,20 @@ impl<B: Base, L: Live> Planner<'_, B, L> {
             self.plan.problems.push(Problem::CaseCollision(collisions.into_iter().collect()));
         }
         Ok(())
+    }
+
+    /// A new name that leads to what is stale: the output does not distinguish case, and what is published under the one would go with the
+    /// other.
+    pub(super) fn guard_case_rename(&mut self) {
+        let is_beside = |a: &RelPath, b: &RelPath| a.parent_bytes() == b.parent_bytes();
+        let both = |(ino, new): &(u64, RelPath)| {
+            let old = self.leaving.get(ino).filter(|old| is_beside(old, new))?;
+            Some([old.clone(), new.clone()])
+        };
+        let paths: Paths = self.arriving.iter().filter_map(both).flatten().collect();
+        if !paths.is_empty() {
+            self.plan.problems.push(Problem::CaseRename(paths));
+        }
     }
 
     /// What collides with the new entries of one directory, and those that do.

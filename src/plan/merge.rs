@@ -68,6 +68,9 @@ impl<B: Base, L: Live> Planner<'_, B, L> {
             return self.publish(entry, before);
         }
         let Some(stat) = self.stat(&entry.path, before)? else { return self.add(entry, before) };
+        if before.is_none() && has_one_name(&stat) {
+            self.arriving.push((stat.ino, entry.path.clone()));
+        }
         if entry.object.kind == Kind::Directory && stat.is_dir() {
             return self.merge_directory(entry, before, &stat);
         }
@@ -226,6 +229,9 @@ impl<B: Base, L: Live> Planner<'_, B, L> {
             self.stale(before);
             return Ok(());
         };
+        if has_one_name(&stat) {
+            self.leaving.insert(stat.ino, before.path.clone());
+        }
         match (self.as_published(before, &stat)?, stat.kind) {
             (Some(_), Some(Kind::Directory)) => return self.remove_directory(before, &stat),
             (Some(old), _) => self.removes.push(Operation::Remove { path: before.path.clone(), old }),
@@ -391,6 +397,11 @@ struct Contents {
 fn problem(paths: &mut Paths, path: &RelPath) -> bool {
     paths.push(path.clone());
     false
+}
+
+/// Whether one path leads to it, as long as no other path leads to the same name.
+fn has_one_name(stat: &Stat) -> bool {
+    stat.is_dir() || stat.nlink == 1
 }
 
 fn below(ancestor: &Option<RelPath>, path: &RelPath) -> bool {

@@ -15,7 +15,7 @@ mod guards;
 mod merge;
 mod order;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::error::{Paths, Problem, Result};
 use crate::fs::tree::Walked;
@@ -223,6 +223,7 @@ pub(crate) fn plan(
     planner.merge(stage, staged)?;
     planner.guard_size();
     planner.guard_case()?;
+    planner.guard_case_rename();
     planner.finish()
 }
 
@@ -247,6 +248,9 @@ struct Planner<'a, B: Base, L: Live> {
     gone: Option<RelPath>,
     /// Of a change: the path that is no directory any more, below which everything has been noted as stale.
     emptied: Option<RelPath>,
+    /// Inodes of the output at paths that are new, and at paths that are stale.
+    arriving: Vec<(u64, RelPath)>,
+    leaving: HashMap<u64, RelPath>,
     foreign: Paths,
     immovable: Paths,
     drift: Paths,
@@ -272,6 +276,8 @@ impl<'a, B: Base, L: Live> Planner<'a, B, L> {
             moved: None,
             gone: None,
             emptied: None,
+            arriving: Vec::new(),
+            leaving: HashMap::new(),
             foreign: Paths::default(),
             immovable: Paths::default(),
             drift: Paths::default(),

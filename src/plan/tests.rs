@@ -158,6 +158,25 @@ fn new_and_stale_directories_move_as_one() {
     assert_eq!(words(&apart), expected);
 }
 
+/// Where the output does not distinguish case, either name leads to what is published under the other.
+#[test]
+fn a_new_name_of_what_is_stale_is_refused() {
+    let old = [("Docs", "/"), ("Docs/old", "1"), ("Readme", "1"), ("kept", "1")];
+    let new = [("README", "1"), ("docs", "/"), ("docs/new", "1"), ("kept", "1")];
+    let base = entries(&old, 100);
+    let mut folding = live(&base);
+    for (name, other) in [("docs", "Docs"), ("README", "Readme")] {
+        folding.0.insert(RelPath::new(name).unwrap(), folding.0[&RelPath::new(other).unwrap()]);
+    }
+    let rules = Rules { adopt: true, case_collisions: true, ..RULES };
+    let plan_on = |live| {
+        plan(&Published(base.clone()), object("/", 2), entries(&new, 200), Scope::Whole, rules, live).unwrap().problems
+    };
+    let paths = ["Readme", "README", "Docs", "docs"].map(|path| RelPath::new(path).unwrap());
+    assert_eq!(plan_on(&folding), [Problem::CaseRename(paths.into_iter().collect())]);
+    assert_eq!(plan_on(&live(&base)), []);
+}
+
 #[test]
 fn what_is_published_already_is_no_operation() {
     let tree = [("a", "1"), ("d", "/"), ("d/l", ">a")];
