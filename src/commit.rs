@@ -46,7 +46,7 @@ use crate::stage::{self, Known, Means, States};
 use crate::store::Store;
 use crate::threads;
 use crate::transaction::Transaction;
-use crate::txdir::{Basis, COPY, part};
+use crate::txdir::{Basis, COPY, STAGE, part};
 
 /// What a commit did.
 #[derive(Debug)]
@@ -187,7 +187,7 @@ impl<F: Fs> Transaction<'_, F> {
     ///
     /// # Errors
     /// [`Error::Refused`], [`Error::BaseMoved`], [`Error::Busy`]: nothing changed, the transaction is open. [`Error::RolledBack`],
-    /// [`Error::Io`]: the output is unchanged; whether the transaction is open tells [`Transaction::is_open`].
+    /// [`Error::Io`], [`Error::Interrupted`]: the output is unchanged; whether the transaction is open tells [`Transaction::is_open`].
     /// [`Error::StageLost`]: the output is unchanged, the transaction is over. [`Error::OutcomeUnknown`]: the transaction is over,
     /// and the next txfs command on this output finds out. [`Error::Usage`] when it was over before. What recovery of an earlier
     /// commit meets, as [`Store::recover`] says: nothing was begun.
@@ -349,6 +349,8 @@ impl<F: Fs> Transaction<'_, F> {
         plan: &Plan,
     ) -> Result<Journal> {
         let new = self.write_head(base, &published.inventory, edits, &operations, info);
+        // The last time that anybody asks: once the journal is written, what becomes of the commit is no longer the caller's affair.
+        let new = new.and_then(|new| self.tree.check_interrupt(&part(STAGE)).map(|()| new));
         let new = new.inspect_err(|_| self.store.drop_new_head(self.meta.base + 1))?;
         drop(published);
         let journal = self.write_journal(base, new, operations, plan.last_change)?;

@@ -5,7 +5,7 @@
 //! 2. What txfs published is copied with owner, group and attributes, as far as this user may give them: going back gives back what
 //!    was. Whatever else is copied belongs to whoever copies, and a set-id bit lends nobody the rights of another.
 //!
-//! A crash inside leaves a part of the copy.
+//! A crash inside leaves a part of the copy, and so does a caller who wants to stop: it is asked for between entries.
 
 use std::io;
 
@@ -52,6 +52,7 @@ impl<'a, F: Fs> Source<'a, F> {
 
     /// Copies a file with its mode, time and extended attributes; shares blocks where the file system can.
     pub(crate) fn copy_file(self, path: &RelPath, stat: &Stat, to: &Tree<F>, new: &RelPath) -> Result<()> {
+        to.check_interrupt(new)?;
         let fs = &to.fs;
         // The owner is that of what is read: another file may have got the name since it was looked at.
         let (mut original, opened) = self.tree.open_file(path)?;
@@ -155,17 +156,17 @@ pub(crate) fn copy_differing<F: Fs>(
     from.walk(
         &RelPath::root(),
         |entry| !ours(entry),
-        |entry| match published.find(&entry.path)? {
-            _ if ours(&entry) => {
-                states.push(entry.path);
-                Ok(())
+        |entry| {
+            from.check_interrupt(&entry.path)?;
+            match published.find(&entry.path)? {
+                _ if ours(&entry) => states.push(entry.path),
+                Some(published) if looks_same(&published.object, &entry.stat) => {
+                    copier.pass(&entry);
+                    same.push(published);
+                }
+                _ => copier.copy(entry)?,
             }
-            Some(published) if looks_same(&published.object, &entry.stat) => {
-                copier.pass(&entry);
-                same.push(published);
-                Ok(())
-            }
-            _ => copier.copy(entry),
+            Ok(())
         },
     )?;
     copier.finish()?;
@@ -192,6 +193,7 @@ pub(crate) fn copy_paths<F: Fs>(
     let mut copier = Copier::new(from, to);
     for path in paths {
         let path = &path?;
+        to.check_interrupt(path)?;
         for above in path.ancestors() {
             if let Some(stat) = from.tree.stat(&above)?.filter(Stat::is_dir) {
                 copier.made.make_like(from, above, stat.mode)?;

@@ -256,6 +256,7 @@ fn digest_batch<F: Fs>(
     digests: &mut Digests,
 ) -> Result<()> {
     for task in batch {
+        tree.check_interrupt(&task.path)?;
         let found = task.run(tree, buffer)?;
         if let (Some(early), Some(published), Found::Digested(object, _)) = (early, task.published, &found)
             && published != object.digest

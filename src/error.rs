@@ -44,6 +44,8 @@ pub enum ErrorKind {
     Corrupt,
     /// The outcome is unknown until recovery has run. Exit code 7.
     Unknown,
+    /// The caller wanted to stop; the output is unchanged. Exit code 128 + N, where signal N said so.
+    Interrupted,
 }
 
 /// Any failure of txfs.
@@ -83,6 +85,12 @@ pub enum Error {
         path: PathBuf,
         /// How long was waited for it.
         waited: Duration,
+    },
+    /// The caller wanted to stop ([`LinuxFs::interrupted_by`](crate::fs::LinuxFs::interrupted_by)).
+    #[error("{}: stopped before anything was changed", Shown(path))]
+    Interrupted {
+        /// What would have been next.
+        path: PathBuf,
     },
     /// Another transaction was committed since this one began (G10).
     #[error("{}: generation {current} was committed since this transaction began on generation {base}", Shown(output))]
@@ -178,6 +186,7 @@ impl Error {
             }
             Error::Usage { .. } => ErrorKind::Usage,
             Error::Busy { .. } => ErrorKind::Busy,
+            Error::Interrupted { .. } => ErrorKind::Interrupted,
             Error::BaseMoved { .. } => ErrorKind::Conflict,
             Error::Refused { problems, .. } if problems.iter().any(Problem::is_conflict) => ErrorKind::Conflict,
             Error::Refused { .. } => ErrorKind::Refused,

@@ -78,7 +78,7 @@ pub(crate) fn acquire<F: Fs>(tree: &Tree<F>, path: &RelPath, timeout: Duration) 
     }
 }
 
-/// Takes the lock at `path`, waiting for it up to `timeout`; `None` when there is no such file, or not any more.
+/// Takes the lock at `path`, waiting for it up to `timeout`, or until the caller wants to stop; `None` when there is no such file, or not any more.
 pub(crate) fn acquire_existing<F: Fs>(tree: &Tree<F>, path: &RelPath, timeout: Duration) -> Result<Option<Lock<F>>> {
     let mut waited = Duration::ZERO;
     loop {
@@ -88,6 +88,9 @@ pub(crate) fn acquire_existing<F: Fs>(tree: &Tree<F>, path: &RelPath, timeout: D
             Attempt::Busy if left_out(Mutant::StoreLock) => {
                 let file = tree.parent(path).and_then(|dir| tree.fs.open_write(&dir, path.name()));
                 return file.map(|file| Some(Lock { _file: file })).map_err(tree.io("open the lock", path));
+            }
+            Attempt::Busy if tree.fs.is_interrupted() => {
+                return Err(Error::Interrupted { path: path.under(tree.at()) });
             }
             Attempt::Busy if waited >= timeout => return Err(Error::Busy { path: path.under(tree.at()), waited }),
             Attempt::Busy => {}

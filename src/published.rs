@@ -72,7 +72,10 @@ impl<F: Fs> Live for Published<F> {
 
     fn object(&self, path: &RelPath, kind: Kind, stat: &Stat) -> Result<Object> {
         match &self.tree {
-            Some(tree) => digest::object(tree, path, kind, stat),
+            Some(tree) => {
+                tree.check_interrupt(path)?;
+                digest::object(tree, path, kind, stat)
+            }
             None => Err(Error::io("read", path.as_path())(io::ErrorKind::NotFound.into())),
         }
     }

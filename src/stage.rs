@@ -58,7 +58,7 @@ pub(crate) struct Means<'a, F: Fs> {
 /// Lists and digests everything in `stage`. What is `published` tells how much of it is new.
 ///
 /// # Errors
-/// Of reading the stage, or copying a linked file. What was begun early has to be waited for all the same.
+/// Of reading the stage, or copying a linked file; [`Error::Interrupted`](crate::error::Error::Interrupted). What was begun early has to be waited for all the same.
 pub(crate) fn scan<F: Fs>(
     stage: &Tree<F>,
     known: &Known,
@@ -106,6 +106,7 @@ struct Scan<'a, 'scope, 'env, F: Fs> {
 impl<'scope, F: Fs + 'scope> Scan<'_, 'scope, '_, F> {
     /// Of files and links the attributes are read where they are digested.
     fn note(&mut self, Named { path, kind }: Named) -> Result<()> {
+        self.stage.check_interrupt(&path)?;
         if is_state(self.stage, &path, kind) {
             self.reserved.push(path.clone());
         }

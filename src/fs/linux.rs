@@ -62,6 +62,7 @@ pub struct Without {
 pub struct LinuxFs {
     without: Without,
     no_openat2: Arc<AtomicBool>,
+    interrupt: Option<Arc<AtomicBool>>,
 }
 
 impl LinuxFs {
@@ -73,7 +74,16 @@ impl LinuxFs {
     /// The kernel with some of its features denied, to exercise what txfs does on file systems that lack them.
     #[doc(hidden)]
     pub fn without(without: Without) -> Self {
-        Self { without, no_openat2: Arc::new(AtomicBool::new(without.openat2)) }
+        Self { without, no_openat2: Arc::new(AtomicBool::new(without.openat2)), interrupt: None }
+    }
+
+    /// Stops what goes on once `interrupt` is set, as by a signal handler: whatever copies, reads a stage or waits for a lock then ends
+    /// with [`Error::Interrupted`](crate::Error::Interrupted), and changes nothing. A commit that has passed its commit point, and
+    /// recovery, go on to their end.
+    #[must_use = "this returns the changed file system"]
+    pub fn interrupted_by(mut self, interrupt: Arc<AtomicBool>) -> Self {
+        self.interrupt = Some(interrupt);
+        self
     }
 
     fn open_piece(&self, at: &OwnedFd, piece: &[u8]) -> io::Result<OwnedFd> {
@@ -404,6 +414,10 @@ impl Fs for LinuxFs {
 
     fn pause(&self, duration: Duration) {
         std::thread::sleep(duration);
+    }
+
+    fn is_interrupted(&self) -> bool {
+        self.interrupt.as_ref().is_some_and(|interrupt| interrupt.load(Ordering::Relaxed))
     }
 }
 

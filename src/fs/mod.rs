@@ -230,6 +230,11 @@ pub trait Fs: Clone + Send + Sync + 'static {
     fn changes_in_turn(&self, dir: &Self::Dir) -> bool;
     /// Waits before something is tried again.
     fn pause(&self, duration: Duration);
+    /// Whether whoever called the engine wants it to stop ([`LinuxFs::interrupted_by`]). It is asked where stopping changes nothing, and
+    /// nowhere after the commit point.
+    fn is_interrupted(&self) -> bool {
+        false
+    }
 }
 
 /// `Ok(None)` where there is no such entry.

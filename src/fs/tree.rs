@@ -121,6 +121,11 @@ impl<F: Fs> Tree<F> {
         move |source| Error::Io { action, path: path.under(&self.at), source }
     }
 
+    /// Fails once the caller wants to stop; `path` is what would be next. Not to be asked after the commit point, nor in recovery.
+    pub(crate) fn check_interrupt(&self, path: &RelPath) -> Result<()> {
+        if self.fs.is_interrupted() { Err(Error::Interrupted { path: path.under(&self.at) }) } else { Ok(()) }
+    }
+
     /// What is at `path` is not what it has to be.
     pub(crate) fn corrupt(&self, path: &RelPath, what: impl fmt::Display) -> Error {
         Error::corrupt(path.under(&self.at), what)

@@ -216,6 +216,9 @@ impl Fs for Noisy {
     fn unique(&self) -> io::Result<u64> {
         self.kernel.unique()
     }
+    fn is_interrupted(&self) -> bool {
+        self.kernel.is_interrupted()
+    }
     fn parallelism(&self) -> usize {
         self.kernel.parallelism()
     }
