@@ -139,7 +139,17 @@ fn is_ignored(signal: i32) -> bool {
     u64::from_str_radix(mask.trim(), 16).unwrap() & (1 << (signal - 1)) != 0
 }
 
-fn end(child: Child) -> Ended {
+/// Of a command that has to end now, and that writes little.
+#[track_caller]
+fn end(mut child: Child) -> Ended {
+    let begun = Instant::now();
+    while child.try_wait().unwrap().is_none() {
+        if begun.elapsed() > Duration::from_secs(60) {
+            child.kill().unwrap();
+            panic!("waited in vain for its end");
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
     Ended::from(child.wait_with_output().unwrap())
 }
 
@@ -470,7 +480,7 @@ fn a_signal_reaches_the_command_and_nothing_is_committed() {
         let dir = Scratch::new();
         let trapped = &name[1..];
         let script = format!(
-            "trap 'echo caught; touch {{stage}}/x; exit 0' {trapped}; touch ready; while :; do sleep 0.01; done"
+            "trap 'echo caught; touch {{stage}}/x; exit 0' {trapped}; touch ready; for i in $(seq 2000); do sleep 0.01; done"
         );
         let child = dir.start(["run", "dist", "--", "sh", "-c", &script]);
         wait_for("the command", || dir.at("ready").exists());
@@ -482,7 +492,7 @@ fn a_signal_reaches_the_command_and_nothing_is_committed() {
 
 #[test]
 fn a_signal_reaches_the_check_and_nothing_is_committed() {
-    let tidy = "trap 'touch caught; exit 0' TERM; touch ready; while :; do sleep 0.01; done";
+    let tidy = "trap 'touch caught; exit 0' TERM; touch ready; for i in $(seq 2000); do sleep 0.01; done";
     let slow = "touch ready; exec sleep 20";
     for (check, dry_run) in [(tidy, false), (slow, false), (slow, true)] {
         let check = check.replace("ready", "$TXFS_OUTPUT/../ready").replace("caught", "$TXFS_OUTPUT/../caught");
@@ -509,6 +519,99 @@ fn a_signal_reaches_the_check_and_nothing_is_committed() {
         assert_eq!(dir.at("caught").exists(), check.contains("trap"), "the check can tidy up");
         assert!(!dir.at("next").exists(), "no other check begins");
     }
+}
+
+/// `args`, under strace, which sends a signal at the `nth` rename.
+fn signalled_at_rename(dir: &Scratch, nth: usize, args: &[&str]) -> Command {
+    let mut strace = Command::new("strace");
+    strace.args(["-f", "-qq", "-o", "renames", "-e", "trace=renameat2,renameat"]);
+    strace.args(["-e", &format!("inject=renameat2,renameat:signal=TERM:when={nth}")]);
+    strace.arg(env!("CARGO_BIN_EXE_txfs")).args(args).current_dir(dir.at("")).stdin(Stdio::null());
+    strace
+}
+
+#[test]
+fn a_commit_that_has_begun_runs_to_its_end_whatever_signal_arrives() {
+    if Command::new("strace").arg("-V").output().is_err() {
+        return common::skip("a signal in the middle of a commit", "there is no strace");
+    }
+    let fill = |dir: &Scratch, at: &str, content: &str| {
+        ["a", "b", "c", "d"].iter().for_each(|name| dir.write(&format!("{at}/{name}"), content));
+    };
+    for command in ["publish", "commit", "rollback", "run"] {
+        let (mut stopped, mut committed) = (0, 0);
+        for nth in 1.. {
+            let dir = Scratch::new();
+            ["first", "old"].iter().for_each(|content| {
+                fill(&dir, "src", content);
+                dir.txfs(["publish", "dist", "src"]).expect(0);
+            });
+            fill(&dir, "src", "new");
+            let args = match command {
+                "publish" => vec!["publish", "dist", "src"],
+                "commit" => {
+                    fs::rename(dir.at("src"), dir.begin(&[])).unwrap();
+                    vec!["commit", "dist"]
+                }
+                "rollback" => vec!["rollback", "dist"],
+                _ => vec!["run", "dist", "--", "sh", "-c", "cp src/* {stage}"],
+            };
+            let ended = Ended::from(signalled_at_rename(&dir, nth, &args).output().unwrap());
+            let content: Vec<_> = ["a", "b", "c", "d"].map(|name| dir.read(&format!("dist/{name}"))).into();
+            let old = content.iter().all(|content| content == "old");
+            assert!(old || content.iter().all(|each| *each == content[0]), "{command}, {nth}: {content:?}");
+            if !dir.read("renames").contains("SIGTERM") {
+                break;
+            }
+            if old {
+                let ended = ended.expect(143).says("error: stopped by signal 15: nothing was changed");
+                assert_eq!(ended.err.contains("the transaction stays open"), command == "commit", "{}", ended.err);
+                assert_eq!(dir.transactions(), usize::from(command == "commit"), "{command}, {nth}");
+                stopped += 1;
+            } else {
+                ended.expect(0).says("published generation 3");
+                committed += 1;
+            }
+        }
+        println!("{command}: stopped {stopped} times, committed {committed} times");
+        assert!(committed > 3, "{command}");
+    }
+}
+
+#[test]
+fn whoever_waits_for_a_lock_is_stopped_by_a_signal() {
+    let dir = Scratch::new();
+    dir.publish(&[("a", "a")]);
+    dir.write("src/a", "new");
+    let stage = dir.begin(&[]);
+    let lock = fs::File::open(dir.at(".dist.txfs/lock")).unwrap();
+    FileExt::lock_exclusive(&lock).unwrap();
+    let stage = stage.to_str().unwrap();
+    let commands =
+        [&["publish", "dist", "src"][..], &["begin", "dist"], &["commit", stage], &["run", "dist", "--", "true"]];
+    for args in commands {
+        let child = dir.start([&["--lock-timeout", "600"], args].concat());
+        std::thread::sleep(Duration::from_millis(200));
+        signal(&child, "-TERM");
+        end(child).expect(143).says("error: stopped by signal 15: nothing was changed");
+    }
+    drop(lock);
+    assert_eq!((dir.read("dist/a").as_str(), dir.transactions()), ("a", 1));
+}
+
+#[test]
+fn a_file_larger_than_allowed_is_an_error_with_its_path() {
+    let dir = Scratch::new();
+    dir.write("src/big", &"x".repeat(200_000));
+    let limited = |script: &str| {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("ulimit -f 100; {script}"), env!("CARGO_BIN_EXE_txfs")]);
+        Ended::from(shell.current_dir(dir.at("")).output().unwrap())
+    };
+    limited("exec \"$0\" publish dist src").expect(1).says("/big: File too large");
+    assert!(!dir.at("dist").exists());
+    let of_command = "exec \"$0\" run dist -- sh -c 'exec head -c 200000 /dev/zero > {stage}/big'";
+    limited(of_command).expect(128 + 25).says("killed by signal 25");
 }
 
 #[test]

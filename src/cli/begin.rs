@@ -68,7 +68,7 @@ pub(super) fn run(context: &Context, args: &BeginArgs) -> Result<u8, Failure> {
     let store = context.make(&args.out)?;
     let transaction = store.begin(BeginOptions::default().from(args.from.get()).detached(true))?;
     let stage = transaction.stage();
-    if let Err(failure) = print(&context.ui, &transaction, &stage) {
+    if let Err(failure) = context.signals.expect_none().and_then(|()| print(&context.ui, &transaction, &stage)) {
         // Nobody learned of the transaction, so nobody would end it.
         transaction.abort()?;
         return Err(failure);

@@ -67,11 +67,17 @@ pub(super) enum Done {
     DryRun,
 }
 
+impl CommitArgs {
+    pub(super) fn has_checks(&self) -> bool {
+        self.publish.has_checks()
+    }
+}
+
 pub(super) fn run(context: &Context, args: &CommitArgs) -> Result<u8, Failure> {
     let (store, id) = handle::find(context, &args.transaction)?;
     let mut transaction = store.resume(id)?;
-    let (stage, signals) = (transaction.stage(), args.publish.signals()?);
-    match conclude(context, &store, &mut transaction, &args.publish, &signals) {
+    let stage = transaction.stage();
+    match conclude(context, &store, &mut transaction, &args.publish) {
         Ok(Done::Committed(committed)) => report(context, &store, &committed, true),
         Ok(Done::DryRun) => {}
         Err(failure) => return Err(keep_open(&context.ui, &store, &transaction, &stage, failure)),
@@ -82,7 +88,7 @@ pub(super) fn run(context: &Context, args: &CommitArgs) -> Result<u8, Failure> {
 /// Says what becomes of a detached transaction that was not committed.
 fn keep_open(ui: &Ui, store: &Store, transaction: &Transaction<'_>, stage: &Path, failure: Failure) -> Failure {
     match failure.source() {
-        None if failure.is_stopped() => failure.hint(handle::still_open(ui, stage)),
+        _ if failure.is_stopped() => failure.hint(handle::still_open(ui, stage)),
         None | Some(Error::StageLost { .. } | Error::OutcomeUnknown { .. }) => failure,
         Some(Error::BaseMoved { .. }) => {
             let again = format!("`txfs begin {} --from current` begins it again", ui.name(store.output()));
@@ -98,9 +104,8 @@ pub(super) fn conclude(
     store: &Store,
     transaction: &mut Transaction<'_>,
     options: &PublishOptions,
-    signals: &Signals,
 ) -> Result<Done, Failure> {
-    let result = commit_or_rehearse(context, store, transaction, options, signals);
+    let result = commit_or_rehearse(context, store, transaction, options);
     result.map_err(|failure| if transaction.base() == 0 { ask_for_lost_state(failure) } else { failure })
 }
 
@@ -122,11 +127,11 @@ fn commit_or_rehearse(
     store: &Store,
     transaction: &mut Transaction<'_>,
     options: &PublishOptions,
-    signals: &Signals,
 ) -> Result<Done, Failure> {
+    let signals = &context.signals;
     let removals = options.apply_removals(transaction)?;
     if options.dry_run {
-        return options.rehearse(context, store, transaction, signals).map(|()| Done::DryRun);
+        return options.rehearse(context, store, transaction).map(|()| Done::DryRun);
     }
     signals.expect_none()?;
     let commit = options.checks().fold(options.for_library(), |commit, check| {
@@ -178,11 +183,6 @@ impl PublishOptions {
         }
     }
 
-    /// While checks run signals are held, so that the checks have them too.
-    pub(super) fn signals(&self) -> Result<Signals, Failure> {
-        if self.has_checks() { Signals::hold() } else { Ok(Signals::not_held()) }
-    }
-
     pub(super) fn has_checks(&self) -> bool {
         !self.check.is_empty()
     }
@@ -218,13 +218,8 @@ impl PublishOptions {
     }
 
     /// As the commit would, without changing anything.
-    fn rehearse(
-        &self,
-        context: &Context,
-        store: &Store,
-        transaction: &Transaction<'_>,
-        signals: &Signals,
-    ) -> Result<(), Failure> {
+    fn rehearse(&self, context: &Context, store: &Store, transaction: &Transaction<'_>) -> Result<(), Failure> {
+        let signals = &context.signals;
         let stage = transaction.stage();
         let failed = |check: &OsStr| {
             let result = run_check(check, &stage, store.output(), signals).err()?;
@@ -233,6 +228,7 @@ impl PublishOptions {
         let mut problems: Vec<_> = self.checks().filter_map(failed).collect();
         signals.expect_none()?;
         let plan = transaction.plan(&self.for_library())?;
+        signals.release()?;
         diff::print(&context.ui, &plan, &[])?;
         // A commit whose check fails looks no further.
         if problems.is_empty() {

@@ -5,6 +5,7 @@ use std::path::Path;
 use txfs::{Error, ErrorKind, Problem};
 
 use super::output::{Object, Ui};
+use super::signals::stopped_by;
 
 pub(super) const DONE: u8 = 0;
 pub(super) const USAGE: u8 = 2;
@@ -31,6 +32,8 @@ fn classify(kind: ErrorKind) -> (u8, &'static str) {
         ErrorKind::Refused => (5, "refused"),
         ErrorKind::Corrupt => (CORRUPT, "corrupt"),
         ErrorKind::Unknown => (7, "unknown"),
+        // The signal's number is added where it is known.
+        ErrorKind::Interrupted => (killed_by(0), STOPPED),
         _ => (1, "failed"),
     }
 }
@@ -66,6 +69,16 @@ impl Failure {
     /// txfs was told to stop, as by ^C, and did before it changed anything.
     pub(super) fn stopped(signal: i32, message: String) -> Self {
         Self { word: STOPPED, ..Self::with_code(killed_by(signal), message) }
+    }
+
+    /// Names the signal because of which the library stopped.
+    pub(super) fn of_signal(self, received: Option<i32>) -> Self {
+        match (self.source(), received) {
+            (Some(Error::Interrupted { .. }), Some(signal)) => {
+                Self { code: killed_by(signal), message: stopped_by(signal), ..self }
+            }
+            _ => self,
+        }
     }
 
     pub(super) fn is_stopped(&self) -> bool {

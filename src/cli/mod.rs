@@ -5,6 +5,7 @@
 //! 2. Every command that names an output recovers it first and says in one line what that did ([`Context::recover`]); only
 //!    `journal`, which shows what is there, does not.
 //! 3. Every error becomes an exit code in one place, [`error`].
+//! 4. No signal but KILL ends a command while it changes something ([`signals`]).
 //!
 //! A command that is killed leaves what the library leaves: the next command recovers it.
 
@@ -17,6 +18,7 @@ use txfs::{Barriers, OpenOptions, Recovered, Store};
 
 use error::{Failure, usage};
 use output::{ColorChoice, Ui};
+use signals::Signals;
 
 mod abort;
 mod begin;
@@ -59,7 +61,8 @@ Exit codes:
   6    the state directory is damaged or not trusted
   7    the outcome is unknown until `txfs recover` has run
   8    `diff --exit-code` found changes
-  128 + N  stopped by signal N before anything was changed
+  128 + N  stopped by signal N before anything was changed; a commit that has begun is finished
+  141  nobody read stdout any more
   `run` passes its command's status through (128 + N when signal N killed it); with --json,
   \"error\":\"command\" says that the code is the command's. Its own codes are 3 to 7 and
   125  txfs itself failed    126  the command cannot be executed    127  it was not found
@@ -108,6 +111,7 @@ enum Command {
 /// What every command is given.
 struct Context {
     ui: Ui,
+    signals: Signals,
     lock_timeout: Duration,
     barriers: Barriers,
 }
@@ -119,21 +123,50 @@ pub(crate) fn main() -> ExitCode {
         Err(error) => return ExitCode::from(refuse(&error)),
     };
     let Global { json, quiet, verbose, color, lock_timeout, barriers } = cli.global;
-    let context = Context { ui: Ui::new(json, quiet, verbose, color), lock_timeout, barriers };
-    let result = match &cli.command {
-        Command::Begin(args) => begin::run(&context, args),
-        Command::Commit(args) => commit::run(&context, args),
-        Command::Abort(args) => abort::run(&context, args),
-        Command::Run(args) => run::run(&context, args),
-        Command::Publish(args) => publish::run(&context, args),
-        Command::Recover(args) => recover::run(&context, args),
-        Command::Rollback(args) => rollback::run(&context, args),
-        Command::Status(args) => status::run(&context, args),
-        Command::Diff(args) => diff::run(&context, args),
-        Command::Journal(args) => journal::run(&context, args),
-        Command::Verify(args) => verify::run(&context, args),
+    let ui = Ui::new(json, quiet, verbose, color);
+    let signals = match cli.command.signals() {
+        Ok(signals) => signals,
+        Err(failure) => return ExitCode::from(failure.report(&ui)),
     };
-    ExitCode::from(result.unwrap_or_else(|failure| failure.report(&context.ui)))
+    let context = Context { ui, signals, lock_timeout, barriers };
+    let result = cli.command.run(&context);
+    ExitCode::from(result.unwrap_or_else(|failure| {
+        let failure = failure.of_signal(context.signals.received());
+        failure.report(&context.ui)
+    }))
+}
+
+impl Command {
+    fn run(&self, context: &Context) -> Result<u8, Failure> {
+        match self {
+            Self::Begin(args) => begin::run(context, args),
+            Self::Commit(args) => commit::run(context, args),
+            Self::Abort(args) => abort::run(context, args),
+            Self::Run(args) => run::run(context, args),
+            Self::Publish(args) => publish::run(context, args),
+            Self::Recover(args) => recover::run(context, args),
+            Self::Rollback(args) => rollback::run(context, args),
+            Self::Status(args) => status::run(context, args),
+            Self::Diff(args) => diff::run(context, args),
+            Self::Journal(args) => journal::run(context, args),
+            Self::Verify(args) => verify::run(context, args),
+        }
+    }
+
+    /// What only looks, once it has recovered, may be killed at any time, and so may what discards a stage.
+    fn signals(&self) -> Result<Signals, Failure> {
+        match self {
+            Self::Run(_) => Signals::forward().map_err(Failure::of_run),
+            Self::Commit(args) if args.has_checks() => Signals::forward(),
+            Self::Publish(args) if args.has_checks() => Signals::forward(),
+            Self::Begin(_) | Self::Commit(_) | Self::Publish(_) | Self::Rollback(_) | Self::Recover(_) => {
+                Signals::handle(false)
+            }
+            Self::Abort(_) | Self::Status(_) | Self::Diff(_) | Self::Journal(_) | Self::Verify(_) => {
+                Signals::handle(true)
+            }
+        }
+    }
 }
 
 /// Tells of arguments that make no sense, as of any other failure, or of the help that was asked for.
@@ -157,7 +190,7 @@ fn is_run() -> bool {
 
 impl Context {
     fn options(&self) -> OpenOptions {
-        OpenOptions::default().lock_timeout(self.lock_timeout).barriers(self.barriers)
+        OpenOptions::with(self.signals.fs()).lock_timeout(self.lock_timeout).barriers(self.barriers)
     }
 
     /// The recovered store of `out`; made where there is none.
@@ -187,8 +220,9 @@ impl Context {
     }
 
     fn recover(&self, store: &Store) -> Result<Recovered, Failure> {
-        let recovered = store.recover()?;
+        let recovered = self.signals.hold_during(|| store.recover())?;
         recover::tell(&self.ui, store, &recovered);
+        self.signals.expect_none_held_back()?;
         Ok(recovered)
     }
 }

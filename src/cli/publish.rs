@@ -30,6 +30,12 @@ pub(super) struct PublishArgs {
     publish: PublishOptions,
 }
 
+impl PublishArgs {
+    pub(super) fn has_checks(&self) -> bool {
+        self.publish.has_checks()
+    }
+}
+
 pub(super) fn run(context: &Context, args: &PublishArgs) -> Result<u8, Failure> {
     let source = args.src.canonicalize().map_err(|error| cannot("open the directory", &args.src, error))?;
     if !source.metadata().map_err(|error| cannot("read the attributes of", &args.src, error))?.is_dir() {
@@ -46,14 +52,13 @@ pub(super) fn run(context: &Context, args: &PublishArgs) -> Result<u8, Failure> 
         return Err(usage(format!("{} holds txfs' own state directory", Shown(&args.src))));
     }
     // A check is to see all that would be published.
-    if args.checksum || args.publish.has_checks() {
+    if args.checksum || args.has_checks() {
         transaction.copy_from(&source)?;
     } else {
         transaction.copy_differing_from(&source)?;
     }
     warn_of_states(&context.ui, transaction.left_out());
-    let signals = args.publish.signals()?;
-    let done = commit::conclude(context, &store, &mut transaction, &args.publish, &signals);
+    let done = commit::conclude(context, &store, &mut transaction, &args.publish);
     match done.map_err(|failure| match failure.source() {
         Some(txfs::Error::BaseMoved { .. }) => failure.hint("try again"),
         _ => failure,

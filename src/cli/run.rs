@@ -1,6 +1,6 @@
 //! `txfs run`: begin, run a command, and commit what it wrote, if it succeeded and nobody wanted it to stop.
 //!
-//! txfs outlives its command: signals are held ([`Signals`]) from before it starts until txfs ends.
+//! txfs outlives its command: signals are held ([`Signals`]) until txfs ends.
 //!
 //! When txfs is killed its command may live on and write to a stage that nobody will publish; the next txfs command discards it.
 
@@ -56,13 +56,12 @@ pub(super) fn run(context: &Context, args: &RunArgs) -> Result<u8, Failure> {
 fn attempt(context: &Context, args: &RunArgs) -> Result<u8, Failure> {
     let store = context.make(&args.out)?;
     let mut transaction = store.begin(BeginOptions::default().from(args.from.get()))?;
-    let signals = Signals::hold()?;
     context.ui.detail(format_args!("the stage is {}", context.ui.name(&transaction.stage())));
-    if let Err(failure) = build(&context.ui, &store, &transaction.stage(), &args.command, &signals) {
+    if let Err(failure) = build(&context.ui, &store, &transaction.stage(), &args.command, &context.signals) {
         discard(context, transaction);
         return Err(failure);
     }
-    match commit::conclude(context, &store, &mut transaction, &args.publish, &signals) {
+    match commit::conclude(context, &store, &mut transaction, &args.publish) {
         Ok(Done::Committed(committed)) => commit::report(context, &store, &committed, false),
         Ok(Done::DryRun) => {
             discard(context, transaction);
@@ -85,6 +84,7 @@ fn build(ui: &Ui, store: &Store, stage: &Path, words: &[OsString], signals: &Sig
         // Whoever reads an object does not expect what a build says of itself before it.
         command.stdout(io::stderr());
     }
+    signals.expect_none()?;
     let child = command.spawn().map_err(|error| {
         let code = if error.kind() == io::ErrorKind::NotFound { NOT_FOUND } else { NOT_EXECUTABLE };
         let reason = error::reason(&error);
