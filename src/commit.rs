@@ -25,7 +25,7 @@ use crate::carry_out::{Attempt, Intents};
 use crate::copy::{self, Source};
 use crate::error::{Error, Paths, Problem, Result};
 use crate::fs::tree::Tree;
-use crate::fs::{Fs, Kind, Timestamp};
+use crate::fs::{Fs, Kind, Stat, Timestamp};
 use crate::journal::reader::Journal;
 use crate::journal::record::{Begin, Operation};
 use crate::journal::writer;
@@ -77,7 +77,7 @@ impl<F: Fs> Store<F> {
     }
 
     /// As [`Store::preview`], of the copy that [`Transaction::copy_from`] makes of `source`: without state directories of txfs, which
-    /// are returned, too.
+    /// are returned, too, and with the set-id bits that a copy of this user's keeps.
     ///
     /// # Errors
     /// As [`Store::preview`].
@@ -91,8 +91,18 @@ impl<F: Fs> Store<F> {
         let stage = Tree::open(&self.fs, source)?;
         let published = Published::open(self, head.as_ref())?;
         let mut staged = stage::scan(&stage, &Known::new(), &published.inventory, None, states)?;
+        if states == States::LeaveOut {
+            copy::expect_modes(&stage, &mut staged.entries, &self.made_here()?)?;
+        }
         let left_out = std::mem::take(&mut staged.left_out);
         Ok((self.make_plan(&stage, staged, &published, Scope::Whole, options, Stale::Whole)?, left_out))
+    }
+
+    /// What a file of this user's is like in the state directory, in which stages are.
+    fn made_here(&self) -> Result<Stat> {
+        let lock = state_path(name::LOCK);
+        let missing = || self.state.io("read the attributes of", &lock)(std::io::ErrorKind::NotFound.into());
+        Ok(Stat { uid: self.fs.user(), ..self.state.stat(&lock)?.ok_or_else(missing)? })
     }
 
     fn make_plan(

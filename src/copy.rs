@@ -9,7 +9,7 @@
 
 use std::io;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Paths, Result};
 use crate::fs::tree::{Tree, Walked, is_absent};
 use crate::fs::{Fs, Kind, Stat, is_unsupported};
 use crate::layout::is_state_dir;
@@ -129,9 +129,36 @@ fn mode_of_copy(mode: u32, original: &Stat, copy: &Stat) -> u32 {
     mode & !(set_uid | set_gid)
 }
 
-/// Copies the tree `from`, except state directories of txfs, into the empty directory `to`. Returns those.
-pub(crate) fn copy_tree<F: Fs>(from: &Tree<F>, to: &Tree<F>) -> Result<Vec<RelPath>> {
-    copy_differing(from, to, std::iter::empty()).map(|(_, states)| states)
+/// Gives files of `from` the modes that their copies will have, which belong to whom `copy` belongs to.
+pub(crate) fn expect_modes<F: Fs>(from: &Tree<F>, entries: &mut [Entry], copy: &Stat) -> Result<()> {
+    for Entry { path, object } in entries.iter_mut().filter(|entry| has_set_id(entry.object.kind, entry.object.mode)) {
+        if let Some(original) = from.stat(path)? {
+            object.mode = mode_of_copy(object.mode, &original, copy);
+        }
+    }
+    Ok(())
+}
+
+fn has_set_id(kind: Kind, mode: u32) -> bool {
+    kind == Kind::File && mode & 0o6000 != 0
+}
+
+/// What a copy of a directory of the user's is not, or lacks.
+#[derive(Debug, Default)]
+pub(crate) struct Copied {
+    /// Entries that are published already, and were not copied.
+    pub(crate) same: Vec<Entry>,
+    /// State directories of txfs, which were left out.
+    pub(crate) states: Vec<RelPath>,
+    /// Files whose copies lack a set-id bit.
+    pub(crate) without_set_id: Paths,
+    /// What cannot be copied, as it cannot be published.
+    pub(crate) unsupported: Paths,
+}
+
+/// Copies the tree `from`, except state directories of txfs, into the empty directory `to`.
+pub(crate) fn copy_tree<F: Fs>(from: &Tree<F>, to: &Tree<F>) -> Result<Copied> {
+    copy_differing(from, to, std::iter::empty())
 }
 
 /// Gives the stage the attributes and the mode of the directory that it is a copy of, for an output that is made of the stage. Its
@@ -143,12 +170,12 @@ pub(crate) fn copy_root<F: Fs>(from: &Tree<F>, to: &Tree<F>) -> Result<()> {
     to.set_dir_mode(&root, stat.mode & 0o777 | 0o700)
 }
 
-/// As [`copy_tree`], but what `published` has with the same size, time and mode is not copied: it is returned, too, and first.
+/// As [`copy_tree`], but what `published` has with the same size, time and mode is not copied.
 pub(crate) fn copy_differing<F: Fs>(
     from: &Tree<F>,
     to: &Tree<F>,
     published: impl Iterator<Item = Result<Entry>>,
-) -> Result<(Vec<Entry>, Vec<RelPath>)> {
+) -> Result<Copied> {
     let mut copier = Copier::new(Source::foreign(from), to);
     let mut published = Cursor::new(published);
     let (mut same, mut states) = (Vec::new(), Vec::new());
@@ -169,8 +196,8 @@ pub(crate) fn copy_differing<F: Fs>(
             Ok(())
         },
     )?;
-    copier.finish()?;
-    Ok((same, states))
+    let Copier { without_set_id, unsupported, .. } = copier.finish()?;
+    Ok(Copied { same, states, without_set_id, unsupported })
 }
 
 /// The quick check of rsync: same kind, mode, size and time. A link has no time of its own worth trusting, and a directory that
@@ -203,7 +230,13 @@ pub(crate) fn copy_paths<F: Fs>(
             copier.copy(Walked { path: path.clone(), stat })?;
         }
     }
-    copier.finish()
+    match copier.finish()?.unsupported.first.first() {
+        None => Ok(()),
+        Some(path) => Err(Error::Usage {
+            path: path.under(from.tree.at()),
+            what: "it is neither file, directory nor symlink, and only those are published".into(),
+        }),
+    }
 }
 
 /// Copies entries that come in order of the tree; files on several threads, when their directories are made. A directory that only
@@ -216,11 +249,14 @@ struct Copier<'a, F: Fs> {
     made: NewDirs<'a, F>,
     /// Files that are still to be copied.
     files: Vec<(RelPath, Stat)>,
+    without_set_id: Paths,
+    unsupported: Paths,
 }
 
 impl<'a, F: Fs> Copier<'a, F> {
     fn new(from: Source<'a, F>, to: &'a Tree<F>) -> Self {
-        Self { from, to, passed: Vec::new(), made: NewDirs::new(to), files: Vec::new() }
+        let (passed, files, made) = (Vec::new(), Vec::new(), NewDirs::new(to));
+        Self { from, to, passed, made, files, without_set_id: Paths::default(), unsupported: Paths::default() }
     }
 
     /// Notes an entry that is not copied.
@@ -245,10 +281,10 @@ impl<'a, F: Fs> Copier<'a, F> {
             }
             Some(Kind::Symlink) => from.copy_symlink(&path, to, &path),
             Some(Kind::Directory) => self.made.make_like(from, path, stat.mode),
-            None => Err(Error::Usage {
-                path: path.under(from.tree.at()),
-                what: "it is neither file, directory nor symlink, and only those are published".into(),
-            }),
+            None => {
+                self.unsupported.push(path);
+                Ok(())
+            }
         }
     }
 
@@ -258,17 +294,29 @@ impl<'a, F: Fs> Copier<'a, F> {
         let threads = if in_turn { 1 } else { fs.parallelism() };
         let held_together = files.chunk_by(|(a, _), (b, _)| a.parent_bytes() == b.parent_bytes());
         let shares = held_together.flat_map(|files| files.chunks(AT_ONCE)).collect();
+        let from = self.from;
         threads::for_each(shares, threads, |files| {
             // The directory used last is of one thread alone.
-            let (from, to) = (self.from.tree.clone(), self.to.clone());
-            let from = Source { tree: &from, ..self.from };
+            let (tree, to) = (from.tree.clone(), self.to.clone());
+            let from = Source { tree: &tree, ..from };
             files.iter().try_for_each(|(path, stat)| from.copy_file(path, stat, &to, path))
-        })
+        })?;
+        self.note_set_ids(files)
     }
 
-    fn finish(mut self) -> Result<()> {
+    fn note_set_ids(&mut self, files: Vec<(RelPath, Stat)>) -> Result<()> {
+        for (path, original) in files.into_iter().filter(|(_, stat)| has_set_id(Kind::File, stat.mode)) {
+            if self.to.stat(&path)?.is_some_and(|copy| copy.mode != original.mode) {
+                self.without_set_id.push(path);
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<Self> {
         self.copy_files()?;
-        self.made.close()
+        self.made.close()?;
+        Ok(self)
     }
 }
 
@@ -315,12 +363,12 @@ impl<'a, F: Fs> NewDirs<'a, F> {
 
     /// From the bottom, when all are filled: into a directory that its owner may not write to nothing could be copied, and what was
     /// copied into one with a default ACL would take that over. Modes last, for an ACL brings its own.
-    pub(crate) fn close(self) -> Result<()> {
-        for NewDir { path, mode, original } in self.made.iter().rev() {
+    pub(crate) fn close(&mut self) -> Result<()> {
+        for NewDir { path, mode, original } in std::mem::take(&mut self.made).into_iter().rev() {
             if let Some((from, original)) = original {
-                from.liken_dir(original, self.tree, path)?;
+                from.liken_dir(&original, self.tree, &path)?;
             }
-            self.tree.set_dir_mode(path, *mode)?;
+            self.tree.set_dir_mode(&path, mode)?;
         }
         Ok(())
     }

@@ -14,12 +14,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::barrier::{self, MANY};
-use crate::copy;
-use crate::error::{Error, Result};
+use crate::copy::{self, Copied};
+use crate::error::{Error, Paths, Problem, Result};
 use crate::fs::stream::Stream;
 use crate::fs::tree::Tree;
 use crate::fs::{Fs, Kind, LinuxFs, found};
-use crate::manifest::{Digest, Object};
+use crate::manifest::{Digest, Entry, Object};
 use crate::path::RelPath;
 use crate::published::Audit;
 use crate::referenced::Referenced;
@@ -120,12 +120,12 @@ impl<F: Fs> Transaction<'_, F> {
     /// left out ([`Transaction::left_out`]).
     ///
     /// # Errors
-    /// [`Error::Usage`] for what is neither file, directory nor symbolic link; [`Error::Io`].
+    /// [`Error::Refused`] where something is neither file, directory nor symbolic link; [`Error::Io`]; [`Error::Interrupted`].
     pub fn copy_from(&mut self, source: impl AsRef<Path>) -> Result<()> {
         let from = Tree::open(&self.store.fs, source.as_ref())?;
         let stage = self.stage_tree()?;
-        let states = copy::copy_tree(&from, &stage)?;
-        self.note_left_out(&from, &states);
+        let copied = copy::copy_tree(&from, &stage)?;
+        self.note_copied(&from, copied)?;
         copy::copy_root(&from, &stage)
     }
 
@@ -134,8 +134,23 @@ impl<F: Fs> Transaction<'_, F> {
         &self.left_out
     }
 
-    fn note_left_out(&mut self, from: &Tree<F>, states: &[RelPath]) {
+    /// The files that copying took a set-id bit from so far: it would have lent the rights of somebody else than in the original.
+    pub fn without_set_id(&self) -> &Paths {
+        &self.without_set_id
+    }
+
+    /// Keeps what the caller is to know of a copy, and returns what needed no copy.
+    fn note_copied(&mut self, from: &Tree<F>, copied: Copied) -> Result<Vec<Entry>> {
+        let Copied { same, states, without_set_id, unsupported } = copied;
         self.left_out.extend(states.iter().map(|path| path.under(from.at())));
+        self.without_set_id = without_set_id;
+        if unsupported.is_empty() {
+            return Ok(same);
+        }
+        Err(Error::Refused {
+            output: self.store.output.path.clone(),
+            problems: vec![Problem::UnsupportedKind(unsupported)],
+        })
     }
 
     /// As [`Transaction::copy_from`], but files that are published with the same size, time and mode are taken from the current
@@ -151,8 +166,8 @@ impl<F: Fs> Transaction<'_, F> {
         let (published, stage) = (self.store.inventory(head.as_ref())?, self.stage_tree()?);
         let audit = Audit::of(self.store, head.as_ref())?;
         let copy = || copy::copy_differing(&from, &stage, published.entries());
-        let ((entries, states), drifted) = Audit::beside(audit, copy)?;
-        self.note_left_out(&from, &states);
+        let (copied, drifted) = Audit::beside(audit, copy)?;
+        let entries = self.note_copied(&from, copied)?;
         copy::copy_root(&from, &stage)?;
         self.referenced = Some(Referenced { from: Some(from), entries, drifted });
         Ok(())

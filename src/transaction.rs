@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use crate::barrier;
 use crate::copy::{self, Source};
 use crate::early_sync::EarlySync;
-use crate::error::{Error, Result};
+use crate::error::{Error, Paths, Result};
 use crate::fs::tree::{Tree, is_absent};
 use crate::fs::{Fs, LinuxFs, Timestamp};
 use crate::journal::record::TransactionId;
@@ -85,6 +85,7 @@ pub struct Transaction<'s, F: Fs = LinuxFs> {
     pub(crate) written: Written,
     pub(crate) open: bool,
     pub(crate) left_out: Vec<PathBuf>,
+    pub(crate) without_set_id: Paths,
     /// The barriers that had failed when nothing was staged yet.
     pub(crate) failed_barriers: u64,
     /// What recovery and sweeping found and met when the transaction began; the caller learns of it with the commit.
@@ -162,6 +163,7 @@ impl<F: Fs> Store<F> {
             referenced: None,
             open: true,
             left_out: Vec::new(),
+            without_set_id: Paths::default(),
             failed_barriers: self.failed_before_any(),
             rescued: Vec::new(),
             warnings: Vec::new(),

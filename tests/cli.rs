@@ -6,6 +6,7 @@ mod common;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -1194,4 +1195,36 @@ fn help_and_version_are_data() {
     assert!(help.out.contains("Exit codes:") && help.err.is_empty());
     assert!(dir.txfs(["run", "--help"]).expect(0).out.contains("mdbook"));
     assert!(dir.txfs(["--version"]).expect(0).out.starts_with("txfs "));
+}
+
+#[test]
+fn diff_knows_which_set_id_bits_publish_drops() {
+    if !common::is_root() {
+        return common::skip("set-id bits", "giving a file to another user needs root");
+    }
+    let dir = Scratch::new();
+    for (name, owner, group) in [("mine", 0, 0), ("user", 54_321, 0), ("group", 0, 54_321)] {
+        dir.write(&format!("src/{name}"), name);
+        std::os::unix::fs::chown(dir.at("src").join(name), Some(owner), Some(group)).unwrap();
+        fs::set_permissions(dir.at("src").join(name), fs::Permissions::from_mode(0o6755)).unwrap();
+    }
+    let dropped = "warning: set-id bits of 2 files with another owner or group are not published: group, user\n";
+    for args in [&["publish", "dist", "src", "--dry-run"][..], &["publish", "dist", "src"]] {
+        dir.txfs(args).expect(0).says(dropped);
+    }
+    dir.txfs(["diff", "--exit-code", "dist", "src"]).expect(0);
+    assert_eq!(fs::metadata(dir.at("dist/mine")).unwrap().permissions().mode() & 0o7777, 0o6755);
+}
+
+#[test]
+fn what_cannot_be_published_is_refused_by_whatever_would_publish_it() {
+    let dir = Scratch::new();
+    dir.write("src/a", "a");
+    assert!(Command::new("mkfifo").arg(dir.at("src/pipe")).status().unwrap().success());
+    for options in [&[][..], &["--dry-run"], &["--checksum"]] {
+        let refused = dir.txfs([&["publish", "dist", "src"], options].concat()).expect(5);
+        refused.says("dist: neither file, directory nor symlink: pipe").says("hint: remove them from SRC");
+    }
+    dir.run(&[], "mkfifo {stage}/pipe").expect(5).says("dist: neither file, directory nor symlink: pipe");
+    assert_eq!((dir.at("dist").exists(), dir.transactions()), (false, 0));
 }

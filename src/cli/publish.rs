@@ -4,12 +4,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use txfs::{BeginOptions, Shown};
+use txfs::{BeginOptions, Problem, Shown, Transaction};
 
-use super::Context;
 use super::commit::{self, Done, PublishOptions};
 use super::error::{DONE, Failure, cannot, usage};
 use super::output::Ui;
+use super::{Context, count};
 
 /// Publish a copy of a directory
 ///
@@ -51,13 +51,7 @@ pub(super) fn run(context: &Context, args: &PublishArgs) -> Result<u8, Failure> 
     if transaction.stage().starts_with(&source) {
         return Err(usage(format!("{} holds txfs' own state directory", Shown(&args.src))));
     }
-    // A check is to see all that would be published.
-    if args.checksum || args.has_checks() {
-        transaction.copy_from(&source)?;
-    } else {
-        transaction.copy_differing_from(&source)?;
-    }
-    warn_of_states(&context.ui, transaction.left_out());
+    fill(&context.ui, &mut transaction, &source, args)?;
     let done = commit::conclude(context, &store, &mut transaction, &args.publish);
     match done.map_err(|failure| match failure.source() {
         Some(txfs::Error::BaseMoved { .. }) => failure.hint("try again"),
@@ -67,6 +61,32 @@ pub(super) fn run(context: &Context, args: &PublishArgs) -> Result<u8, Failure> 
         Done::DryRun => transaction.abort()?,
     }
     Ok(DONE)
+}
+
+fn fill(ui: &Ui, transaction: &mut Transaction<'_>, source: &Path, args: &PublishArgs) -> Result<(), Failure> {
+    // A check is to see all that would be published.
+    let copied = match args.checksum || args.has_checks() {
+        true => transaction.copy_from(source),
+        false => transaction.copy_differing_from(source),
+    };
+    copied.map_err(|error| Failure::from(error).with_ways_out(way_out))?;
+    warn_of_states(ui, transaction.left_out());
+    let without = transaction.without_set_id();
+    if !without.is_empty() {
+        let files = count(without.total, "file");
+        ui.warn(format_args!("set-id bits of {files} with another owner or group are not published: {without}"));
+    }
+    Ok(())
+}
+
+/// What is to be done about the directory that is copied. `None` where the library says it well.
+fn way_out(problem: &Problem) -> Option<String> {
+    match problem {
+        Problem::UnsupportedKind(_) => {
+            Some("remove them from SRC: only files, directories and symlinks are published".to_owned())
+        }
+        _ => None,
+    }
 }
 
 /// Says which directories are left out of a copy: they may be content that only has such a name.

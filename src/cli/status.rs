@@ -28,7 +28,7 @@ pub(super) fn run(context: &Context, args: &StatusArgs) -> Result<u8, Failure> {
         return Ok(DONE);
     };
     // What cannot be recovered is shown all the same, as far as it can be read, and then said to be so.
-    let (committing, refused) = match store.recover() {
+    let (committing, refused) = match context.signals.hold_during(|| store.recover()) {
         Ok(recovered) => {
             recover::tell(&context.ui, &store, &recovered);
             (false, None)
