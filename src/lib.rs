@@ -160,7 +160,7 @@ pub use journal::record::{Begin, Operation, Record, TransactionId};
 pub use manifest::{Digest, Entry, Extent, Head, Info, Object, Totals};
 pub use options::CommitOptions;
 pub use output::Place;
-pub use path::{PathError, RelPath, Shown};
+pub use path::{PathError, RelPath, Shown, Word};
 pub use plan::{Change, ChangeKind, Plan, Summary};
 pub use recover::{Recovered, RecoveredCommit, Swept};
 #[doc(hidden)]

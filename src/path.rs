@@ -266,6 +266,36 @@ impl fmt::Display for Shown<'_> {
     }
 }
 
+/// A path as a word of a command line that can be pasted into a shell.
+#[derive(Debug)]
+pub struct Word<'a>(pub &'a Path);
+
+impl fmt::Display for Word<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bytes = self.0.as_os_str().as_bytes();
+        // No option of any command begins with a dot.
+        if bytes.starts_with(b"-") {
+            f.write_str("./")?;
+        }
+        let is_plain = |b: &u8| b.is_ascii_alphanumeric() || b"_-./,:=@%+".contains(b) || !b.is_ascii();
+        let text = std::str::from_utf8(bytes).ok().filter(|text| !text.chars().any(char::is_control));
+        match text {
+            Some(text) if !text.is_empty() && bytes.iter().all(is_plain) => f.write_str(text),
+            Some(text) => write!(f, "'{}'", text.replace('\'', r"'\''")),
+            None => {
+                f.write_str("$'")?;
+                for &b in bytes {
+                    match b {
+                        b' '..=b'~' if b != b'\'' && b != b'\\' => write!(f, "{}", char::from(b))?,
+                        _ => write!(f, "\\x{b:02x}")?,
+                    }
+                }
+                f.write_str("'")
+            }
+        }
+    }
+}
+
 impl Serialize for RelPath {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_bytes(&self.0)
@@ -289,6 +319,19 @@ mod tests {
 
     fn p(path: &str) -> RelPath {
         RelPath::new(path).unwrap()
+    }
+
+    #[test]
+    fn a_shell_reads_a_word_as_the_path_that_it_was() {
+        for path in [&b"a/b-c.d"[..], b"a b", b"-none", b"it's", b"~", b"$x`y`", b"", "\u{e9}t\u{e9}".as_bytes(), b"*"]
+        {
+            let word = Word(Path::new(OsStr::from_bytes(path))).to_string();
+            let script = format!("printf %s {word}");
+            let printed = std::process::Command::new("sh").args(["-c", &script]).output().unwrap().stdout;
+            assert_eq!(printed.strip_prefix(b"./").unwrap_or(&printed), path, "{word}");
+        }
+        assert_eq!(Word(Path::new("plain/path")).to_string(), "plain/path");
+        assert_eq!(Word(Path::new(OsStr::from_bytes(b"\xff\n'"))).to_string(), r"$'\xff\x0a\x27'");
     }
 
     #[test]

@@ -33,9 +33,8 @@ pub(super) fn only(context: &Context, store: &Store) -> Result<OpenTransaction, 
     let output = context.ui.name(store.output());
     match (open.pop(), open.is_empty(), live.len() as u64) {
         (Some(one), true, _) => Ok(one),
-        (None, _, 0) => {
-            Err(usage(format!("{output} has no open transaction")).hint(format!("`txfs begin {output}` begins one")))
-        }
+        (None, _, 0) => Err(usage(format!("{output} has no open transaction"))
+            .hint(format!("`txfs begin {}` begins one", context.ui.word(store.output())))),
         (None, _, live) => Err(usage(format!(
             "{output} has no open transaction except {} in use by other processes",
             count(live, "transaction")
@@ -91,23 +90,23 @@ fn is_stage(path: &Path) -> bool {
 /// What to do with a transaction that stays open although another commit came first; `again` is how to make the same change to
 /// that generation.
 pub(super) fn overtaken(ui: &Ui, store: &Store, from: Basis, stage: &Path, again: &str) -> String {
-    let (output, stage) = (ui.name(store.output()), ui.name(stage));
+    let (output, at, stage) = (ui.word(store.output()), ui.name(stage), ui.word(stage));
     let way_out = match from {
         Basis::Current => again.to_owned(),
         _ => format!("`txfs publish {output} {stage}` publishes it over that generation"),
     };
-    format!("the stage is kept at {stage}: {way_out}, `txfs abort {stage}` discards it")
+    format!("the stage is kept at {at}: {way_out}, `txfs abort {stage}` discards it")
 }
 
 /// What to do with a stage that is kept until what stands in its way is gone.
 pub(super) fn kept(ui: &Ui, stage: &Path) -> String {
-    let stage = ui.name(stage);
-    format!("the stage is kept at {stage}: `txfs commit {stage}` tries again, `txfs abort {stage}` discards it")
+    let (at, stage) = (ui.name(stage), ui.word(stage));
+    format!("the stage is kept at {at}: `txfs commit {stage}` tries again, `txfs abort {stage}` discards it")
 }
 
 /// What to do with a transaction that stays open because its commit was refused.
 pub(super) fn still_open(ui: &Ui, stage: &Path) -> String {
-    let stage = ui.name(stage);
+    let stage = ui.word(stage);
     format!("the transaction stays open: `txfs commit {stage}` tries again, `txfs abort {stage}` discards it")
 }
 

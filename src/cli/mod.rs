@@ -210,7 +210,7 @@ impl Context {
     /// The recovered store of `out`, for commands that make no sense without one.
     fn expect(&self, out: &Path) -> Result<Store, Failure> {
         let Some(store) = self.open(&self.options(), out)? else {
-            let name = self.ui.name(out);
+            let name = self.ui.word(out);
             return Err(usage(nothing_published(&self.ui, out)).hint(format!(
                 "`txfs publish {name} DIR` publishes a directory, `txfs begin {name}` begins a transaction"
             )));

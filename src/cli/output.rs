@@ -14,7 +14,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use txfs::{RelPath, Shown};
+use txfs::{RelPath, Shown, Word};
 
 use super::error::{self, Failure};
 
@@ -80,8 +80,17 @@ impl Ui {
 
     /// A path for people: relative where it is below the current directory.
     pub(super) fn name(&self, path: &Path) -> String {
+        Shown(self.shorten(path)).to_string()
+    }
+
+    /// As [`Ui::name`], for a command that is to be pasted into a shell.
+    pub(super) fn word(&self, path: &Path) -> String {
+        Word(self.shorten(path)).to_string()
+    }
+
+    fn shorten<'a>(&self, path: &'a Path) -> &'a Path {
         let relative = self.current_dir.as_ref().and_then(|dir| path.strip_prefix(dir).ok());
-        Shown(relative.filter(|path| !path.as_os_str().is_empty()).unwrap_or(path)).to_string()
+        relative.filter(|path| !path.as_os_str().is_empty()).unwrap_or(path)
     }
 
     /// What was done.
