@@ -118,10 +118,7 @@ impl<F: Fs> Store<F> {
         let stat = self.fs.stat_dir(stage.root()).map_err(stage.io("read the attributes of", &root))?;
         let stage_root = Object::new(Kind::Directory, &stat, Digest::default());
         if matches!(scope, Scope::Change { .. }) && !published.exists() && published.inventory.totals().entries > 0 {
-            return Err(Error::Usage {
-                path: self.output.path.clone(),
-                what: "it is gone, and this transaction has only a change to it: publish the whole".into(),
-            });
+            return Err(Error::Refused { output: self.output.path.clone(), problems: vec![Problem::OutputGone] });
         }
         let rules = Rules {
             adopt: options.adopt,

@@ -10,7 +10,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::path::{RelPath, Shown};
+use crate::path::{RelPath, Shown, Word};
 
 /// The result of everything that can fail here.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -218,15 +218,16 @@ impl Error {
             Error::Corrupt { .. } => {
                 Some("nothing was touched; the output may be between two generations: look with `txfs journal`; then restore the file, or move the whole state directory away and publish anew with --adopt".into())
             }
-            Error::Unrecognized { .. } => Some(
-                "nothing was touched; put these entries back as they were, or run `txfs recover --skip-unknown` to leave them as they are and finish the rest".into(),
-            ),
+            Error::Unrecognized { output, .. } => Some(format!(
+                "nothing was touched; put these entries back as they were, or run `txfs recover --skip-unknown {}` to leave them as they are and finish the rest",
+                Word(output)
+            )),
             Error::Unfinished { output, .. } => Some(format!(
                 "run `txfs recover {0}` once the cause is mended, or `txfs recover --undo {0}` to go back to the generation before",
-                Shown(output)
+                Word(output)
             )),
             Error::OutcomeUnknown { output, .. } => {
-                Some(format!("run `txfs recover {}` once the cause is mended", Shown(output)))
+                Some(format!("run `txfs recover {}` once the cause is mended", Word(output)))
             }
             Error::RolledBack { source } => source.hint(),
             Error::StageLost { .. } => Some("begin a new transaction and build again".into()),
@@ -270,6 +271,8 @@ pub enum Problem {
     ForeignDirectory(Paths),
     /// Published entries were changed behind txfs' back.
     Drift(Paths),
+    /// The output is gone, and the commit would change only a part of what was published in it.
+    OutputGone,
     /// The stage has no file in it.
     EmptyStage,
     /// The new generation is drastically smaller than the current one.
@@ -307,7 +310,7 @@ pub enum Problem {
 impl Problem {
     /// Whether the output, rather than the stage, is what stands against the commit.
     pub fn is_conflict(&self) -> bool {
-        matches!(self, Problem::Foreign(_) | Problem::ForeignDirectory(_) | Problem::Drift(_))
+        matches!(self, Problem::Foreign(_) | Problem::ForeignDirectory(_) | Problem::Drift(_) | Problem::OutputGone)
     }
 
     /// The paths that it is about, if any.
@@ -322,7 +325,7 @@ impl Problem {
             | Problem::ReservedName(paths)
             | Problem::Unfinished(paths)
             | Problem::NeedsExchange(paths) => Some(paths),
-            Problem::EmptyStage | Problem::Shrunken { .. } | Problem::Check { .. } => None,
+            Problem::OutputGone | Problem::EmptyStage | Problem::Shrunken { .. } | Problem::Check { .. } => None,
         }
     }
 
@@ -332,6 +335,7 @@ impl Problem {
             Problem::Foreign(_) => "foreign",
             Problem::ForeignDirectory(_) => "foreign-directory",
             Problem::Drift(_) => "drift",
+            Problem::OutputGone => "output-gone",
             Problem::EmptyStage => "empty-stage",
             Problem::Shrunken { .. } => "shrunken",
             Problem::CaseCollision(_) => "case-collision",
@@ -353,6 +357,9 @@ impl Problem {
             Problem::ForeignDirectory(_) => "move what txfs did not publish out of the way".into(),
             Problem::Drift(_) => {
                 "keep the changes by copying them elsewhere, then publish over them with --allow-drift".into()
+            }
+            Problem::OutputGone => {
+                "publish the whole, as by `txfs publish` or `txfs run`: what is gone comes back with it".into()
             }
             Problem::EmptyStage => "if nothing is to be published, use --allow-empty".into(),
             Problem::Shrunken { .. } => "if so much is to go, use --max-removed 100".into(),
@@ -379,6 +386,7 @@ impl fmt::Display for Problem {
             Problem::Foreign(paths) => write!(f, "entries that txfs did not publish are in the way: {paths}"),
             Problem::ForeignDirectory(paths) => write!(f, "what txfs did not publish is in the way: {paths}"),
             Problem::Drift(paths) => write!(f, "published entries were changed by somebody else: {paths}"),
+            Problem::OutputGone => write!(f, "it is gone, and this would change only a part of it"),
             Problem::EmptyStage => write!(f, "the stage has no file in it"),
             Problem::Shrunken { removed, added, files, limit } => write!(
                 f,

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::copy::{self, NewDirs, Source};
 use crate::digest;
-use crate::error::{Error, Paths, Result};
+use crate::error::{Error, Paths, Problem, Result};
 use crate::fs::tree::Tree;
 use crate::fs::{Fs, Kind, Stat};
 use crate::journal::reader::Journal;
@@ -34,7 +34,7 @@ impl<F: Fs> Transaction<'_, F> {
     /// can be gone back from, to generation 0, if it displaced anything. To go back twice is to go forward again.
     ///
     /// # Errors
-    /// [`Error::Usage`] when there is no generation before, or it cannot be put together again: something of it was missing in
+    /// [`Error::Refused`] when the output is gone; [`Error::Usage`] when there is no generation before, or it cannot be put together again: something of it was missing in
     /// the output already. [`Error::Corrupt`] when what was displaced is not as it was any more; [`Error::BaseMoved`].
     pub fn copy_previous(&mut self) -> Result<u64> {
         // Another commit takes away what is looked for: that it came first is what the caller has to know.
@@ -54,7 +54,7 @@ impl<F: Fs> Transaction<'_, F> {
             return Err(usage("there is no generation to go back to".into()));
         };
         let Some(live) = self.store.output.open()? else {
-            return Err(usage("it is gone, and going back changes only what differs: publish the whole".into()));
+            return Err(Error::Refused { output, problems: vec![Problem::OutputGone] });
         };
         let (now, before) =
             (self.store.inventory(head.as_ref())?, self.store.base_inventory(&displaced.journal.begin)?);

@@ -1185,7 +1185,7 @@ fn a_closed_pipe_is_no_reason_to_panic() {
     // The commit stands.
     assert_eq!(closed(&["-q", "publish", "dist", "next"]).expect(0).err, "");
     let silent = dir.command(["publish", "dist", "none"]).stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap();
-    assert_eq!(silent.code(), Some(1));
+    assert_eq!(silent.code(), Some(2));
 }
 
 #[test]
@@ -1227,4 +1227,80 @@ fn what_cannot_be_published_is_refused_by_whatever_would_publish_it() {
     }
     dir.run(&[], "mkfifo {stage}/pipe").expect(5).says("dist: neither file, directory nor symlink: pipe");
     assert_eq!((dir.at("dist").exists(), dir.transactions()), (false, 0));
+}
+
+#[test]
+fn what_a_copied_store_finds_not_to_be_as_recorded_is_told_in_one_line() {
+    let dir = Scratch::new();
+    ["one", "two", "three"].iter().for_each(|content| dir.publish(&[("a", content), ("b", content), ("c", content)]));
+    fs::create_dir(dir.at("elsewhere")).unwrap();
+    let mut copy = Command::new("cp");
+    copy.args(["-a", "dist", ".dist.txfs", "elsewhere"]).current_dir(dir.at(""));
+    assert!(copy.status().unwrap().success());
+    dir.write("src/a", "four");
+    let ended = dir.txfs(["publish", "elsewhere/dist", "src"]).expect(0);
+    let moved = "warning: moved 3 entries to elsewhere/.dist.txfs/rescued, not being what txfs recorded, as after its state was copied";
+    assert_eq!(ended.err.matches("warning: ").count(), 1, "{}", ended.err);
+    ended.says(moved).says("delete there what is not wanted");
+    assert_eq!(fs::read_dir(dir.at("elsewhere/.dist.txfs/rescued")).unwrap().count(), 3);
+}
+
+#[test]
+fn a_directory_that_is_none_is_a_wrong_argument_everywhere() {
+    let dir = Scratch::new();
+    dir.publish(&[("a", "a")]);
+    for (source, what) in
+        [("none", "none does not exist"), ("src/a", "src/a is not a directory"), ("src/a/b", "is not a")]
+    {
+        for args in
+            [&["publish", "dist", source][..], &["publish", "--dry-run", "dist", source], &["diff", "dist", source]]
+        {
+            dir.txfs(args).expect(2).says(what);
+        }
+    }
+}
+
+#[test]
+fn an_output_that_is_gone_is_shown_and_put_back() {
+    let dir = Scratch::new();
+    dir.publish(&[("a", "old"), ("b", "b")]);
+    dir.publish(&[("a", "new"), ("b", "b")]);
+    assert_eq!(dir.txfs(["status", "dist", "--json"]).expect(0).json()[0]["gone"], false);
+    fs::remove_dir_all(dir.at("dist")).unwrap();
+    assert!(dir.txfs(["status", "dist"]).expect(0).out.contains("the output is gone"));
+    assert_eq!(dir.txfs(["status", "dist", "--json"]).expect(0).json()[0]["gone"], true);
+    for args in [
+        &["rollback", "dist"][..],
+        &["run", "dist", "--from", "current", "--dry-run", "--", "sh", "-c", "echo > {stage}/c"],
+    ] {
+        dir.txfs(args).expect(4).says("dist: it is gone").says("`txfs publish`");
+    }
+    let dry = dir.txfs(["publish", "dist", "src", "--dry-run"]).expect(0);
+    dry.says("dry run: would put back what somebody else removed from dist: ");
+    assert!(!dir.at("dist").exists());
+    dir.txfs(["publish", "dist", "src"]).expect(0).says("put back");
+    assert_eq!((dir.read("dist/a"), dir.read("dist/b")), ("new".to_owned(), "b".to_owned()));
+    dir.txfs(["rollback", "dist"]).expect(0);
+}
+
+#[test]
+fn a_command_in_a_hint_can_be_pasted() {
+    let dir = Scratch::new();
+    for out in ["my site", "-none", "it's"] {
+        let word = match out {
+            "-none" => "./-none".to_owned(),
+            "it's" => r"'it'\''s'".to_owned(),
+            _ => format!("'{out}'"),
+        };
+        dir.txfs(["status", "--", out]).expect(0);
+        dir.txfs(["verify", "--", out]).expect(2).says(&format!("`txfs begin {word}` begins"));
+        let begun = dir.txfs(["begin", "--", out]).expect(0);
+        let refused = dir.txfs(["commit", begun.out.trim_end()]).expect(5);
+        let hint = refused.err.lines().find(|line| line.contains("`txfs abort")).unwrap();
+        let command = hint.split('`').find(|part| part.starts_with("txfs abort")).unwrap();
+        let script = format!("\"$0\" {}", command.strip_prefix("txfs ").unwrap());
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &script, env!("CARGO_BIN_EXE_txfs")]).current_dir(dir.at(""));
+        Ended::from(shell.output().unwrap()).expect(0).says("aborted");
+    }
 }

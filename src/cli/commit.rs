@@ -91,7 +91,7 @@ fn keep_open(ui: &Ui, store: &Store, transaction: &Transaction<'_>, stage: &Path
         _ if failure.is_stopped() => failure.hint(handle::still_open(ui, stage)),
         None | Some(Error::StageLost { .. } | Error::OutcomeUnknown { .. }) => failure,
         Some(Error::BaseMoved { .. }) => {
-            let again = format!("`txfs begin {} --from current` begins it again", ui.name(store.output()));
+            let again = format!("`txfs begin {} --from current` begins it again", ui.word(store.output()));
             failure.hint(handle::overtaken(ui, store, transaction.from(), stage, &again))
         }
         Some(_) => failure.hint(handle::still_open(ui, stage)),
@@ -240,8 +240,15 @@ impl PublishOptions {
         let (output, next) = (context.ui.name(store.output()), transaction.base() + 1);
         let summary = Summary(&plan);
         match plan.is_empty() {
-            true => context.ui.say(format_args!("dry run: {output} would be unchanged")),
+            true if plan.restored.is_empty() => context.ui.say(format_args!("dry run: {output} would be unchanged")),
+            true => {}
             false => context.ui.say(format_args!("dry run: would publish generation {next} of {output}: {summary}")),
+        }
+        if !plan.restored.is_empty() {
+            let restored = &plan.restored;
+            context
+                .ui
+                .say(format_args!("dry run: would put back what somebody else removed from {output}: {restored}"));
         }
         Ok(())
     }
@@ -301,7 +308,7 @@ pub(super) fn report(context: &Context, store: &Store, committed: &Committed, pr
     if !restored.is_empty() {
         ui.warn(format_args!("put back what somebody else had removed from {output}: {restored}"));
     }
-    report_rescued(ui, store, &committed.rescued);
+    report_rescued(ui, &committed.rescued);
     for warning in &committed.warnings {
         ui.warn(format_args!("generation {generation} is published, but {warning}"));
     }
@@ -316,7 +323,7 @@ pub(super) fn report(context: &Context, store: &Store, committed: &Committed, pr
 fn sweep(ui: &Ui, store: &Store) {
     match store.sweep() {
         Ok(swept) => {
-            report_rescued(ui, store, &swept.rescued);
+            report_rescued(ui, &swept.rescued);
             swept.warnings.iter().for_each(|warning| ui.warn(warning));
         }
         Err(error) => {
@@ -325,14 +332,20 @@ fn sweep(ui: &Ui, store: &Store) {
     }
 }
 
-fn report_rescued(ui: &Ui, store: &Store, rescued: &[PathBuf]) {
-    let output = ui.name(store.output());
-    for path in rescued {
-        ui.warn(format_args!(
-            "what txfs found among the entries of {output} and could not identify was moved to {}",
-            ui.name(path)
-        ));
+fn report_rescued(ui: &Ui, rescued: &[PathBuf]) {
+    if let Some(moved) = describe_rescued(ui, rescued) {
+        ui.warn(moved);
     }
+}
+
+/// Says in one line what became of entries that txfs does not delete because they are not those that it recorded.
+pub(super) fn describe_rescued(ui: &Ui, rescued: &[PathBuf]) -> Option<String> {
+    let directory = ui.name(rescued.first()?.parent()?);
+    let entries = if let [_] = rescued { "1 entry".to_owned() } else { format!("{} entries", rescued.len()) };
+    Some(format!(
+        "moved {entries} to {directory}, not being what txfs recorded, as after its state was copied or somebody changed it: \
+         delete there what is not wanted"
+    ))
 }
 
 fn print(ui: &Ui, store: &Store, committed: &Committed, print_number: bool) -> Result<(), Failure> {

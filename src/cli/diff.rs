@@ -55,6 +55,7 @@ fn find_transaction(context: &Context, store: &Store, stage: &Path) -> Result<Op
 
 /// As `txfs publish` would copy it.
 fn of_directory(context: &Context, store: &Store, dir: &Path) -> Result<Plan, Failure> {
+    publish::resolve_directory(dir)?;
     let (plan, left_out) = store.preview_copy(dir, &CommitOptions::default())?;
     publish::warn_of_states(&context.ui, &left_out);
     Ok(plan)

@@ -37,10 +37,7 @@ impl PublishArgs {
 }
 
 pub(super) fn run(context: &Context, args: &PublishArgs) -> Result<u8, Failure> {
-    let source = args.src.canonicalize().map_err(|error| cannot("open the directory", &args.src, error))?;
-    if !source.metadata().map_err(|error| cannot("read the attributes of", &args.src, error))?.is_dir() {
-        return Err(usage(format!("{} is not a directory", Shown(&args.src))));
-    }
+    let source = resolve_directory(&args.src)?;
     // Before anything is made.
     if let Some(output) = locate(&args.out) {
         refuse_overlap(&source, &output, args)?;
@@ -61,6 +58,20 @@ pub(super) fn run(context: &Context, args: &PublishArgs) -> Result<u8, Failure> 
         Done::DryRun => transaction.abort()?,
     }
     Ok(DONE)
+}
+
+/// The canonical path of a directory whose content is to be published.
+pub(super) fn resolve_directory(given: &Path) -> Result<PathBuf, Failure> {
+    let is_not = |what: &str| usage(format!("{} {what}", Shown(given)));
+    let path = given.canonicalize().map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => is_not("does not exist"),
+        io::ErrorKind::NotADirectory => is_not("is not a directory"),
+        _ => cannot("open the directory", given, error),
+    })?;
+    match path.metadata().map_err(|error| cannot("read the attributes of", given, error))?.is_dir() {
+        true => Ok(path),
+        false => Err(is_not("is not a directory")),
+    }
 }
 
 fn fill(ui: &Ui, transaction: &mut Transaction<'_>, source: &Path, args: &PublishArgs) -> Result<(), Failure> {

@@ -8,7 +8,7 @@ use txfs::{Recovered, RecoveredCommit, Store};
 
 use super::error::{DONE, Failure};
 use super::output::{Object, Ui};
-use super::{Context, count};
+use super::{Context, commit, count};
 
 /// Finish or undo what a crash interrupted
 ///
@@ -57,12 +57,10 @@ fn tell_done(ui: &Ui, store: &Store, recovered: &Recovered) {
         parts.push(format!("discarded {}", count(recovered.discarded.len() as u64, "unfinished transaction")));
     }
     let line = format!("txfs: recovered {}: {}", ui.name(store.output()), parts.join("; "));
-    if recovered.rescued.is_empty() {
-        return ui.say(line);
+    match commit::describe_rescued(ui, &recovered.rescued) {
+        None => ui.say(line),
+        Some(moved) => ui.warn(format_args!("{line}{}{moved}", if parts.is_empty() { "" } else { "; " })),
     }
-    let rescued: Vec<_> = recovered.rescued.iter().map(|path| ui.name(path)).collect();
-    let separator = if parts.is_empty() { "" } else { "; " };
-    ui.warn(format_args!("{line}{separator}what it could not identify was moved to {}", rescued.join(", ")));
 }
 
 fn describe(commit: RecoveredCommit) -> String {

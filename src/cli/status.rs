@@ -83,6 +83,9 @@ fn lines(
             lines.push(("published:", format!("{}, {}", count(totals.files, "file"), count(totals.bytes, "byte"))));
         }
     }
+    if is_gone(store, head) {
+        lines.push(("now:", "the output is gone: the next commit of the whole puts it back".to_owned()));
+    }
     if committing {
         lines.push(("now:", "a commit is in progress".to_owned()));
     }
@@ -97,6 +100,11 @@ fn lines(
         format!("exchange {}, no-replace {}, hard links {}", able(exchange), able(no_replace), able(links)),
     ));
     lines
+}
+
+/// Whether what is published is not there any more.
+fn is_gone(store: &Store, head: Option<&Head>) -> bool {
+    head.is_some() && store.output().try_exists().is_ok_and(|exists| !exists)
 }
 
 fn describe(ui: &Ui, open: &OpenTransaction) -> String {
@@ -126,7 +134,10 @@ fn object(store: &Store, head: Option<&Head>, open: &[OpenTransaction], committi
             object.field("entries", totals.entries).field("files", totals.files).field("bytes", totals.bytes)
         }
     };
-    let object = object.field("committing", committing).parts("transactions", open.iter().map(part));
+    let object = object
+        .field("gone", is_gone(store, head))
+        .field("committing", committing)
+        .parts("transactions", open.iter().map(part));
     let object = object.path("state", store.state().as_os_str().as_bytes());
     let object = object.field("place", if store.place() == Place::Beside { "beside" } else { "inside" });
     let Capabilities { exchange, no_replace, links, .. } = store.capabilities();
