@@ -1304,3 +1304,29 @@ fn a_command_in_a_hint_can_be_pasted() {
         Ended::from(shell.output().unwrap()).expect(0).says("aborted");
     }
 }
+
+#[test]
+fn what_is_skipped_on_request_is_named() {
+    let dir = Scratch::new();
+    dir.publish(&[("a", "old"), ("b", "old"), ("c", "old")]);
+    let dead = AtomicBool::new(false);
+    let kernel = Faulty::new(move |call| {
+        let is_dead = dead.load(Ordering::SeqCst);
+        dead.fetch_or(matches!(call, Call::Rename { name, .. } if name == b"a"), Ordering::SeqCst);
+        is_dead.then_some(Errno::EIO)
+    });
+    let store = Store::open_with(&OpenOptions::with(kernel), dir.at("dist")).unwrap();
+    assert_eq!(
+        common::publish(&store, &[("a", "new"), ("b", "new"), ("c", "new")]).unwrap_err().outcome(),
+        Outcome::Unknown
+    );
+    drop(store);
+    dir.write("dist/b", "somebody else's");
+    let hint = format!("run `txfs recover --skip-unknown {}` to leave them", dir.at("dist").display());
+    dir.txfs(["recover", "dist"]).expect(6).says("hint: nothing was touched").says(&hint);
+    let recovered = dir.txfs(["recover", "--skip-unknown", "dist", "--json"]).expect(0);
+    let recovered = recovered.says("warning: 1 path of dist left as found, and no longer as published: b\n").json();
+    assert_eq!((&recovered[0]["skipped"][0], &recovered[0]["skipped_total"]), (&"b".into(), &1.into()));
+    let now = ["a", "b", "c"].map(|path| dir.read(&format!("dist/{path}")));
+    assert_eq!(now, ["new", "somebody else's", "new"]);
+}

@@ -48,6 +48,11 @@ pub(super) fn tell(ui: &Ui, store: &Store, recovered: &Recovered) {
     if !recovered.is_nothing() {
         tell_done(ui, store, recovered);
     }
+    if !recovered.skipped.is_empty() {
+        let (skipped, output) = (&recovered.skipped, ui.name(store.output()));
+        let paths = count(skipped.total, "path");
+        ui.warn(format_args!("{paths} of {output} left as found, and no longer as published: {skipped}"));
+    }
     recovered.warnings.iter().for_each(|warning| ui.warn(warning));
 }
 
@@ -104,6 +109,8 @@ fn print(ui: &Ui, store: Option<&Store>, recovered: &Recovered) -> Result<(), Fa
     let rescued = recovered.rescued.iter().map(|path| path.as_os_str().as_bytes());
     let mut data = ui.data();
     let warnings: Vec<_> = recovered.warnings.iter().map(ToString::to_string).collect();
-    data.object(object.field("discarded", discarded).paths("rescued", rescued).field("warnings", warnings))?;
+    let skipped = recovered.skipped.first.iter().map(|path| path.as_bytes());
+    let object = object.field("discarded", discarded).paths("rescued", rescued).paths("skipped", skipped);
+    data.object(object.field("skipped_total", recovered.skipped.total).field("warnings", warnings))?;
     data.finish()
 }

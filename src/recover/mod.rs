@@ -60,6 +60,8 @@ pub struct Recovered {
     pub discarded: Vec<TransactionId>,
     /// Where entries were moved that txfs found among its own and could not prove to be so.
     pub rescued: Vec<PathBuf>,
+    /// What was left as it is, being neither as before the interrupted commit nor as after it ([`Store::recover_skipping_unknown`]).
+    pub skipped: Paths,
     /// What failed after the output was as it has to be. The next txfs command tries again.
     pub warnings: Vec<Error>,
 }
@@ -77,6 +79,9 @@ impl Recovered {
         self.discarded.append(&mut next.discarded);
         self.rescued.append(&mut next.rescued);
         self.warnings.append(&mut next.warnings);
+        if self.skipped.is_empty() {
+            self.skipped = next.skipped;
+        }
         self
     }
 }
@@ -412,7 +417,7 @@ impl<F: Fs> Store<F> {
                 }
             }
         }
-        self.refuse_unknown(generation, unknown, manner)?;
+        let skipped = self.refuse_unknown(generation, unknown, manner)?;
         skip.extend(modes_of(&journal.operations, &skip));
         let intents = Intents { journal, applier: &applier, skip: &skip };
         if self.state.stat(&state_path(name::JOURNAL))?.is_none() {
@@ -437,6 +442,7 @@ impl<F: Fs> Store<F> {
         };
         let mut recovered = settled(commit, settle::settle(self, &journal.begin));
         recovered.rescued.splice(0..0, rescued);
+        recovered.skipped = skipped;
         Ok(recovered)
     }
 
@@ -456,7 +462,7 @@ impl<F: Fs> Store<F> {
                 unknown.push(operation.path().clone());
             }
         }
-        self.refuse_unknown(generation, unknown, manner)?;
+        let skipped = self.refuse_unknown(generation, unknown, manner)?;
         skip.extend(modes_of(&journal.operations, &skip));
         // Of two names only the later intention may outlive the undoing: the other would publish what was undone.
         if self.state.stat(&state_path(name::JOURNAL))?.is_some() {
@@ -471,12 +477,13 @@ impl<F: Fs> Store<F> {
         let undone = opened.and_then(|()| self.undo(intents, journal.operations.len()));
         undone.map_err(|source| self.unknown_outcome(source))?;
         let commit = Some(RecoveredCommit::RolledBack { generation });
-        Ok(Recovered { commit, ..Recovered::default() })
+        Ok(Recovered { commit, skipped, ..Recovered::default() })
     }
 
-    fn refuse_unknown(&self, generation: u64, paths: Paths, manner: Manner) -> Result<()> {
+    /// Returns what is to be skipped.
+    fn refuse_unknown(&self, generation: u64, paths: Paths, manner: Manner) -> Result<Paths> {
         if paths.is_empty() || manner == Manner::SkipUnknown {
-            return Ok(());
+            return Ok(paths);
         }
         Err(Error::Unrecognized { output: self.output.path.clone(), generation, paths })
     }
