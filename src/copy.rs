@@ -5,7 +5,7 @@
 //! 2. What txfs published is copied with owner, group and attributes, as far as this user may give them: going back gives back what
 //!    was. Whatever else is copied belongs to whoever copies, and a set-id bit lends nobody the rights of another.
 //!
-//! A crash inside leaves a part of the copy, and so does a caller who wants to stop: it is asked for between entries.
+//! A crash inside leaves a part of the copy, and so does a caller who wants to stop: it is asked for between entries, and within large files.
 
 use std::io;
 
@@ -66,7 +66,7 @@ impl<'a, F: Fs> Source<'a, F> {
             fs.set_mode(&copy, mode_of_copy(stat.mode, &opened, &owned))?;
             fs.set_mtime(&copy, stat.mtime)
         });
-        copy.map_err(to.io("copy a file to", new))
+        copy.map_err(|error| to.check_interrupt(new).err().unwrap_or_else(|| to.io("copy a file to", new)(error)))
     }
 
     pub(crate) fn copy_symlink(self, path: &RelPath, to: &Tree<F>, new: &RelPath) -> Result<()> {

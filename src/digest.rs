@@ -32,7 +32,7 @@ fn digest<F: Fs>(tree: &Tree<F>, path: &RelPath, kind: Kind) -> Result<(Digest, 
         Kind::Symlink => Ok((digest_link(tree, path)?, None)),
         Kind::File => {
             let (mut file, stat) = tree.open_file(path)?;
-            let read = digest_file(&tree.fs, &mut file, stat.size, &mut Vec::new());
+            let read = digest_file(&tree.fs, &mut file, stat.size, &mut Vec::new(), || false);
             let (digest, stat) = read.map_err(tree.io("read", path))?;
             Ok((digest, Some(stat)))
         }
@@ -44,14 +44,24 @@ fn digest_link<F: Fs>(tree: &Tree<F>, path: &RelPath) -> Result<Digest> {
     Ok(Digest::of(&target.map_err(tree.io("read the link", path))?))
 }
 
-/// Most files are small: where the size shows that everything was read, the end is not asked for by another read.
-fn digest_file<F: Fs>(fs: &F, file: &mut F::File, size: u64, buffer: &mut Vec<u8>) -> io::Result<(Digest, Stat)> {
+/// Most files are small: where the size shows that everything was read, the end is not asked for by another read. Ends with
+/// [`io::ErrorKind::Interrupted`] when it is to stop.
+fn digest_file<F: Fs>(
+    fs: &F,
+    file: &mut F::File,
+    size: u64,
+    buffer: &mut Vec<u8>,
+    is_to_stop: impl Fn() -> bool,
+) -> io::Result<(Digest, Stat)> {
     // Filled with zeros once: what is read overwrites them.
     buffer.resize(CHUNK, 0);
     let mut hasher = blake3::Hasher::new();
     let (mut expected, mut ended) = (size, false);
     loop {
         while !ended && hasher.count() < expected {
+            if is_to_stop() {
+                return Err(io::ErrorKind::Interrupted.into());
+            }
             match fs.read(file, buffer) {
                 Ok(0) => ended = true,
                 Ok(n) => drop(hasher.update(&buffer[..n])),
@@ -134,7 +144,9 @@ fn read_unchanged<F: Fs>(
     before: &Stat,
     buffer: &mut Vec<u8>,
 ) -> Result<(Object, Timestamp)> {
-    let (digest, after) = digest_file(&tree.fs, file, before.size, buffer).map_err(tree.io("read", path))?;
+    let read = digest_file(&tree.fs, file, before.size, buffer, || tree.fs.is_interrupted());
+    let stopped_or = |error| tree.check_interrupt(path).err().unwrap_or_else(|| tree.io("read", path)(error));
+    let (digest, after) = read.map_err(stopped_or)?;
     let object = Object::new(Kind::File, &after, digest);
     if object.is(before) {
         return Ok((object, after.ctime));

@@ -590,4 +590,12 @@ fn nobody_copies_or_reads_on_when_the_caller_wants_to_stop() {
         assert!(read.load(Ordering::SeqCst) <= 101 + threads, "{threads}: {read:?}");
         assert!(transaction.is_open() && !out.exists());
     }
+    let out = dir.path().join("large");
+    Store::open(&out).unwrap();
+    let (faulty, read) = stopped_at(20, |call| *call == Call::Read("read"));
+    let store = Store::open_with(&OpenOptions::with(faulty), &out).unwrap();
+    let mut transaction = store.begin(BeginOptions::default()).unwrap();
+    fs::File::create(transaction.stage().join("large")).unwrap().set_len(100 << 20).unwrap();
+    interrupted(transaction.commit(&lenient()).map(drop));
+    assert_eq!(read.load(Ordering::SeqCst), 21);
 }

@@ -32,6 +32,9 @@ use crate::path::RelPath;
 /// Bytes of a directory that are read at once; some hundred entries.
 const LIST_BUFFER: usize = 32 << 10;
 
+/// Bytes of a file that are copied before it is asked whether to stop.
+const COPIED_AT_ONCE: u64 = 128 << 20;
+
 /// Longest path handed to the kernel at once: below `PATH_MAX` (4096 with the NUL) by a margin.
 const PIECE_MAX: usize = 4000;
 
@@ -101,6 +104,41 @@ impl LinuxFs {
             }
         }
         self.open_by_component(at, piece)
+    }
+
+    /// Copies what is no hole: a disk image of a terabyte may have little in it.
+    fn copy_extents(&self, from: &File, to: &File, size: u64) -> io::Result<()> {
+        use rustix::fs::{SeekFrom, seek};
+        let mut end = 0;
+        loop {
+            let start = match seek(from, SeekFrom::Data(end)) {
+                Ok(start) => start,
+                // Nothing but a hole follows.
+                Err(Errno::NXIO) => break,
+                Err(error) => return Err(error.into()),
+            };
+            end = seek(from, SeekFrom::Hole(start))?;
+            seek(from, SeekFrom::Start(start))?;
+            seek(to, SeekFrom::Start(start))?;
+            self.copy_up_to(end - start, from, to)?;
+        }
+        to.set_len(size.max(end))
+    }
+
+    /// From and to where both files are. A piece at a time: in each of them nobody can stop it.
+    fn copy_up_to(&self, mut size: u64, from: &File, mut to: &File) -> io::Result<()> {
+        loop {
+            if self.is_interrupted() {
+                return Err(io::ErrorKind::Interrupted.into());
+            }
+            // This uses copy_file_range, which shares blocks on file systems that can.
+            let piece = size.min(COPIED_AT_ONCE);
+            let copied = io::copy(&mut from.take(piece), &mut to)?;
+            size -= copied;
+            if copied < COPIED_AT_ONCE {
+                return Ok(());
+            }
+        }
     }
 
     fn open_by_component(&self, at: &OwnedFd, piece: &[u8]) -> io::Result<OwnedFd> {
@@ -247,11 +285,7 @@ impl Fs for LinuxFs {
     fn copy_content(&self, from: &mut File, to: &mut File) -> io::Result<()> {
         let stat = rustix::fs::fstat(&*from)?;
         let (size, allocated) = (stat.st_size as u64, stat.st_blocks as u64 * 512);
-        if allocated < size {
-            return copy_extents(from, to, size);
-        }
-        // `io::copy` uses copy_file_range, which shares blocks on file systems that can.
-        io::copy(from, to).map(drop)
+        if allocated < size { self.copy_extents(from, to, size) } else { self.copy_up_to(u64::MAX, from, to) }
     }
 
     fn copy_attributes(&self, from: &File, to: &File) -> io::Result<()> {
@@ -452,25 +486,6 @@ fn set_attributes(
     Ok(())
 }
 
-/// Copies what is no hole: a disk image of a terabyte may have little in it.
-fn copy_extents(from: &File, to: &File, size: u64) -> io::Result<()> {
-    use rustix::fs::{SeekFrom, seek};
-    let mut end = 0;
-    loop {
-        let start = match seek(from, SeekFrom::Data(end)) {
-            Ok(start) => start,
-            // Nothing but a hole follows.
-            Err(Errno::NXIO) => break,
-            Err(error) => return Err(error.into()),
-        };
-        end = seek(from, SeekFrom::Hole(start))?;
-        seek(from, SeekFrom::Start(start))?;
-        seek(to, SeekFrom::Start(start))?;
-        io::copy(&mut from.take(end - start), &mut &*to)?;
-    }
-    to.set_len(size.max(end))
-}
-
 fn is_btrfs(dir: &OwnedFd) -> bool {
     rustix::fs::fstatfs(dir).is_ok_and(|stat| stat.f_type as u64 == BTRFS_SUPER_MAGIC)
 }
@@ -549,7 +564,28 @@ fn convert(stat: &rustix::fs::Stat) -> Stat {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Seek as _;
+
     use super::*;
+
+    #[test]
+    fn the_copy_of_a_large_file_is_stopped_within_it() {
+        let interrupt = Arc::new(AtomicBool::new(false));
+        let fs = LinuxFs::new().interrupted_by(interrupt.clone());
+        let (mut from, mut to) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
+        for size in [5, COPIED_AT_ONCE, COPIED_AT_ONCE + 5] {
+            // The last blocks alone are no hole.
+            from.set_len(size).unwrap();
+            from.write_all_at(b"the end", size).unwrap();
+            fs.copy_up_to(u64::MAX, &from, &to).unwrap();
+            assert_eq!(to.metadata().unwrap().len(), size + 7);
+            from.rewind().unwrap();
+            to.rewind().unwrap();
+        }
+        interrupt.store(true, Ordering::Relaxed);
+        let stopped = fs.copy_content(&mut from, &mut to).unwrap_err();
+        assert_eq!(stopped.kind(), io::ErrorKind::Interrupted);
+    }
 
     #[test]
     fn the_options_of_a_mount_are_the_last_in_its_line() {
