@@ -253,7 +253,10 @@ fn way_out(error: &io::Error) -> Option<&'static str> {
         (io::ErrorKind::CrossesDevices, _) => {
             Some("a file system is mounted there: unmount it, or publish that directory by itself")
         }
-        (_, Some(errno::EPERM)) => Some("is it immutable? see `lsattr`"),
+        (io::ErrorKind::ResourceBusy, _) => Some("something is mounted there, as `findmnt` shows: unmount it"),
+        (_, Some(errno::EPERM)) => Some(
+            "is it immutable (see `lsattr`), or somebody else's in a directory with the sticky bit (`ls -ld` shows a `t`)?",
+        ),
         (_, Some(errno::EMFILE)) => Some("raise `ulimit -n`"),
         (_, Some(errno::ENFILE)) => Some("raise `sysctl fs.file-max`"),
         _ => None,

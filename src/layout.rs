@@ -156,7 +156,9 @@ pub(crate) fn open_trusted<F: Fs>(state: &Tree<F>, path: &RelPath) -> Result<Opt
     let Some(named) = state.stat(path)? else { return Ok(None) };
     let untrusted = |what: &str| Err(Error::Untrusted { path: path.under(state.at()), what: what.to_owned() });
     if named.kind != Some(Kind::File) {
-        return untrusted("it is not a regular file");
+        return untrusted(
+            "it is not a regular file: put the file back, or move the whole state directory away and publish anew with --adopt",
+        );
     }
     if named.uid != state.fs.user() {
         return untrusted("it belongs to another user");

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::fs::tree::Tree;
-use crate::fs::{Fs, found};
+use crate::fs::{Fs, Kind, found};
 use crate::mutant::{Mutant, left_out};
 use crate::path::RelPath;
 
@@ -49,7 +49,7 @@ pub(crate) fn try_acquire<F: Fs>(tree: &Tree<F>, path: &RelPath) -> Result<Optio
 /// Takes the lock at `path` if it is there and nobody holds it.
 pub(crate) fn attempt<F: Fs>(tree: &Tree<F>, path: &RelPath) -> Result<Attempt<F>> {
     let file = tree.parent(path).and_then(|dir| found(tree.fs.open_lock(&dir, path.name())));
-    let Some(file) = file.map_err(tree.io("open the lock", path))? else { return Ok(Attempt::Missing) };
+    let Some(file) = file.map_err(|error| not_opened(tree, path, error))? else { return Ok(Attempt::Missing) };
     if !tree.fs.try_lock(&file).map_err(tree.io("lock", path))? {
         return Ok(Attempt::Busy);
     }
@@ -58,6 +58,16 @@ pub(crate) fn attempt<F: Fs>(tree: &Tree<F>, path: &RelPath) -> Result<Attempt<F
         Some(named) if (named.dev, named.ino) == (locked.dev, locked.ino) => Ok(Attempt::Held(Lock { _file: file })),
         // It went away, or was made again, before it was locked.
         _ => Ok(Attempt::Missing),
+    }
+}
+
+fn not_opened<F: Fs>(tree: &Tree<F>, path: &RelPath, error: io::Error) -> Error {
+    // EISDIR and ELOOP among others.
+    match tree.stat(path) {
+        Ok(Some(stat)) if stat.kind != Some(Kind::File) => {
+            Error::Untrusted { path: path.under(tree.at()), what: "it is not a regular file: move it away".into() }
+        }
+        _ => tree.io("open the lock", path)(error),
     }
 }
 

@@ -334,6 +334,7 @@ fn a_change_keeps_what_it_does_not_name() {
     assert_eq!(dir.txfs(["diff", "dist"]).expect(0).out, "A new\n");
     dir.txfs(["commit", "dist", "--remove", "new"]).expect(2).says("it is in the stage");
     dir.txfs(["commit", "dist", "--remove", "../x"]).expect(2);
+    dir.txfs(["commit", "dist", "--remove", "."]).expect(2).says("that is all of the output");
     let committed = dir.txfs(["commit", "dist", "--remove", "./old/", "--remove", "nothing"]).expect(0);
     committed.says("--remove nothing: nothing was published there");
     assert_eq!(dir.read("dist/keep"), "k");
@@ -1124,7 +1125,8 @@ fn errors_of_the_system_have_a_way_out() {
         (Errno::EDQUOT, "free some space, or inodes"),
         (Errno::EMFILE, "raise `ulimit -n`"),
         (Errno::ENFILE, "raise `sysctl fs.file-max`"),
-        (Errno::EPERM, "is it immutable? see `lsattr`"),
+        (Errno::EPERM, "is it immutable (see `lsattr`), or somebody else's in a directory with the sticky bit"),
+        (Errno::EBUSY, "something is mounted there, as `findmnt` shows"),
         (Errno::EXDEV, "a file system is mounted there: unmount it, or publish that directory by itself"),
     ] {
         let source = std::io::Error::from_raw_os_error(errno as i32);
@@ -1194,6 +1196,13 @@ fn help_and_version_are_data() {
     let help = dir.txfs(["--help"]).expect(0);
     assert!(help.out.contains("Exit codes:") && help.err.is_empty());
     assert!(dir.txfs(["run", "--help"]).expect(0).out.contains("mdbook"));
+    for (command, takes_away) in [("commit", true), ("run", true), ("publish", false)] {
+        assert_eq!(dir.txfs([command, "--help"]).expect(0).out.contains("--remove"), takes_away, "{command}");
+    }
+    dir.txfs(["journal"]).expect(2).says("--file");
+    for args in [["--max-removed", "-1"], ["--lock-timeout", "-1"]] {
+        dir.txfs([&["publish", "dist", "src"], &args[..]].concat()).expect(2).says("this is not a");
+    }
     assert!(dir.txfs(["--version"]).expect(0).out.starts_with("txfs "));
 }
 
@@ -1329,4 +1338,32 @@ fn what_is_skipped_on_request_is_named() {
     assert_eq!((&recovered[0]["skipped"][0], &recovered[0]["skipped_total"]), (&"b".into(), &1.into()));
     let now = ["a", "b", "c"].map(|path| dir.read(&format!("dist/{path}")));
     assert_eq!(now, ["new", "somebody else's", "new"]);
+}
+
+#[test]
+fn what_is_no_file_where_the_state_has_one_is_not_trusted() {
+    for (name, way_out) in [("lock", "move it away"), ("HEAD", "move the whole state directory away")] {
+        let dir = Scratch::new();
+        dir.publish(&[("a", "a")]);
+        let file = dir.at(".dist.txfs").join(name);
+        for make in ["mkdir", "ln -s a"] {
+            fs::rename(&file, dir.at("aside")).unwrap();
+            let mut shell = Command::new("sh");
+            assert!(shell.args(["-c", &format!("{make} \"$0\"")]).arg(&file).status().unwrap().success());
+            let refused = dir.txfs(["publish", "dist", "src"]).expect(6);
+            refused.says(&format!("{name} is not trusted: it is not a regular file")).says(way_out);
+            assert!(Command::new("rm").arg("-r").arg(&file).status().unwrap().success());
+            fs::rename(dir.at("aside"), &file).unwrap();
+        }
+        dir.txfs(["publish", "dist", "src"]).expect(0);
+    }
+}
+
+#[test]
+fn a_command_does_not_wait_for_its_own_run() {
+    let dir = Scratch::new();
+    let begun = Instant::now();
+    let script = format!("'{}' commit \"$TXFS_STAGE\"", env!("CARGO_BIN_EXE_txfs"));
+    dir.run(&[], &script).expect(2).says("whoever runs this command commits that stage");
+    assert!(begun.elapsed() < Duration::from_secs(8));
 }

@@ -8,7 +8,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 
 use clap::Args;
-use txfs::{Basis, ChangeKind, CommitOptions, Committed, Error, Plan, Problem, RelPath, Shown, Store, Transaction};
+use txfs::{
+    Basis, ChangeKind, CommitOptions, Committed, Error, Plan, Problem, RelPath, Shown, Store, Transaction,
+    TransactionId,
+};
 
 use super::error::{DONE, Failure, usage};
 use super::output::{Object, Ui};
@@ -26,6 +29,8 @@ pub(super) struct CommitArgs {
     transaction: PathBuf,
     #[command(flatten)]
     publish: PublishOptions,
+    #[command(flatten)]
+    removals: Removals,
 }
 
 /// How to commit; shared by `commit`, `run` and `publish`.
@@ -38,7 +43,7 @@ pub(super) struct PublishOptions {
     #[arg(long)]
     allow_empty: bool,
     /// Refuse to lose more than this many percent of the published files
-    #[arg(long, value_name = "PERCENT", default_value_t = 50, value_parser = percent)]
+    #[arg(long, value_name = "PERCENT", default_value_t = 50, value_parser = percent, allow_negative_numbers = true)]
     max_removed: u8,
     /// Take over files and links in the way that txfs did not publish; they are kept as the previous generation
     #[arg(long)]
@@ -55,6 +60,11 @@ pub(super) struct PublishOptions {
     /// Keep TEXT with the generation; `status` shows it
     #[arg(short, long, value_name = "TEXT")]
     message: Option<String>,
+}
+
+/// What a change takes away; shared by `commit` and `run`.
+#[derive(Args, Default)]
+pub(super) struct Removals {
     /// Stop publishing PATH and what is below it; for transactions begun with `--from current` (repeatable)
     #[arg(long, value_name = "PATH")]
     remove: Vec<PathBuf>,
@@ -75,14 +85,27 @@ impl CommitArgs {
 
 pub(super) fn run(context: &Context, args: &CommitArgs) -> Result<u8, Failure> {
     let (store, id) = handle::find(context, &args.transaction)?;
+    refuse_own_stage(context, &args.transaction, id)?;
     let mut transaction = store.resume(id)?;
     let stage = transaction.stage();
-    match conclude(context, &store, &mut transaction, &args.publish) {
+    match conclude(context, &store, &mut transaction, &args.publish, &args.removals) {
         Ok(Done::Committed(committed)) => report(context, &store, &committed, true),
         Ok(Done::DryRun) => {}
         Err(failure) => return Err(keep_open(&context.ui, &store, &transaction, &stage, failure)),
     }
     Ok(DONE)
+}
+
+/// What `txfs run` runs would wait for its own end.
+fn refuse_own_stage(context: &Context, given: &Path, id: TransactionId) -> Result<(), Failure> {
+    let Some(stage) = std::env::var_os("TXFS_STAGE") else { return Ok(()) };
+    match handle::parse(Path::new(&stage))? {
+        Some((_, own)) if own == id => {
+            let given = context.ui.name(given);
+            Err(usage(format!("{given}: whoever runs this command commits that stage, once the command has succeeded")))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Says what becomes of a detached transaction that was not committed.
@@ -104,8 +127,9 @@ pub(super) fn conclude(
     store: &Store,
     transaction: &mut Transaction<'_>,
     options: &PublishOptions,
+    removals: &Removals,
 ) -> Result<Done, Failure> {
-    let result = commit_or_rehearse(context, store, transaction, options);
+    let result = commit_or_rehearse(context, store, transaction, options, removals);
     result.map_err(|failure| if transaction.base() == 0 { ask_for_lost_state(failure) } else { failure })
 }
 
@@ -127,9 +151,10 @@ fn commit_or_rehearse(
     store: &Store,
     transaction: &mut Transaction<'_>,
     options: &PublishOptions,
+    removals: &Removals,
 ) -> Result<Done, Failure> {
     let signals = &context.signals;
-    let removals = options.apply_removals(transaction)?;
+    let removals = removals.apply(transaction)?;
     if options.dry_run {
         return options.rehearse(context, store, transaction).map(|()| Done::DryRun);
     }
@@ -153,6 +178,33 @@ fn is_removed(plan: &Plan, path: &RelPath) -> bool {
     removed.map(|change| &change.path).any(|removed| removed == path || removed.is_below(path))
 }
 
+impl Removals {
+    fn apply(&self, transaction: &mut Transaction<'_>) -> Result<Vec<RelPath>, Failure> {
+        let mut removals = Vec::new();
+        for given in &self.remove {
+            let said = |what: &str| usage(format!("--remove {}: {what}", Shown(given)));
+            if transaction.from() != Basis::Current {
+                return Err(said(
+                    "this transaction is the whole new generation: what is not in its stage is removed anyway",
+                ));
+            }
+            let path: PathBuf = given.components().filter(|part| *part != std::path::Component::CurDir).collect();
+            if path.as_os_str().is_empty() {
+                return Err(said("that is all of the output: publish an empty stage with --allow-empty instead"));
+            }
+            let path =
+                RelPath::from_path(&path).map_err(|error| said(&format!("{error}; say it relative to the output")))?;
+            // Otherwise it would go from the stage, even for a dry run.
+            if path.under(&transaction.stage()).symlink_metadata().is_ok() {
+                return Err(said("it is in the stage: what is staged is published, so remove it there"));
+            }
+            transaction.remove(path.as_path())?;
+            removals.push(path);
+        }
+        Ok(removals)
+    }
+}
+
 impl PublishOptions {
     /// For a generation that was published once: it may be as small as it was then.
     pub(super) fn of_an_old_generation(message: String, allow_drift: bool, dry_run: bool) -> Self {
@@ -165,7 +217,6 @@ impl PublishOptions {
             allow_case_collisions: true,
             dry_run,
             message: Some(message),
-            remove: Vec::new(),
         }
     }
 
@@ -193,28 +244,6 @@ impl PublishOptions {
 
     fn checks(&self) -> impl Iterator<Item = &OsStr> {
         self.check.iter().map(OsString::as_os_str)
-    }
-
-    fn apply_removals(&self, transaction: &mut Transaction<'_>) -> Result<Vec<RelPath>, Failure> {
-        let mut removals = Vec::new();
-        for given in &self.remove {
-            let said = |what: &str| usage(format!("--remove {}: {what}", Shown(given)));
-            if transaction.from() != Basis::Current {
-                return Err(said(
-                    "this transaction is the whole new generation: what is not in its stage is removed anyway",
-                ));
-            }
-            let path: PathBuf = given.components().filter(|part| *part != std::path::Component::CurDir).collect();
-            let path =
-                RelPath::from_path(&path).map_err(|error| said(&format!("{error}; say it relative to the output")))?;
-            // Otherwise it would go from the stage, even for a dry run.
-            if path.under(&transaction.stage()).symlink_metadata().is_ok() {
-                return Err(said("it is in the stage: what is staged is published, so remove it there"));
-            }
-            transaction.remove(path.as_path())?;
-            removals.push(path);
-        }
-        Ok(removals)
     }
 
     /// As the commit would, without changing anything.

@@ -13,7 +13,7 @@ use super::{Context, handle, publish};
 /// Print what a commit would change
 ///
 /// One line for each path: A added, M content modified, m mode modified, T kind of entry modified, D removed. What would
-/// prevent the commit is said on stderr. Nothing is written, and an open transaction stays as it is. A directory is taken as
+/// prevent the commit is said on stderr. Besides recovering, nothing is written, and an open transaction stays as it is. A directory is taken as
 /// `txfs publish` would copy it.
 #[derive(Args)]
 pub(super) struct DiffArgs {

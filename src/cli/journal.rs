@@ -19,12 +19,12 @@ use super::{Context, count};
 /// leaves `journal.new`. The journals of an output are the one of a commit that is not settled, and the settled ones of
 /// generations whose displaced entries are kept.
 #[derive(Args)]
+#[group(required = true, multiple = false)]
 pub(super) struct JournalArgs {
     /// The directory that is published
-    #[arg(required_unless_present = "file")]
     out: Option<PathBuf>,
     /// Read one journal, wherever it is
-    #[arg(long, value_name = "PATH", conflicts_with = "out")]
+    #[arg(long, value_name = "PATH")]
     file: Option<PathBuf>,
 }
 

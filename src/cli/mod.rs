@@ -86,7 +86,7 @@ struct Global {
     #[arg(long, global = true, value_name = "WHEN", default_value = "auto", hide_possible_values = true)]
     color: ColorChoice,
     /// How long to wait for a lock that another process holds
-    #[arg(long, global = true, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
+    #[arg(long, global = true, value_name = "SECONDS", default_value = "10", value_parser = seconds, allow_negative_numbers = true)]
     lock_timeout: Duration,
     /// How a commit is made durable, for tests: chosen, whole or single
     #[arg(long, global = true, hide = true, value_name = "WAY", default_value = "chosen", value_parser = barriers)]

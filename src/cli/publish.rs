@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use txfs::{BeginOptions, Problem, Shown, Transaction};
 
-use super::commit::{self, Done, PublishOptions};
+use super::commit::{self, Done, PublishOptions, Removals};
 use super::error::{DONE, Failure, cannot, usage};
 use super::output::Ui;
 use super::{Context, count};
@@ -49,7 +49,7 @@ pub(super) fn run(context: &Context, args: &PublishArgs) -> Result<u8, Failure> 
         return Err(usage(format!("{} holds txfs' own state directory", Shown(&args.src))));
     }
     fill(&context.ui, &mut transaction, &source, args)?;
-    let done = commit::conclude(context, &store, &mut transaction, &args.publish);
+    let done = commit::conclude(context, &store, &mut transaction, &args.publish, &Removals::default());
     match done.map_err(|failure| match failure.source() {
         Some(txfs::Error::BaseMoved { .. }) => failure.hint("try again"),
         _ => failure,

@@ -6,7 +6,7 @@ use clap::Args;
 use txfs::BeginOptions;
 
 use super::Context;
-use super::commit::{self, Done, PublishOptions};
+use super::commit::{self, Done, PublishOptions, Removals};
 use super::error::{DONE, Failure};
 
 /// Publish the generation before the current one again
@@ -35,7 +35,7 @@ pub(super) fn run(context: &Context, args: &RollbackArgs) -> Result<u8, Failure>
     let generation = transaction.copy_previous()?;
     let message = args.message.clone().unwrap_or_else(|| format!("rollback to generation {generation}"));
     let options = PublishOptions::of_an_old_generation(message, args.allow_drift, args.dry_run);
-    match commit::conclude(context, &store, &mut transaction, &options)? {
+    match commit::conclude(context, &store, &mut transaction, &options, &Removals::default())? {
         Done::Committed(committed) => commit::report(context, &store, &committed, true),
         Done::DryRun => transaction.abort()?,
     }

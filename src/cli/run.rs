@@ -15,7 +15,7 @@ use clap::Args;
 use txfs::{BeginOptions, Error, ErrorKind, Problem, Shown, Store, Transaction};
 
 use super::begin::FromArgs;
-use super::commit::{self, Done, PublishOptions, ended};
+use super::commit::{self, Done, PublishOptions, Removals, ended};
 use super::error::{self, DONE, Failure, failed, killed_by};
 use super::output::Ui;
 use super::signals::Signals;
@@ -44,6 +44,8 @@ pub(super) struct RunArgs {
     from: FromArgs,
     #[command(flatten)]
     publish: PublishOptions,
+    #[command(flatten)]
+    removals: Removals,
     /// The command and its arguments
     #[arg(last = true, required = true, value_name = "CMD")]
     command: Vec<OsString>,
@@ -61,7 +63,7 @@ fn attempt(context: &Context, args: &RunArgs) -> Result<u8, Failure> {
         discard(context, transaction);
         return Err(failure);
     }
-    match commit::conclude(context, &store, &mut transaction, &args.publish) {
+    match commit::conclude(context, &store, &mut transaction, &args.publish, &args.removals) {
         Ok(Done::Committed(committed)) => commit::report(context, &store, &committed, false),
         Ok(Done::DryRun) => {
             discard(context, transaction);
