@@ -56,17 +56,28 @@ impl<'a, F: Fs> Source<'a, F> {
         let fs = &to.fs;
         // The owner is that of what is read: another file may have got the name since it was looked at.
         let (mut original, opened) = self.tree.open_file(path)?;
-        let copy = to.parent(new).and_then(|dir| {
-            let mut copy = fs.create_file(&dir, new.name(), 0o600)?;
-            fs.copy_content(&mut original, &mut copy)?;
+        let made = to.parent(new).and_then(|dir| fs.create_file(&dir, new.name(), 0o600));
+        let mut copy = made.map_err(to.io("copy a file to", new))?;
+        fs.copy_content(&mut original, &mut copy).map_err(|error| self.not_copied(path, to, new, error))?;
+        let likened = fs.stat_file(&copy).and_then(|made| {
             let give = |owner, group| fs.set_owner(&copy, owner, group);
             // Before the rest, some of which a file loses with its owner.
-            let owned = self.give(&opened, fs.stat_file(&copy)?, give)?;
+            let owned = self.give(&opened, made, give)?;
             fs.copy_attributes(&original, &copy)?;
             fs.set_mode(&copy, mode_of_copy(stat.mode, &opened, &owned))?;
             fs.set_mtime(&copy, stat.mtime)
         });
-        copy.map_err(|error| to.check_interrupt(new).err().unwrap_or_else(|| to.io("copy a file to", new)(error)))
+        likened.map_err(to.io("copy a file to", new))
+    }
+
+    /// A file that is full, or a disk, is that of the copy; any other error may be of the original.
+    fn not_copied(&self, path: &RelPath, to: &Tree<F>, new: &RelPath, error: io::Error) -> Error {
+        use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+        match error.kind() {
+            _ if to.fs.is_interrupted() => Error::Interrupted { path: new.under(to.at()) },
+            StorageFull | QuotaExceeded | FileTooLarge => to.io("copy a file to", new)(error),
+            _ => self.tree.io("copy", path)(error),
+        }
     }
 
     pub(crate) fn copy_symlink(self, path: &RelPath, to: &Tree<F>, new: &RelPath) -> Result<()> {

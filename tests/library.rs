@@ -599,3 +599,18 @@ fn nobody_copies_or_reads_on_when_the_caller_wants_to_stop() {
     interrupted(transaction.commit(&lenient()).map(drop));
     assert_eq!(read.load(Ordering::SeqCst), 21);
 }
+
+#[test]
+fn a_copy_that_fails_names_the_file_that_is_to_blame() {
+    for (errno, blamed) in [(Errno::EIO, "other/a"), (Errno::ENOSPC, "stage/a"), (Errno::EFBIG, "stage/a")] {
+        let (dir, out) = scratch();
+        let other = dir.path().join("other");
+        fs::create_dir(&other).unwrap();
+        fs::write(other.join("a"), "content").unwrap();
+        let faulty = Faulty::new(move |call| (*call == Call::Read("copy_content")).then_some(errno));
+        let store = Store::open_with(&OpenOptions::with(faulty), &out).unwrap();
+        let mut transaction = store.begin(BeginOptions::default()).unwrap();
+        let error = transaction.copy_from(&other).unwrap_err();
+        assert!(matches!(&error, Error::Io { path, .. } if path.ends_with(blamed)), "{error}");
+    }
+}

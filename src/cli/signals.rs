@@ -63,7 +63,7 @@ impl Signals {
     /// As [`Signals::handle`], for a command that runs others: those have them too.
     pub(super) fn forward() -> Result<Self, Failure> {
         let signals = Self::handle(false)?;
-        let origins = SignalsInfo::new(not_ignored(&HELD)).map_err(|error| cannot_handle(&error))?;
+        let origins = SignalsInfo::new(not_ignored(&HELD, ignored_signals())).map_err(|error| cannot_handle(&error))?;
         signals.start_forwarding(origins).map_err(|error| {
             failed(format!("cannot start the thread that handles signals: {}", error::reason(&error)))
                 .hint("this user has as many processes and threads as allowed: raise `ulimit -u`")
@@ -74,12 +74,16 @@ impl Signals {
     /// All in the handler itself: a thread may be late to see a signal that the command died of. In the order in which they are done:
     /// who sees that txfs is to stop can ask why.
     fn register(&self) -> io::Result<()> {
-        for signal in not_ignored(&HELD) {
+        let ignored = ignored_signals();
+        for signal in not_ignored(&HELD, ignored) {
             flag::register_conditional_default(signal, Arc::clone(&self.released))?;
             flag::register_usize(signal, Arc::clone(&self.received), usize::try_from(signal).unwrap_or_default())?;
             flag::register(signal, Arc::clone(&self.interrupt))?;
         }
-        not_ignored(&[SIGXFSZ]).into_iter().try_for_each(|signal| flag::register(signal, Arc::default()).map(drop))
+        for signal in not_ignored(&[SIGXFSZ], ignored) {
+            flag::register(signal, Arc::default())?;
+        }
+        Ok(())
     }
 
     fn start_forwarding(&self, mut origins: SignalsInfo<WithOrigin>) -> io::Result<()> {
@@ -175,10 +179,13 @@ fn send(pid: Pid, signal: i32) {
     }
 }
 
-/// Those that were not ignored when txfs started; a handler would make them deadly for what it runs.
-fn not_ignored(signals: &[i32]) -> Vec<i32> {
+/// The mask of signals that were ignored when txfs started; a handler would make them deadly for what it runs.
+fn ignored_signals() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    let ignored = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or_default();
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or_default()
+}
+
+fn not_ignored(signals: &[i32], ignored: u64) -> Vec<i32> {
     signals.iter().copied().filter(|signal| ignored & (1 << (signal - 1)) == 0).collect()
 }

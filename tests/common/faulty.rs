@@ -178,6 +178,7 @@ impl Fs for Faulty {
         self.kernel.write_at(file, offset, bytes)
     }
     fn copy_content(&self, from: &mut File, to: &mut File) -> io::Result<()> {
+        self.look("copy_content")?;
         self.kernel.copy_content(from, to)
     }
     fn copy_attributes(&self, from: &File, to: &File) -> io::Result<()> {
