@@ -524,10 +524,10 @@ fn a_signal_reaches_the_check_and_nothing_is_committed() {
 }
 
 /// `args`, under strace, which sends a signal at the `nth` rename.
-fn signalled_at_rename(dir: &Scratch, nth: usize, args: &[&str]) -> Command {
+fn signalled_at_rename(dir: &Scratch, signal: &str, nth: usize, args: &[&str]) -> Command {
     let mut strace = Command::new("strace");
     strace.args(["-f", "-qq", "-o", "renames", "-e", "trace=renameat2,renameat"]);
-    strace.args(["-e", &format!("inject=renameat2,renameat:signal=TERM:when={nth}")]);
+    strace.args(["-e", &format!("inject=renameat2,renameat:signal={signal}:when={nth}")]);
     strace.arg(env!("CARGO_BIN_EXE_txfs")).args(args).current_dir(dir.at("")).stdin(Stdio::null());
     strace
 }
@@ -558,7 +558,7 @@ fn a_commit_that_has_begun_runs_to_its_end_whatever_signal_arrives() {
                 "rollback" => vec!["rollback", "dist"],
                 _ => vec!["run", "dist", "--", "sh", "-c", "cp src/* {stage}"],
             };
-            let ended = Ended::from(signalled_at_rename(&dir, nth, &args).output().unwrap());
+            let ended = Ended::from(signalled_at_rename(&dir, "TERM", nth, &args).output().unwrap());
             let content: Vec<_> = ["a", "b", "c", "d"].map(|name| dir.read(&format!("dist/{name}"))).into();
             let old = content.iter().all(|content| content == "old");
             assert!(old || content.iter().all(|each| *each == content[0]), "{command}, {nth}: {content:?}");
@@ -577,6 +577,32 @@ fn a_commit_that_has_begun_runs_to_its_end_whatever_signal_arrives() {
         }
         println!("{command}: stopped {stopped} times, committed {committed} times");
         assert!(committed > 3, "{command}");
+    }
+}
+
+#[test]
+fn recovery_that_has_begun_runs_to_its_end_whatever_signal_arrives() {
+    if Command::new("strace").arg("-V").output().is_err() {
+        return common::skip("a signal in the middle of a recovery", "there is no strace");
+    }
+    for (command, status) in [("status", 143), ("verify", 143), ("recover", 0)] {
+        let mut signalled = 0;
+        for nth in 1.. {
+            let dir = Scratch::new();
+            dir.publish(&[("a", "old"), ("b", "old"), ("c", "old")]);
+            ["a", "b", "c"].iter().for_each(|name| dir.write(&format!("src/{name}"), "new"));
+            let killed = signalled_at_rename(&dir, "KILL", 3, &["publish", "dist", "src"]).output().unwrap();
+            assert!(!killed.status.success());
+            let ended = Ended::from(signalled_at_rename(&dir, "TERM", nth, &[command, "dist"]).output().unwrap());
+            let content = ["a", "b", "c"].map(|name| dir.read(&format!("dist/{name}")));
+            if !dir.read("renames").contains("SIGTERM") {
+                break;
+            }
+            assert_eq!(content, ["new", "new", "new"], "{command}, {nth}");
+            ended.expect(status).says("finished the interrupted commit of generation 2");
+            signalled += 1;
+        }
+        assert!(signalled > 1, "{command}");
     }
 }
 

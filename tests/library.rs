@@ -614,3 +614,22 @@ fn a_copy_that_fails_names_the_file_that_is_to_blame() {
         assert!(matches!(&error, Error::Io { path, .. } if path.ends_with(blamed)), "{error}");
     }
 }
+
+#[test]
+fn the_last_time_to_stop_a_commit_is_before_its_journal_is_written() {
+    for (name, stops) in [("HEAD.new", true), ("journal.new", false)] {
+        let (_dir, out) = scratch();
+        let store = Store::open(&out).unwrap();
+        let head: fn(&Call) -> bool = |call| matches!(call, Call::CreateFile { name } if name == b"HEAD.new");
+        let journal: fn(&Call) -> bool = |call| matches!(call, Call::CreateFile { name } if name == b"journal.new");
+        let (faulty, _) = stopped_at(0, if stops { head } else { journal });
+        let stoppable = Store::open_with(&OpenOptions::with(faulty), &out).unwrap();
+        let mut transaction = stoppable.begin(BeginOptions::default()).unwrap();
+        transaction.write("a", "content").unwrap();
+        let kind = transaction.commit(&lenient()).err().map(|error| error.kind());
+        assert_eq!(kind, stops.then_some(ErrorKind::Interrupted), "{name}");
+        assert_eq!((transaction.is_open(), out.exists()), (stops, !stops), "{name}");
+        let left = ["HEAD.new", "journal.new"].iter().any(|left| store.state().join(left).exists());
+        assert!(!left, "{name}");
+    }
+}

@@ -189,3 +189,32 @@ fn ignored_signals() -> u64 {
 fn not_ignored(signals: &[i32], ignored: u64) -> Vec<i32> {
     signals.iter().copied().filter(|signal| ignored & (1 << (signal - 1)) == 0).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::Command;
+
+    use super::*;
+
+    #[test]
+    fn a_signal_is_sent_once_and_kept_while_there_is_nothing_to_have_it() {
+        for (sent, arrives_first) in [(true, true), (false, true), (true, false)] {
+            let mut child = Command::new("sleep").arg("60").spawn().unwrap();
+            let pid = Pid::from_raw(child.id().try_into().unwrap());
+            let mut target = Target::default();
+            if arrives_first {
+                target.take(SIGTERM, sent);
+                assert_eq!(target.pending, Some(SIGTERM));
+            }
+            target.set(pid);
+            assert_eq!(target.pending, None);
+            if !arrives_first {
+                // From a terminal it has this already.
+                target.take(SIGINT, false);
+                target.take(SIGTERM, true);
+            }
+            assert_eq!(child.wait().unwrap().signal(), Some(SIGTERM));
+        }
+    }
+}

@@ -36,6 +36,7 @@ pub(super) fn run(context: &Context, args: &StatusArgs) -> Result<u8, Failure> {
         Err(error) if error.kind() == ErrorKind::Busy => (true, None),
         Err(error) => (false, Some(error)),
     };
+    context.signals.expect_none_held_back()?;
     let shown = show(&context.ui, &store, committing);
     match refused {
         Some(error) => Err(error.into()),
