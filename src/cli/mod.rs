@@ -56,7 +56,7 @@ Exit codes:
   2    usage
   3    busy: another process holds the lock
   4    conflict: another commit came first, entries that txfs did not publish are in the way, or
-       published ones were changed; `verify` found differences
+       published ones were changed or are gone; `verify` found differences
   5    refused by a guard or a check
   6    the state directory is damaged or not trusted
   7    the outcome is unknown until `txfs recover` has run
