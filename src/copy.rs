@@ -50,7 +50,7 @@ impl<'a, F: Fs> Source<'a, F> {
         Self { tree, keeps_owner: false }
     }
 
-    /// Copies a file with its mode, time and extended attributes; shares blocks where the file system can.
+    /// Copies a file with its mode, time and extended attributes; a larger one shares blocks where the file system can.
     pub(crate) fn copy_file(self, path: &RelPath, stat: &Stat, to: &Tree<F>, new: &RelPath) -> Result<()> {
         to.check_interrupt(new)?;
         let fs = &to.fs;

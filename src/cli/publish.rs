@@ -13,7 +13,7 @@ use super::{Context, count};
 
 /// Publish a copy of a directory
 ///
-/// SRC is copied, by reflink where the file system can, and committed. Entries of OUT that txfs did not publish stay. Files that are
+/// SRC is copied, larger files by reflink where the file system can, and committed. Entries of OUT that txfs did not publish stay. Files that are
 /// published already with the same size, time and mode are neither read nor copied, unless --checksum or --check is given.
 /// State directories of txfs in SRC are left out, with a warning, and set-id bits are dropped where the copy has another owner or group. Prints
 /// the number of the generation that is published now.

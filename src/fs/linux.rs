@@ -38,6 +38,10 @@ const COPIED_AT_ONCE: u64 = 128 << 20;
 /// Longest path handed to the kernel at once: below `PATH_MAX` (4096 with the NUL) by a margin.
 const PIECE_MAX: usize = 4000;
 
+/// Of smaller files no blocks are shared: to keep account of those takes a file system longer than to write others
+/// (journal-spec.md, "Alternatives considered").
+const SMALL: u64 = 64 << 10;
+
 const DIR_FLAGS: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// For what is expected to be a file and may be anything: nothing is followed, waited for, or made the controlling terminal.
@@ -123,6 +127,15 @@ impl LinuxFs {
             self.copy_up_to(end - start, from, to)?;
         }
         to.set_len(size.max(end))
+    }
+
+    /// By way of memory.
+    fn copy_small(&self, from: &mut File, to: &mut File) -> io::Result<()> {
+        let mut content = Vec::with_capacity(SMALL as usize);
+        from.take(SMALL).read_to_end(&mut content)?;
+        to.write_all(&content)?;
+        // It may have grown.
+        if (content.len() as u64) < SMALL { Ok(()) } else { self.copy_up_to(u64::MAX, from, to) }
     }
 
     /// From and to where both files are. A piece at a time: in each of them nobody can stop it.
@@ -285,7 +298,11 @@ impl Fs for LinuxFs {
     fn copy_content(&self, from: &mut File, to: &mut File) -> io::Result<()> {
         let stat = rustix::fs::fstat(&*from)?;
         let (size, allocated) = (stat.st_size as u64, stat.st_blocks as u64 * 512);
-        if allocated < size { self.copy_extents(from, to, size) } else { self.copy_up_to(u64::MAX, from, to) }
+        match size {
+            _ if allocated < size => self.copy_extents(from, to, size),
+            ..SMALL => self.copy_small(from, to),
+            _ => self.copy_up_to(u64::MAX, from, to),
+        }
     }
 
     fn copy_attributes(&self, from: &File, to: &File) -> io::Result<()> {

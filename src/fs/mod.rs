@@ -167,7 +167,8 @@ pub trait Fs: Clone + Send + Sync + 'static {
     fn read_at(&self, file: &Self::File, offset: u64, buffer: &mut [u8]) -> io::Result<usize>;
     /// Writes at `offset`; the position of [`Fs::write`] is neither used nor changed.
     fn write_at(&self, file: &Self::File, offset: u64, bytes: &[u8]) -> io::Result<usize>;
-    /// Copies all of `from`, from its current position, to `to`; shares blocks where the file system can.
+    /// Copies all of `from`, from its current position, to `to`; of what is not small it shares blocks where the file
+    /// system can.
     fn copy_content(&self, from: &mut Self::File, to: &mut Self::File) -> io::Result<()>;
     /// Copies extended attributes (ACLs among them) as far as this user may set them.
     fn copy_attributes(&self, from: &Self::File, to: &Self::File) -> io::Result<()>;
