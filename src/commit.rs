@@ -243,9 +243,9 @@ impl<F: Fs> Transaction<'_, F> {
         let published = self.try_publish(options, stale);
         match self.wait_for_early() {
             Err(error) if self.open => Err(self.lose_stage(error)),
-            // Whatever recovery finds, nobody is to take this stage up again.
+            // Whatever recovery finds, nobody is to take up again what is open.
             Err(_) if published.is_err() => {
-                let _ = self.store.end_transaction(self.id);
+                self.store.note_failed_barrier();
                 published
             }
             // Where something was published it has been waited for already.
@@ -403,9 +403,9 @@ impl<F: Fs> Transaction<'_, F> {
         if !left_out(Mutant::Barrier1)
             && let Err(error) = barrier::before_commit_point(self.store, journal, found, self.early.as_ref())
         {
-            // Whatever becomes of its journal, this stage is not to be committed again.
+            // Whatever becomes of its journal, this stage is not to be committed again, nor any other that is open.
             self.open = false;
-            let _ = self.store.end_transaction(self.id);
+            self.store.note_failed_barrier();
             return Err(match self.withdraw(error) {
                 unknown @ Error::OutcomeUnknown { .. } => unknown,
                 error => self.lose_stage(error),

@@ -434,6 +434,13 @@ impl Paths {
         self.total += 1;
     }
 
+    /// Adds others that come after these.
+    pub(crate) fn append(&mut self, other: Paths) {
+        let room = Self::SHOWN.saturating_sub(self.first.len());
+        self.first.extend(other.first.into_iter().take(room));
+        self.total += other.total;
+    }
+
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.total == 0

@@ -143,7 +143,7 @@ impl<F: Fs> Transaction<'_, F> {
     fn note_copied(&mut self, from: &Tree<F>, copied: Copied) -> Result<Vec<Entry>> {
         let Copied { same, states, without_set_id, unsupported } = copied;
         self.left_out.extend(states.iter().map(|path| path.under(from.at())));
-        self.without_set_id = without_set_id;
+        self.without_set_id.append(without_set_id);
         if unsupported.is_empty() {
             return Ok(same);
         }
