@@ -8,7 +8,10 @@
 //! seccomp filter lacks it, one `openat(O_NOFOLLOW)` a component, with the mount compared at each step. Before 5.8 the kernel does
 //! not number its mounts, and the device is compared instead: there a bind mount of the same file system is not noticed.
 
-use std::ffi::OsStr;
+mod attributes;
+mod content;
+mod mounts;
+
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -19,36 +22,25 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{
-    Advice, AtFlags, FileType, Gid, Mode, OFlags, RawDir, RenameFlags, ResolveFlags, StatxFlags, Timespec, Timestamps,
-    Uid,
+    Advice, AtFlags, FileType, Gid, Mode, OFlags, RawDir, RenameFlags, ResolveFlags, Timespec, Timestamps, Uid,
 };
 use rustix::io::Errno;
 use rustix::path::Arg;
-use xattr::{FileExt as _, XAttrs};
 
+use self::mounts::{is_btrfs, mount_of, mount_options};
 use super::{Fs, Kind, Listed, RenameMode, Stat, Timestamp, found};
 use crate::path::RelPath;
 
 /// Bytes of a directory that are read at once; some hundred entries.
 const LIST_BUFFER: usize = 32 << 10;
 
-/// Bytes of a file that are copied before it is asked whether to stop.
-const COPIED_AT_ONCE: u64 = 128 << 20;
-
 /// Longest path handed to the kernel at once: below `PATH_MAX` (4096 with the NUL) by a margin.
 const PIECE_MAX: usize = 4000;
-
-/// Of smaller files no blocks are shared: to keep account of those takes a file system longer than to write others
-/// (journal-spec.md, "Alternatives considered").
-const SMALL: u64 = 64 << 10;
 
 const DIR_FLAGS: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// For what is expected to be a file and may be anything: nothing is followed, waited for, or made the controlling terminal.
 const FILE_FLAGS: OFlags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
-
-/// As include/uapi/linux/magic.h has it.
-const BTRFS_SUPER_MAGIC: u64 = 0x9123_683e;
 
 /// The rename flags that this file system is to be treated as not having; for tests of the fallbacks.
 #[derive(Debug, Clone, Copy, Default)]
@@ -108,50 +100,6 @@ impl LinuxFs {
             }
         }
         self.open_by_component(at, piece)
-    }
-
-    /// Copies what is no hole: a disk image of a terabyte may have little in it.
-    fn copy_extents(&self, from: &File, to: &File, size: u64) -> io::Result<()> {
-        use rustix::fs::{SeekFrom, seek};
-        let mut end = 0;
-        loop {
-            let start = match seek(from, SeekFrom::Data(end)) {
-                Ok(start) => start,
-                // Nothing but a hole follows.
-                Err(Errno::NXIO) => break,
-                Err(error) => return Err(error.into()),
-            };
-            end = seek(from, SeekFrom::Hole(start))?;
-            seek(from, SeekFrom::Start(start))?;
-            seek(to, SeekFrom::Start(start))?;
-            self.copy_up_to(end - start, from, to)?;
-        }
-        to.set_len(size.max(end))
-    }
-
-    /// By way of memory.
-    fn copy_small(&self, from: &mut File, to: &mut File) -> io::Result<()> {
-        let mut content = Vec::with_capacity(SMALL as usize);
-        from.take(SMALL).read_to_end(&mut content)?;
-        to.write_all(&content)?;
-        // It may have grown.
-        if (content.len() as u64) < SMALL { Ok(()) } else { self.copy_up_to(u64::MAX, from, to) }
-    }
-
-    /// From and to where both files are. A piece at a time: in each of them nobody can stop it.
-    fn copy_up_to(&self, mut size: u64, from: &File, mut to: &File) -> io::Result<()> {
-        loop {
-            if self.is_interrupted() {
-                return Err(io::ErrorKind::Interrupted.into());
-            }
-            // This uses copy_file_range, which shares blocks on file systems that can.
-            let piece = size.min(COPIED_AT_ONCE);
-            let copied = io::copy(&mut from.take(piece), &mut to)?;
-            size -= copied;
-            if copied < COPIED_AT_ONCE {
-                return Ok(());
-            }
-        }
     }
 
     fn open_by_component(&self, at: &OwnedFd, piece: &[u8]) -> io::Result<OwnedFd> {
@@ -296,33 +244,15 @@ impl Fs for LinuxFs {
     }
 
     fn copy_content(&self, from: &mut File, to: &mut File) -> io::Result<()> {
-        let stat = rustix::fs::fstat(&*from)?;
-        let (size, allocated) = (stat.st_size as u64, stat.st_blocks as u64 * 512);
-        match size {
-            _ if allocated < size => self.copy_extents(from, to, size),
-            ..SMALL => self.copy_small(from, to),
-            _ => self.copy_up_to(u64::MAX, from, to),
-        }
+        self.copy(from, to)
     }
 
     fn copy_attributes(&self, from: &File, to: &File) -> io::Result<()> {
-        set_attributes(from.list_xattr(), |name| from.get_xattr(name), to)
+        attributes::copy(from, to)
     }
 
     fn copy_dir_attributes(&self, from: &OwnedFd, to: &OwnedFd) -> io::Result<()> {
-        let (open, to) = (File::from(from.try_clone()?), File::from(to.try_clone()?));
-        match open.list_xattr() {
-            Err(error) if is(&error, &[Errno::BADF]) => {
-                let named = proc_name(from);
-                // Without leave to read the directory some of its attributes may not be read either.
-                let get = |name: &OsStr| match xattr::get_deref(&named, name) {
-                    Err(error) if is(&error, &[Errno::ACCESS]) => Ok(None),
-                    value => value,
-                };
-                set_attributes(xattr::list_deref(&named), get, &to)
-            }
-            names => set_attributes(names, |name| open.get_xattr(name), &to),
-        }
+        attributes::copy_of_dir(from, to)
     }
 
     fn set_owner(&self, file: &File, owner: Option<u32>, group: u32) -> io::Result<()> {
@@ -478,68 +408,12 @@ fn proc_name(dir: &OwnedFd) -> String {
     format!("/proc/self/fd/{}", dir.as_raw_fd())
 }
 
-fn is(error: &io::Error, errnos: &[Errno]) -> bool {
-    error.raw_os_error().is_some_and(|errno| errnos.contains(&Errno::from_raw_os_error(errno)))
-}
-
-/// Sets the extended attributes of `names` as far as this user may.
-fn set_attributes(
-    names: io::Result<XAttrs>,
-    get: impl Fn(&OsStr) -> io::Result<Option<Vec<u8>>>,
-    to: &File,
-) -> io::Result<()> {
-    let names = match names {
-        Err(error) if is(&error, &[Errno::OPNOTSUPP]) => return Ok(()),
-        names => names?,
-    };
-    for name in names {
-        let Some(value) = get(&name)? else { continue };
-        match to.set_xattr(&name, &value) {
-            // `trusted.*` and `security.*` belong to the administrator: what this user may not set is left out.
-            Err(error) if is(&error, &[Errno::PERM, Errno::OPNOTSUPP]) => {}
-            result => result?,
-        }
-    }
-    Ok(())
-}
-
-fn is_btrfs(dir: &OwnedFd) -> bool {
-    rustix::fs::fstatfs(dir).is_ok_and(|stat| stat.f_type as u64 == BTRFS_SUPER_MAGIC)
-}
-
 /// Opens a directory; where it may not be read, one that can only be searched, or have its mode changed by its owner.
 fn open_readable_or_not(at: impl AsFd, path: impl Arg + Copy, flags: OFlags) -> io::Result<OwnedFd> {
     match rustix::fs::openat(&at, path, flags, Mode::empty()) {
         Err(Errno::ACCESS) => Ok(rustix::fs::openat(&at, path, flags | OFlags::PATH, Mode::empty())?),
         result => Ok(result?),
     }
-}
-
-/// What tells the mounts of two directories apart: the device, and the mount's number where the kernel tells it.
-fn mount_of(dir: &OwnedFd) -> io::Result<(u64, Option<u64>)> {
-    match rustix::fs::statx(dir, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID) {
-        Ok(stat) => {
-            let told = stat.stx_mask & StatxFlags::MNT_ID.bits() != 0;
-            Ok((rustix::fs::makedev(stat.stx_dev_major, stat.stx_dev_minor), told.then_some(stat.stx_mnt_id)))
-        }
-        // What takes `openat2` away may take this away, too.
-        Err(Errno::NOSYS | Errno::PERM) => Ok((convert(&rustix::fs::fstat(dir)?).dev, None)),
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// The options of the file system that a directory lies on.
-fn mount_options(dir: &OwnedFd) -> io::Result<String> {
-    let (_, mount) = mount_of(dir)?;
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo")?;
-    let options = mount.and_then(|mount| mount_options_in(&mounts, mount));
-    options.map(str::to_owned).ok_or_else(|| io::ErrorKind::NotFound.into())
-}
-
-/// As /proc/self/mountinfo has them: the mount's number first in its line, the file system's options last.
-fn mount_options_in(mounts: &str, mount: u64) -> Option<&str> {
-    let line = mounts.lines().find(|line| line.split(' ').next().and_then(|id| id.parse().ok()) == Some(mount))?;
-    line.split_once(" - ")?.1.split(' ').next_back()
 }
 
 /// A directory that could only be opened to be searched cannot be synced either. It is told from an error that the file system
@@ -576,42 +450,5 @@ fn convert(stat: &rustix::fs::Stat) -> Stat {
         size: stat.st_size as u64,
         mtime: Timestamp { seconds: stat.st_mtime, nanos: stat.st_mtime_nsec as u32 },
         ctime: Timestamp { seconds: stat.st_ctime, nanos: stat.st_ctime_nsec as u32 },
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::io::Seek as _;
-
-    use super::*;
-
-    #[test]
-    fn the_copy_of_a_large_file_is_stopped_within_it() {
-        let interrupt = Arc::new(AtomicBool::new(false));
-        let fs = LinuxFs::new().interrupted_by(interrupt.clone());
-        let (mut from, mut to) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
-        for size in [5, COPIED_AT_ONCE, COPIED_AT_ONCE + 5] {
-            // The last blocks alone are no hole.
-            from.set_len(size).unwrap();
-            from.write_all_at(b"the end", size).unwrap();
-            fs.copy_up_to(u64::MAX, &from, &to).unwrap();
-            assert_eq!(to.metadata().unwrap().len(), size + 7);
-            from.rewind().unwrap();
-            to.rewind().unwrap();
-        }
-        interrupt.store(true, Ordering::Relaxed);
-        let stopped = fs.copy_content(&mut from, &mut to).unwrap_err();
-        assert_eq!(stopped.kind(), io::ErrorKind::Interrupted);
-    }
-
-    #[test]
-    fn the_options_of_a_mount_are_the_last_in_its_line() {
-        let mounts = "25 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw,errors=remount-ro\n\
-                      125 25 0:45 /vol /srv rw - btrfs /dev/sdb rw,ssd,space_cache=v2\n";
-        assert_eq!(mount_options_in(mounts, 125), Some("rw,ssd,space_cache=v2"));
-        assert_eq!(mount_options_in(mounts, 25), Some("rw,errors=remount-ro"));
-        assert_eq!(mount_options_in(mounts, 5), None);
-        let root = LinuxFs::new().open_anchor(Path::new("/")).unwrap();
-        assert!(!mount_options(&root).unwrap().is_empty());
     }
 }
