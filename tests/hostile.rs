@@ -887,6 +887,26 @@ mod table {
     }
 
     #[test]
+    fn a_file_that_gave_way_to_a_directory_tells_of_a_commit_whatever_became_of_what_is_in_it() {
+        let scene = Scene::new();
+        let transaction = scene.transaction(&[("a/x", "3")]);
+        let staged = |name: &str| object(&transaction.join("stage").join(name));
+        let entries = ["a", "a/x"].map(|name| entry(name, staged(name)));
+        let (manifest, head) = forge::manifest(&info(3), &entries, None);
+        scene.plant("manifests/3", manifest);
+        let operations = [Operation::Replace { path: path("a"), old: object(&scene.out.join("a")), new: staged("a") }];
+        let begin =
+            Begin { last_change: Timestamp { seconds: 1 << 40, nanos: 0 }, ..begin(7, Some(&scene.head), head) };
+        scene.plant("journal.new", forge::journal(&begin, &operations));
+        exchange(&scene);
+        // Whoever did that had seen what was published.
+        fs::remove_file(scene.out.join("a/x")).unwrap();
+        let forward = RecoveredCommit::RolledForward { generation: 3, operations: 0 };
+        assert_eq!(recover(&scene).unwrap(), Some(forward));
+        assert!(scene.out.join("a").is_dir());
+    }
+
+    #[test]
     fn a_removal_that_was_begun_tells_of_a_commit_and_the_same_content_elsewhere_does_not() {
         for begun in [false, true] {
             let scene = Scene::new();
