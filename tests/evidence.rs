@@ -137,6 +137,26 @@ fn what_was_staged_and_is_not_there_was_never_durable() {
 }
 
 #[test]
+fn a_manifest_in_a_file_of_its_own_is_read_from_its_beginning() {
+    let (_dir, out) = scratch();
+    let few: Vec<_> = (10..20).map(|i| (i.to_string(), "old")).collect();
+    let few: Vec<_> = few.iter().map(|(name, content)| (name.as_str(), *content)).collect();
+    publish(&Store::open(&out).unwrap(), &few).unwrap();
+    let before = snapshot(&out);
+    interrupted(&out, Basis::Empty, |transaction| {
+        (10..99).for_each(|i| transaction.write(i.to_string(), "new").unwrap());
+    });
+    // In the first of its nodes, as far from its beginning as what the base has in its own file.
+    let manifest = common::state_of(&out).join("manifests/2");
+    let mut bytes = fs::read(&manifest).unwrap();
+    bytes[100] ^= 1;
+    fs::write(&manifest, bytes).unwrap();
+    let recovered = recovered(&out).unwrap();
+    assert!(matches!(recovered.commit, Some(RecoveredCommit::Discarded)), "{recovered:?}");
+    assert_eq!(snapshot(&out), before);
+}
+
+#[test]
 fn a_file_that_is_written_to_after_the_commit_point_does_not_take_the_commit_back() {
     let (_dir, out) = scratch();
     publish(&Store::open(&out).unwrap(), &[("top", "old")]).unwrap();
