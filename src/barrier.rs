@@ -94,7 +94,7 @@ pub(crate) fn before_commit_point<F: Fs>(
 /// # Errors
 /// What the kernel says; the journal must not be retired.
 pub(crate) fn after_operations<F: Fs>(store: &Store<F>, journal: impl FnOnce() -> Result<Journal>) -> Result<()> {
-    pass(store, |needs| {
+    let passed = pass(store, |needs| {
         let journal = journal()?;
         let generation = journal.begin.head.info.generation;
         let open = txdir::path(journal.begin.transaction);
@@ -105,7 +105,9 @@ pub(crate) fn after_operations<F: Fs>(store: &Store<F>, journal: impl FnOnce() -
         };
         needs.applied(&journal, &transaction, store.capabilities().exchange, store.place());
         Ok(())
-    })
+    });
+    // Whichever way it was passed.
+    passed.inspect_err(|_| store.note_failed_barrier())
 }
 
 fn pass<F: Fs>(store: &Store<F>, find: impl FnOnce(&mut Needs) -> Result<()>) -> Result<()> {

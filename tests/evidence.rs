@@ -16,7 +16,8 @@ use common::tree::snapshot;
 use common::{Scratch, fast_scratch, lenient, publish, read};
 use nix::errno::Errno;
 use txfs::{
-    Basis, BeginOptions, Error, ErrorKind, OpenOptions, Outcome, Recovered, RecoveredCommit, Store, Transaction,
+    Barriers, Basis, BeginOptions, Error, ErrorKind, OpenOptions, Outcome, Recovered, RecoveredCommit, Store,
+    Transaction,
 };
 
 fn scratch() -> (Scratch, PathBuf) {
@@ -327,6 +328,27 @@ fn a_stage_that_cannot_be_made_durable_is_not_kept() {
     armed.store(true, Ordering::SeqCst);
     assert!(matches!(transaction.keep(), Err(Error::StageLost { .. })));
     assert!(!stage.exists());
+}
+
+/// Also one that comes after a commit, whichever way it is passed.
+#[test]
+fn a_barrier_2_that_fails_concerns_every_stage_that_is_open() {
+    for barriers in [Barriers::Whole, Barriers::Single] {
+        let (_dir, out) = scratch();
+        let armed = Arc::new(AtomicBool::new(false));
+        let fails = armed.clone();
+        let kernel = Faulty::new(move |call| {
+            let is_barrier = matches!(call, Call::SyncDir { .. } | Call::SyncFs);
+            (is_barrier && fails.load(Ordering::SeqCst)).then_some(Errno::EIO)
+        });
+        let store = Store::open_with(&OpenOptions::with(kernel).barriers(barriers), &out).unwrap();
+        publish(&store, &[("a", "one")]).unwrap();
+        let open = store.begin(BeginOptions::default().detached(true)).unwrap().id();
+        publish(&store, &[("a", "two")]).unwrap();
+        armed.store(true, Ordering::SeqCst);
+        store.sweep().unwrap_err();
+        assert!(Store::open(&out).unwrap().resume(open).is_err(), "{barriers:?}");
+    }
 }
 
 #[test]
