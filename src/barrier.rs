@@ -23,6 +23,7 @@ use std::sync::Arc;
 
 use crate::early_sync::EarlySync;
 use crate::error::{Error, Result};
+use crate::failed_barrier::note_failed_later;
 use crate::fs::tree::Tree;
 use crate::fs::{Fs, Kind, is_unsyncable};
 use crate::journal::reader::Journal;
@@ -55,7 +56,7 @@ pub(crate) const MANY: usize = 256;
 /// What may be begun before barrier 1 on the file system of `tree`; nothing where one thread would have nothing to do meanwhile.
 pub(crate) fn early<F: Fs>(store: &Store<F>, tree: &Tree<F>) -> Option<EarlySync<F>> {
     (store.fs.parallelism() > 1 && store.barriers == Barriers::Chosen)
-        .then(|| EarlySync::of(tree, &store.failed_barriers))
+        .then(|| EarlySync::of(tree, note_failed_later(store)))
 }
 
 /// From how many entries that have changed on it is worth its while to begin with them while the rest of the stage is read.

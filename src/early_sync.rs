@@ -10,7 +10,7 @@
 //! A crash inside leaves what a crash before barrier 1 leaves.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle};
 
@@ -25,7 +25,8 @@ const MUCH: usize = 64;
 /// The early barriers of a transaction, one at a time.
 pub(crate) struct EarlySync<F: Fs> {
     tree: Tree<F>,
-    failed_barriers: Arc<AtomicU64>,
+    /// What is to be done at once when one fails.
+    note_failed: Arc<dyn Fn() + Send + Sync>,
     due_at: usize,
     /// Entries that are known to be other than what is published.
     changed: AtomicUsize,
@@ -53,11 +54,11 @@ impl Syncing {
 }
 
 impl<F: Fs> EarlySync<F> {
-    /// Of the file system that `tree` is on. One that fails is counted among the barriers that failed.
-    pub(crate) fn of(tree: &Tree<F>, failed_barriers: &Arc<AtomicU64>) -> Self {
+    /// Of the file system that `tree` is on. Of one that fails `note_failed` learns when that happens: until somebody waits for it there
+    /// may be hours of writing, and another process may commit what is open.
+    pub(crate) fn of(tree: &Tree<F>, note_failed: impl Fn() + Send + Sync + 'static) -> Self {
         let (changed, begun, syncing) = (AtomicUsize::new(0), AtomicBool::new(false), Mutex::default());
-        let (tree, failed_barriers) = (tree.clone(), failed_barriers.clone());
-        Self { tree, failed_barriers, due_at: usize::MAX, changed, begun, syncing }
+        Self { tree: tree.clone(), note_failed: Arc::new(note_failed), due_at: usize::MAX, changed, begun, syncing }
     }
 
     /// From here on one is due once so many entries have changed.
@@ -88,12 +89,10 @@ impl<F: Fs> EarlySync<F> {
         }
         syncing.join();
         if syncing.failed.is_none() {
-            let (tree, failed_barriers) = (self.tree.clone(), self.failed_barriers.clone());
-            let count = move |_: &io::Error| {
-                failed_barriers.fetch_add(1, Ordering::SeqCst);
-            };
+            let (tree, note_failed) = (self.tree.clone(), self.note_failed.clone());
+            let sync = move || tree.fs.sync_fs(tree.root()).inspect_err(|_| note_failed());
             // Where the system has no more threads to give, barrier 1 does all of it.
-            syncing.thread = Builder::new().spawn(move || tree.fs.sync_fs(tree.root()).inspect_err(count)).ok();
+            syncing.thread = Builder::new().spawn(sync).ok();
         }
         syncing.thread.is_some()
     }

@@ -12,10 +12,11 @@ use std::sync::atomic::Ordering;
 
 use crate::error::Result;
 use crate::fs::Fs;
-use crate::journal::record::TransactionId;
+use crate::fs::tree::Tree;
 use crate::mutant::{Mutant, left_out};
 use crate::path::RelPath;
 use crate::store::Store;
+use crate::txdir;
 
 impl<F: Fs> Store<F> {
     /// The whole barrier: makes everything on the store's file system durable.
@@ -27,7 +28,7 @@ impl<F: Fs> Store<F> {
     /// Notes that a barrier failed.
     pub(crate) fn note_failed_barrier(&self) {
         let failed = self.failed_barriers.fetch_add(1, Ordering::SeqCst) + 1;
-        if self.end_transactions().is_ok() {
+        if end_transactions(&self.state).is_ok() {
             self.ended_at.fetch_max(failed, Ordering::SeqCst);
         }
     }
@@ -41,9 +42,17 @@ impl<F: Fs> Store<F> {
     pub(crate) fn failed_before_any(&self) -> u64 {
         self.ended_at.load(Ordering::SeqCst)
     }
+}
 
-    fn end_transactions(&self) -> Result<()> {
-        let end = |id: TransactionId| self.end_transaction(id);
-        if left_out(Mutant::FailedForAll) { Ok(()) } else { self.transaction_ids()?.into_iter().try_for_each(end) }
+/// What notes, in another thread, that a barrier failed. Whoever waits for it notes it once more, and then what can be taken up.
+pub(crate) fn note_failed_later<F: Fs>(store: &Store<F>) -> impl Fn() + Send + Sync + use<F> + 'static {
+    let (failed_barriers, state) = (store.failed_barriers.clone(), store.state.clone());
+    move || {
+        failed_barriers.fetch_add(1, Ordering::SeqCst);
+        let _ = end_transactions(&state);
     }
+}
+
+fn end_transactions<F: Fs>(state: &Tree<F>) -> Result<()> {
+    if left_out(Mutant::FailedForAll) { Ok(()) } else { txdir::end_all(state) }
 }

@@ -137,12 +137,7 @@ impl<F: Fs> Store<F> {
 
     /// Every transaction's number. Other names in `tx` are not ours and are left alone.
     pub(crate) fn transaction_ids(&self) -> Result<Vec<TransactionId>> {
-        let path = state_path(name::TRANSACTIONS);
-        let listed = self.state.dir(&path).and_then(|dir| self.fs.list(&dir));
-        let listed = listed.map_err(self.state.io("list", &path))?;
-        let mut ids: Vec<_> = listed.iter().filter_map(|entry| parse_id(&entry.name)).collect();
-        ids.sort();
-        Ok(ids)
+        ids(&self.state)
     }
 
     /// Whether anybody still needs the transaction. Whoever acts on the answer holds the store's lock.
@@ -188,13 +183,31 @@ impl<F: Fs> Store<F> {
 
     /// Takes away what a transaction could be taken up again by (invariant 3).
     pub(crate) fn end_transaction(&self, id: TransactionId) -> Result<()> {
-        self.state.remove_entry(&meta_path(id), Kind::File)
+        end(&self.state, id)
     }
 
     /// Whether it cannot be taken up again, whoever saw to that.
     pub(crate) fn is_ended(&self, id: TransactionId) -> Result<bool> {
         Ok(self.state.stat(&meta_path(id))?.is_none())
     }
+}
+
+/// Takes away what any transaction of the state directory could be taken up again by.
+pub(crate) fn end_all<F: Fs>(state: &Tree<F>) -> Result<()> {
+    ids(state)?.into_iter().try_for_each(|id| end(state, id))
+}
+
+fn end<F: Fs>(state: &Tree<F>, id: TransactionId) -> Result<()> {
+    state.remove_entry(&meta_path(id), Kind::File)
+}
+
+fn ids<F: Fs>(state: &Tree<F>) -> Result<Vec<TransactionId>> {
+    let path = state_path(name::TRANSACTIONS);
+    let listed = state.dir(&path).and_then(|dir| state.fs.list(&dir));
+    let listed = listed.map_err(state.io("list", &path))?;
+    let mut ids: Vec<_> = listed.iter().filter_map(|entry| parse_id(&entry.name)).collect();
+    ids.sort();
+    Ok(ids)
 }
 
 fn meta_path(id: TransactionId) -> RelPath {

@@ -330,6 +330,31 @@ fn a_stage_that_cannot_be_made_durable_is_not_kept() {
     assert!(!stage.exists());
 }
 
+/// The writer may go on for hours, and another process is told of nothing.
+#[test]
+fn a_barrier_that_fails_while_a_stage_is_written_ends_the_others_at_once() {
+    let own = std::thread::current().id();
+    let (_dir, out) = scratch();
+    let writing = Arc::new(AtomicBool::new(false));
+    let is_writing = writing.clone();
+    let kernel = Faulty::new(move |call| {
+        let ahead = *call == Call::SyncFs && is_writing.load(Ordering::SeqCst) && std::thread::current().id() != own;
+        ahead.then_some(Errno::EIO)
+    });
+    let store = Store::open_with(&OpenOptions::with(kernel.threads(2)), &out).unwrap();
+    let open = store.begin(BeginOptions::default().detached(true)).unwrap().id();
+    let mut transaction = store.begin(BeginOptions::default()).unwrap();
+    writing.store(true, Ordering::SeqCst);
+    for n in 0..600 {
+        transaction.write(n.to_string(), n.to_string()).unwrap();
+    }
+    let written = std::time::Instant::now();
+    while Store::open(&out).unwrap().resume(open).is_ok() {
+        assert!(written.elapsed().as_secs() < 60, "it can be taken up");
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+}
+
 /// Also one that comes after a commit, whichever way it is passed.
 #[test]
 fn a_barrier_2_that_fails_concerns_every_stage_that_is_open() {
