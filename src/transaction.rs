@@ -121,7 +121,8 @@ impl<F: Fs> Store<F> {
     /// Begins a transaction on the current generation.
     ///
     /// # Errors
-    /// [`Error::Busy`] while another process commits; [`Error::Io`] when the stage cannot be made; and those of [`Store::recover`].
+    /// [`Error::Busy`] while another process commits; [`Error::Io`] when the stage cannot be made; [`Error::StageLost`] when the disk
+    /// failed while the current generation was copied; and those of [`Store::recover`].
     pub fn begin(&self, options: BeginOptions) -> Result<Transaction<'_, F>> {
         let lock = self.lock()?;
         let recovered = self.recover_locked(&lock, Manner::Plain)?;
@@ -396,6 +397,8 @@ impl<F: Fs> Transaction<'_, F> {
     /// Whether the transaction dies with this process.
     fn set_attached(&mut self, attached: bool) -> Result<()> {
         if self.meta.attached != attached {
+            // A barrier of another process may have failed meanwhile, which took `meta` away: it is not to be made again.
+            self.check_barriers()?;
             let meta = Meta { attached, ..self.meta.clone() };
             self.store.write_meta(self.id, &meta)?;
             self.meta = meta;

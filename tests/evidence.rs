@@ -355,6 +355,38 @@ fn a_barrier_that_fails_while_a_stage_is_written_ends_the_others_at_once() {
     }
 }
 
+/// Its process ends when it is copied, and whoever takes it up is told of nothing.
+#[test]
+fn a_copy_is_not_left_open_when_a_barrier_failed_meanwhile() {
+    let (_dir, out) = scratch();
+    publish(&Store::open(&out).unwrap(), &[("a", "a")]).unwrap();
+    let at = out.clone();
+    let kernel = Faulty::new(move |call| {
+        if *call == Call::Read("copy_content") {
+            let fails = Arc::new(AtomicBool::new(false));
+            let failing = fails.clone();
+            let kernel = Faulty::new(move |call| {
+                (*call == Call::SyncFs && failing.load(Ordering::SeqCst)).then_some(Errno::EIO)
+            });
+            let other = Store::open_with(&OpenOptions::with(kernel), &at).unwrap();
+            let open = other.transactions().unwrap();
+            assert_eq!(open.len(), 2);
+            let detached = open.iter().find(|open| !open.live).unwrap().id;
+            let transaction = other.resume(detached).unwrap();
+            fails.store(true, Ordering::SeqCst);
+            assert!(matches!(transaction.keep(), Err(Error::StageLost { .. })));
+        }
+        None
+    });
+    let store = Store::open_with(&OpenOptions::with(kernel), &out).unwrap();
+    let detached = BeginOptions::default().detached(true);
+    drop(store.begin(detached).unwrap());
+    let copied = store.begin(detached.from(Basis::Copy));
+    assert!(matches!(copied, Err(Error::StageLost { .. })), "{copied:?}");
+    drop(copied);
+    assert_eq!(store.transactions().unwrap(), []);
+}
+
 /// Also one that comes after a commit, whichever way it is passed.
 #[test]
 fn a_barrier_2_that_fails_concerns_every_stage_that_is_open() {
