@@ -39,7 +39,7 @@ use crate::path::RelPath;
 use crate::plan::{self, Live, Plan, Rules, Scope, Stale};
 use crate::published::{Audit, Published, WORTH_A_THREAD};
 use crate::recover::{Manner, Recovered};
-use crate::referenced::{Referenced, not_staged};
+use crate::referenced::{Referenced, are_there, not_staged};
 use crate::second_look::SecondLook;
 use crate::settle;
 use crate::stage::{self, Known, Means, States};
@@ -460,16 +460,6 @@ impl<F: Fs> Transaction<'_, F> {
         let lost: Paths = not_staged(&self.stage_tree()?, &referenced.missing(plan))?.into_iter().collect();
         if lost.is_empty() { Ok(()) } else { Err(self.not_put_together(self.meta.base - 1, &lost)) }
     }
-}
-
-/// What went away while it was copied is not there.
-fn are_there<F: Fs>(stage: &Tree<F>, from: &Tree<F>, paths: &[RelPath]) -> Result<()> {
-    for path in paths {
-        if stage.stat(path)?.is_none() {
-            return Err(from.io("copy", path)(std::io::ErrorKind::NotFound.into()));
-        }
-    }
-    Ok(())
 }
 
 /// Whether a directory could not be renamed because it is on another layer of an overlayfs.

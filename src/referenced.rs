@@ -6,6 +6,7 @@
 //! Nothing is changed here.
 
 use std::collections::BTreeSet;
+use std::io;
 
 use crate::error::Result;
 use crate::fs::tree::Tree;
@@ -69,4 +70,14 @@ pub(crate) fn not_staged<F: Fs>(stage: &Tree<F>, paths: &[RelPath]) -> Result<Ve
         not_staged.extend(free.then(|| path.clone()));
     }
     Ok(not_staged)
+}
+
+/// What went away while it was copied is not there.
+pub(crate) fn are_there<F: Fs>(stage: &Tree<F>, from: &Tree<F>, paths: &[RelPath]) -> Result<()> {
+    for path in paths {
+        if stage.stat(path)?.is_none() {
+            return Err(from.io("copy", path)(io::ErrorKind::NotFound.into()));
+        }
+    }
+    Ok(())
 }

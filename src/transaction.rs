@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use crate::barrier;
 use crate::copy::{self, Source};
 use crate::early_sync::EarlySync;
-use crate::error::{Error, Paths, Result};
+use crate::error::{Error, Paths, Problem, Result};
 use crate::fs::tree::{Tree, is_absent};
 use crate::fs::{Fs, LinuxFs, Timestamp};
 use crate::journal::record::TransactionId;
@@ -31,7 +31,7 @@ use crate::manifest::Head;
 use crate::mutant::{Mutant, left_out};
 use crate::path::{RESERVED, RelPath};
 use crate::recover::Manner;
-use crate::referenced::{Referenced, not_staged};
+use crate::referenced::{Referenced, are_there, not_staged};
 use crate::settle;
 use crate::stage::Known;
 use crate::store::Store;
@@ -371,27 +371,41 @@ impl<F: Fs> Transaction<'_, F> {
     ///
     /// # Errors
     /// The state directory cannot be written; [`Error::StageLost`] when the disk could not take what was written;
-    /// [`Error::Usage`] when the transaction is over.
+    /// [`Error::Usage`] when the transaction is over. Where something was to be taken from the current generation: [`Error::Io`] when
+    /// it is not there any more, and after [`Transaction::copy_previous`] also [`Error::Refused`], [`Error::BaseMoved`],
+    /// [`Error::Busy`], and those of [`Store::recover`]. The stage is discarded then.
     pub fn keep(mut self) -> Result<PathBuf> {
         self.check_open()?;
         self.check_barriers()?;
-        if let Some(referenced) = self.referenced.take() {
-            // Without this process nobody knows what was to be taken from the current generation.
-            let stage = self.stage_tree()?;
-            let paths: Vec<_> = referenced.entries.into_iter().map(|entry| entry.path).collect();
-            let paths = not_staged(&stage, &paths)?;
-            let paths = paths.into_iter().map(Ok);
-            if let Some(from) = &referenced.from {
-                copy::copy_paths(Source::foreign(from), &stage, paths)?;
-            } else if let Some(output) = self.store.output.open()? {
-                copy::copy_paths(Source::published(&output), &stage, paths)?;
-            }
-        }
+        self.stage_referenced()?;
         // Whoever takes it up is not told again of what failed by now.
         self.store.sync_all().and(self.wait_for_early()).map_err(|error| self.lose_stage(error))?;
         self.set_attached(false)?;
         self.open = false;
         Ok(self.stage())
+    }
+
+    /// Without this process nobody knows what was to be taken from the current generation.
+    fn stage_referenced(&mut self) -> Result<()> {
+        let Some(Referenced { from, entries, .. }) = self.referenced.take() else { return Ok(()) };
+        let stage = self.stage_tree()?;
+        let paths: Vec<_> = entries.into_iter().map(|entry| entry.path).collect();
+        let paths = not_staged(&stage, &paths)?;
+        let wanted = || paths.iter().cloned().map(Ok);
+        if let Some(from) = &from {
+            copy::copy_paths(Source::foreign(from), &stage, wanted())?;
+            return are_there(&stage, from, &paths);
+        }
+        // As when the current generation is copied: half of another commit is not to be taken for it.
+        let lock = self.store.lock()?;
+        self.store.recover_commits(&lock, Manner::Plain)?;
+        self.check_base()?;
+        let Some(output) = self.store.output.open()? else {
+            let output = self.store.output.path.clone();
+            return Err(Error::Refused { output, problems: vec![Problem::OutputGone] });
+        };
+        copy::copy_paths(Source::published(&output), &stage, wanted())?;
+        are_there(&stage, &output, &paths)
     }
 
     /// Whether the transaction dies with this process.

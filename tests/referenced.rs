@@ -6,8 +6,9 @@ mod common;
 
 use std::fs;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::Duration;
 
 use common::faulty::{Call, Faulty};
 use common::{Scratch, fast_scratch, lenient, publish, read};
@@ -94,6 +95,59 @@ fn a_stage_that_is_kept_has_everything_in_it() {
     let stage = transaction.stage();
     transaction.keep().unwrap();
     assert_eq!((read(&stage, "a"), read(&stage, "d/x")), ("stamped".into(), "d/x".into()));
+}
+
+/// What is not in the stage would not be published any more.
+#[test]
+fn a_stage_is_not_kept_that_lacks_something() {
+    let world = World::new();
+    let transaction = world.referencing();
+    fs::remove_file(world.source.join("b")).unwrap();
+    assert_eq!(transaction.keep().unwrap_err().kind(), ErrorKind::Failed);
+    publish(&world.store, &[("a", "2"), ("b", "b")]).unwrap();
+    let mut transaction = world.store.begin(BeginOptions::default()).unwrap();
+    transaction.copy_previous().unwrap();
+    fs::remove_file(world.out.join("b")).unwrap();
+    assert_eq!(transaction.keep().unwrap_err().kind(), ErrorKind::Failed);
+    let mut transaction = world.store.begin(BeginOptions::default()).unwrap();
+    fs::write(world.out.join("b"), "b").unwrap();
+    transaction.copy_previous().unwrap();
+    fs::remove_dir_all(&world.out).unwrap();
+    assert_eq!(transaction.keep().unwrap_err().kind(), ErrorKind::Conflict);
+    assert_eq!(world.store.transactions().unwrap(), []);
+}
+
+/// What another commit has done, and will take back, is not of the current generation.
+#[test]
+fn a_stage_is_not_kept_with_half_of_another_commit() {
+    let world = World::new();
+    publish(&world.store, &[("a", "a"), ("b", "b"), ("c", "c")]).unwrap();
+    let mut transaction = world.store.begin(BeginOptions::default()).unwrap();
+    transaction.copy_previous().unwrap();
+    let (half_is_done, half) = mpsc::channel();
+    let (keeps, kept) = mpsc::channel();
+    let (half_is_done, kept) = (Mutex::new(half_is_done), Mutex::new(kept));
+    let kernel = Faulty::new(move |call| {
+        let Call::Rename { name, .. } = call else { return None };
+        if name != b"b" {
+            return None;
+        }
+        // Only the first time: it is undone then.
+        half_is_done.lock().unwrap().send(()).ok()?;
+        let _ = kept.lock().unwrap().recv_timeout(Duration::from_millis(300));
+        Some(Errno::EIO)
+    });
+    let out = world.out.clone();
+    let other = std::thread::spawn(move || {
+        let store = Store::open_with(&OpenOptions::with(kernel), out).unwrap();
+        publish(&store, &[("a", "half"), ("b", "half"), ("c", "c")]).unwrap_err().outcome()
+    });
+    half.recv().unwrap();
+    drop(half);
+    let stage = transaction.keep().unwrap();
+    let _ = keeps.send(());
+    assert_eq!(other.join().unwrap(), Outcome::Unchanged);
+    assert_eq!((read(&stage, "a"), read(&stage, "b")), ("a".into(), "b".into()));
 }
 
 /// The second source would make what was taken for the first be forgotten, and go.
