@@ -165,6 +165,8 @@ impl<F: Fs> Transaction<'_, F> {
         let head = self.check_base()?;
         let (published, stage) = (self.store.inventory(head.as_ref())?, self.stage_tree()?);
         let audit = Audit::of(self.store, head.as_ref())?;
+        // Only this process knows what is not staged.
+        self.set_attached(true)?;
         let copy = || copy::copy_differing(&from, &stage, published.entries());
         let (copied, drifted) = Audit::beside(audit, copy)?;
         let entries = self.note_copied(&from, copied)?;

@@ -59,6 +59,8 @@ impl<F: Fs> Transaction<'_, F> {
         let (now, before) =
             (self.store.inventory(head.as_ref())?, self.store.base_inventory(&displaced.journal.begin)?);
         let stage = self.stage_tree()?;
+        // Only this process knows what is not staged.
+        self.set_attached(true)?;
         let mut restoring =
             Restoring { stage: &stage, live: &live, before: &before, now: &now, made: NewDirs::new(&stage) };
         restoring.displaced(&displaced)?;

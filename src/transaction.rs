@@ -44,7 +44,8 @@ pub struct BeginOptions {
     /// What the stage stands for.
     pub from: Basis,
     /// Whether the transaction outlives this process: it stays open until it is committed or aborted by its stage's path, or
-    /// the machine restarts. Otherwise it is discarded when it is dropped, or its process dies.
+    /// the machine restarts. Otherwise it is discarded when it is dropped, or its process dies. So is one that takes something from the
+    /// current generation without staging it ([`Transaction::copy_differing_from`], [`Transaction::copy_previous`]), unless it is kept.
     pub detached: bool,
 }
 
@@ -409,7 +410,7 @@ impl<F: Fs> Transaction<'_, F> {
     }
 
     /// Whether the transaction dies with this process.
-    fn set_attached(&mut self, attached: bool) -> Result<()> {
+    pub(crate) fn set_attached(&mut self, attached: bool) -> Result<()> {
         if self.meta.attached != attached {
             // A barrier of another process may have failed meanwhile, which took `meta` away: it is not to be made again.
             self.check_barriers()?;

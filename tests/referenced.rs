@@ -117,6 +117,30 @@ fn a_stage_is_not_kept_that_lacks_something() {
     assert_eq!(world.store.transactions().unwrap(), []);
 }
 
+/// To whoever took it up what was not staged would be stale.
+#[test]
+fn what_takes_something_unstaged_is_not_left_open() {
+    for goes_back in [false, true] {
+        let world = World::new();
+        publish(&world.store, &[("a", "2"), ("b", "b"), ("d/x", "d/x"), ("d/y", "d/y")]).unwrap();
+        let mut transaction = world.store.begin(BeginOptions::default().detached(true)).unwrap();
+        let id = transaction.id();
+        if goes_back {
+            transaction.copy_previous().unwrap();
+        } else {
+            transaction.copy_differing_from(&world.source).unwrap();
+        }
+        drop(transaction);
+        assert!(world.store.resume(id).is_err(), "{goes_back}");
+        let mut transaction = world.store.begin(BeginOptions::default().detached(true)).unwrap();
+        let id = transaction.id();
+        transaction.copy_previous().unwrap();
+        transaction.keep().unwrap();
+        world.store.resume(id).unwrap().commit(&lenient()).unwrap();
+        assert_eq!((read(&world.out, "a"), read(&world.out, "b")), ("a".into(), "b".into()));
+    }
+}
+
 /// What another commit has done, and will take back, is not of the current generation.
 #[test]
 fn a_stage_is_not_kept_with_half_of_another_commit() {
