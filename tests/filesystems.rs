@@ -243,3 +243,27 @@ fn a_mount_in_a_stage_is_not_crossed() {
         assert!(!dir.path().join("dist").exists());
     }
 }
+
+/// What is published would be there only as long as the mount is.
+#[test]
+fn a_file_of_a_stage_that_is_a_mount_is_not_published() {
+    for kernel in kernels() {
+        let dir = tempfile::tempdir().unwrap();
+        let (elsewhere, out) = (dir.path().join("elsewhere"), dir.path().join("dist"));
+        fs::write(&elsewhere, "elsewhere").unwrap();
+        let store = Store::open_with(&OpenOptions::with(kernel), &out).unwrap();
+        let mut transaction = store.begin(BeginOptions::default()).unwrap();
+        transaction.write("d/a", "a").unwrap();
+        transaction.write("d/b", "b").unwrap();
+        let mount = match mounts::bind(&elsewhere, &transaction.stage().join("d/a")) {
+            Ok(mount) => mount,
+            Err(why) => return skip("bind mount", &why),
+        };
+        let error = transaction.commit(&lenient()).unwrap_err();
+        assert_eq!((error.outcome(), out.exists()), (txfs::Outcome::Unchanged, false), "{error}");
+        drop(mount);
+        transaction.commit(&lenient()).unwrap();
+        assert_eq!(read(&out, "d/a"), "a");
+        assert_eq!(read(dir.path(), "elsewhere"), "elsewhere");
+    }
+}

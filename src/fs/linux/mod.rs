@@ -102,6 +102,24 @@ impl LinuxFs {
         self.open_by_component(at, piece)
     }
 
+    /// Opens for reading what is in a directory. A file can be a mount point, too; with one name nothing else leads elsewhere.
+    fn open_no_mount(&self, at: &OwnedFd, name: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
+        let flags = FILE_FLAGS | OFlags::RDONLY | flags;
+        if !self.no_openat2.load(Ordering::Relaxed) {
+            match rustix::fs::openat2(at, name, flags, Mode::empty(), ResolveFlags::NO_XDEV) {
+                Err(Errno::NOSYS) => self.no_openat2.store(true, Ordering::Relaxed),
+                // O_NOATIME may be what is not permitted.
+                Err(Errno::PERM) if !flags.contains(OFlags::NOATIME) => {}
+                result => return result,
+            }
+        }
+        let file = rustix::fs::openat(at, name, flags, Mode::empty())?;
+        if mount_of(&file)? != mount_of(at)? {
+            return Err(Errno::XDEV);
+        }
+        Ok(file)
+    }
+
     fn open_by_component(&self, at: &OwnedFd, piece: &[u8]) -> io::Result<OwnedFd> {
         let mut dir = at.try_clone()?;
         let mount = mount_of(&dir)?;
@@ -146,11 +164,10 @@ impl Fs for LinuxFs {
     }
 
     fn open_file(&self, at: &OwnedFd, name: &[u8]) -> io::Result<(File, Stat)> {
-        let open = |flags| rustix::fs::openat(at, name, FILE_FLAGS | OFlags::RDONLY | flags, Mode::empty());
         // txfs' own reads are not to update access times: that would dirty every inode read, and the next barrier would write
         // them. Only the owner may ask for O_NOATIME.
-        let file: File = match open(OFlags::NOATIME) {
-            Err(Errno::PERM) => open(OFlags::empty())?,
+        let file: File = match self.open_no_mount(at, name, OFlags::NOATIME) {
+            Err(Errno::PERM) => self.open_no_mount(at, name, OFlags::empty())?,
             file => file?,
         }
         .into();

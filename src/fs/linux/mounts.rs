@@ -15,8 +15,8 @@ pub(super) fn is_btrfs(dir: &OwnedFd) -> bool {
     rustix::fs::fstatfs(dir).is_ok_and(|stat| stat.f_type as u64 == BTRFS_SUPER_MAGIC)
 }
 
-/// What tells the mounts of two directories apart: the device, and the mount's number where the kernel tells it.
-pub(super) fn mount_of(dir: &OwnedFd) -> io::Result<(u64, Option<u64>)> {
+/// What tells the mounts of two descriptors apart: the device, and the mount's number where the kernel tells it.
+pub(super) fn mount_of(dir: &OwnedFd) -> Result<(u64, Option<u64>), Errno> {
     match rustix::fs::statx(dir, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID) {
         Ok(stat) => {
             let told = stat.stx_mask & StatxFlags::MNT_ID.bits() != 0;
@@ -24,7 +24,7 @@ pub(super) fn mount_of(dir: &OwnedFd) -> io::Result<(u64, Option<u64>)> {
         }
         // What takes `openat2` away may take this away, too.
         Err(Errno::NOSYS | Errno::PERM) => Ok((convert(&rustix::fs::fstat(dir)?).dev, None)),
-        Err(error) => Err(error.into()),
+        Err(error) => Err(error),
     }
 }
 
