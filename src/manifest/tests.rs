@@ -292,3 +292,15 @@ proptest! {
         }
     }
 }
+
+/// A reader would refuse it, and with it the generation.
+#[test]
+fn a_node_that_is_too_large_to_be_read_is_not_written() {
+    let files = Files::new(writer::FANOUT);
+    // So deep that a leaf's paths alone are more than a node may have.
+    let directory = vec!["d".repeat(255); (node::NODE_MAX as usize / writer::FANOUT) / 256 + 1].join("/");
+    let edits = (10..26).map(|n| Edit { path: path(&format!("{directory}/{n}")), object: Some(object(Kind::File, n)) });
+    let (stream, at) = files.stream(1, true);
+    let error = write_whole(&Inventory::nothing(), edits, files.fanout, stream, at).unwrap_err();
+    assert!(error.to_string().contains("larger than the format allows"), "{error}");
+}

@@ -13,7 +13,7 @@ use std::iter::Peekable;
 use std::path::PathBuf;
 
 use super::inventory::{Inventory, MANIFEST};
-use super::node::{Child, FILE_MAX, Node, Subtree};
+use super::node::{Child, FILE_MAX, NODE_MAX, Node, Subtree};
 use super::{Digest, Entry, Object, encode};
 use crate::error::{Error, Result};
 use crate::frame::HEADER_LEN;
@@ -138,6 +138,10 @@ impl<F: Fs> Writer<F> {
     fn node(&mut self, node: Node) -> Result<Child> {
         let first = node.first().cloned().unwrap_or_default();
         let bytes = encode(&node).map_err(Error::io("write", &self.out.path))?;
+        if bytes.len() > NODE_MAX as usize {
+            let large = io::Error::new(io::ErrorKind::InvalidInput, "a record is larger than the format allows");
+            return Err(Error::io("write", &self.out.path)(large));
+        }
         let below: u64 = match &node {
             Node::Leaf(_) => 0,
             Node::Inner { children, .. } => children.iter().fold(0, |sum, child| child.node.stored.saturating_add(sum)),
