@@ -368,7 +368,8 @@ impl<F: Fs> Transaction<'_, F> {
     }
 
     /// Leaves the transaction open when this process ends, as one begun detached; for a stage that is to be looked at. Whoever
-    /// takes it up does not know which of its files were not finished.
+    /// takes it up does not know which of its files were not finished, nor what a change removes: [`Transaction::remove`] has to say it
+    /// again.
     ///
     /// # Errors
     /// The state directory cannot be written; [`Error::StageLost`] when the disk could not take what was written;

@@ -492,6 +492,25 @@ fn a_signal_reaches_the_command_and_nothing_is_committed() {
     }
 }
 
+/// Nothing in a stage tells of them.
+#[test]
+fn who_is_told_to_commit_again_is_told_what_to_remove() {
+    let dir = Scratch::new();
+    dir.publish(&[("a", "a"), ("b", "b"), ("it's", "c")]);
+    dir.write("dist/theirs", "theirs");
+    let removals = ["--from", "current", "--remove", "b", "--remove", "it's"];
+    let refused = dir.run(&removals, "echo new > {stage}/theirs").expect(4);
+    let again = refused.err.split_once("`txfs commit ").unwrap().1.split_once('`').unwrap().0.to_owned();
+    let shell = |options: &str| {
+        let mut shell = Command::new("sh");
+        let line = format!("{} commit {again}{options}", env!("CARGO_BIN_EXE_txfs"));
+        Ended::from(shell.arg("-c").arg(line).current_dir(dir.at("")).output().unwrap())
+    };
+    shell("").expect(4).says(&format!("`txfs commit {again}` tries again"));
+    shell(" --adopt").expect(0);
+    assert!(dir.at("dist/a").exists() && !dir.at("dist/b").exists() && !dir.at("dist/it's").exists());
+}
+
 #[test]
 fn a_signal_reaches_the_check_and_nothing_is_committed() {
     let tidy = "trap 'touch caught; exit 0' TERM; touch ready; for i in $(seq 2000); do sleep 0.01; done";

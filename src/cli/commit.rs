@@ -91,7 +91,10 @@ pub(super) fn run(context: &Context, args: &CommitArgs) -> Result<u8, Failure> {
     match conclude(context, &store, &mut transaction, &args.publish, &args.removals) {
         Ok(Done::Committed(committed)) => report(context, &store, &committed, true),
         Ok(Done::DryRun) => {}
-        Err(failure) => return Err(keep_open(&context.ui, &store, &transaction, &stage, failure)),
+        Err(failure) => {
+            let removals = args.removals.again(&context.ui);
+            return Err(keep_open(&context.ui, &store, &transaction, &stage, failure, &removals));
+        }
     }
     Ok(DONE)
 }
@@ -109,15 +112,22 @@ fn refuse_own_stage(context: &Context, given: &Path, id: TransactionId) -> Resul
 }
 
 /// Says what becomes of a detached transaction that was not committed.
-fn keep_open(ui: &Ui, store: &Store, transaction: &Transaction<'_>, stage: &Path, failure: Failure) -> Failure {
+fn keep_open(
+    ui: &Ui,
+    store: &Store,
+    transaction: &Transaction<'_>,
+    stage: &Path,
+    failure: Failure,
+    removals: &str,
+) -> Failure {
     match failure.source() {
-        _ if failure.is_stopped() => failure.hint(handle::still_open(ui, stage)),
+        _ if failure.is_stopped() => failure.hint(handle::still_open(ui, stage, removals)),
         None | Some(Error::StageLost { .. } | Error::OutcomeUnknown { .. }) => failure,
         Some(Error::BaseMoved { .. }) => {
             let again = format!("`txfs begin {} --from current` begins it again", ui.word(store.output()));
             failure.hint(handle::overtaken(ui, store, transaction.from(), stage, &again))
         }
-        Some(_) => failure.hint(handle::still_open(ui, stage)),
+        Some(_) => failure.hint(handle::still_open(ui, stage, removals)),
     }
 }
 
@@ -179,6 +189,11 @@ fn is_removed(plan: &Plan, path: &RelPath) -> bool {
 }
 
 impl Removals {
+    /// The options to say when it is tried again: nothing in the stage tells of them.
+    pub(super) fn again(&self, ui: &Ui) -> String {
+        self.remove.iter().map(|path| format!(" --remove {}", ui.word(path))).collect()
+    }
+
     fn apply(&self, transaction: &mut Transaction<'_>) -> Result<Vec<RelPath>, Failure> {
         let mut removals = Vec::new();
         for given in &self.remove {

@@ -98,16 +98,16 @@ pub(super) fn overtaken(ui: &Ui, store: &Store, from: Basis, stage: &Path, again
     format!("the stage is kept at {at}: {way_out}, `txfs abort {stage}` discards it")
 }
 
-/// What to do with a stage that is kept until what stands in its way is gone.
-pub(super) fn kept(ui: &Ui, stage: &Path) -> String {
+/// What to do with a stage that is kept until what stands in its way is gone; `options` are those that say what is published.
+pub(super) fn kept(ui: &Ui, stage: &Path, options: &str) -> String {
     let (at, stage) = (ui.name(stage), ui.word(stage));
-    format!("the stage is kept at {at}: `txfs commit {stage}` tries again, `txfs abort {stage}` discards it")
+    format!("the stage is kept at {at}: `txfs commit {stage}{options}` tries again, `txfs abort {stage}` discards it")
 }
 
-/// What to do with a transaction that stays open because its commit was refused.
-pub(super) fn still_open(ui: &Ui, stage: &Path) -> String {
+/// What to do with a transaction that stays open because its commit was refused; `options` as in [`kept`].
+pub(super) fn still_open(ui: &Ui, stage: &Path, options: &str) -> String {
     let stage = ui.word(stage);
-    format!("the transaction stays open: `txfs commit {stage}` tries again, `txfs abort {stage}` discards it")
+    format!("the transaction stays open: `txfs commit {stage}{options}` tries again, `txfs abort {stage}` discards it")
 }
 
 #[cfg(test)]

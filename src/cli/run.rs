@@ -158,7 +158,7 @@ fn leave(context: &Context, store: &Store, transaction: Transaction<'_>, failure
                 Ok(_) if overtaken => {
                     failure.hint(handle::overtaken(&context.ui, store, from, &stage, "run the same command again"))
                 }
-                Ok(_) => failure.hint(handle::kept(&context.ui, &stage)),
+                Ok(_) => failure.hint(handle::kept(&context.ui, &stage, &args.removals.again(&context.ui))),
                 Err(error) => failure.hint(format!("the stage could not be kept: {error}")),
             }
         }
