@@ -362,8 +362,11 @@ impl<F: Fs> Transaction<'_, F> {
             self.store.note_failed_barrier();
         }
         let lock = self.store.lock()?;
-        // A journal may be about this very transaction: what is in its directory is needed until that is recovered.
-        self.store.recover_locked(&lock, Manner::Plain)?;
+        // A journal may be about this very transaction: what is in its directory is needed until that is settled.
+        let mut recovered = self.store.recover_locked(&lock, Manner::Plain)?;
+        if self.store.unsettled()?.contains(&self.id) {
+            return recovered.warnings.pop().map_or(Ok(()), Err);
+        }
         self.store.remove_transaction(self.id)
     }
 

@@ -965,6 +965,40 @@ fn a_part_of_a_stage_is_never_found_open() {
     }
 }
 
+/// What was displaced may be the user's, and nothing else has it.
+#[test]
+fn what_a_commit_displaced_stays_where_it_cannot_be_shelved() {
+    for detached in [false, true] {
+        let (_dir, out) = scratch();
+        publish(&Store::open(&out).unwrap(), &[("a", "a")]).unwrap();
+        fs::write(out.join("theirs"), "precious").unwrap();
+        let armed = Arc::new(AtomicBool::new(true));
+        let full = armed.clone();
+        let kernel = Faulty::new(move |call| {
+            let shelves = matches!(call, Call::Rename { new_name, .. } if new_name == b"2");
+            (shelves && full.load(Ordering::SeqCst)).then_some(Errno::ENOSPC)
+        });
+        let store = || Store::open_with(&OpenOptions::with(kernel.clone()), &out).unwrap();
+        let committing = store();
+        let mut transaction = committing.begin(BeginOptions::default().detached(detached)).unwrap();
+        let id = transaction.id();
+        transaction.write("theirs", "ours").unwrap();
+        let committed = transaction.commit(&lenient().adopt(true)).unwrap();
+        assert_eq!(committed.warnings.len(), 1);
+        drop(transaction);
+        assert_eq!(store().recover().unwrap().discarded, []);
+        if detached {
+            store().resume(id).unwrap().abort().unwrap_err();
+        }
+        armed.store(false, Ordering::SeqCst);
+        let store = store();
+        let mut transaction = store.begin(BeginOptions::default()).unwrap();
+        assert_eq!(transaction.copy_previous().unwrap(), 1);
+        transaction.commit(&lenient()).unwrap();
+        assert_eq!((read(&out, "a"), read(&out, "theirs")), ("a".into(), "precious".into()));
+    }
+}
+
 #[test]
 fn a_stage_that_cannot_be_looked_for_is_not_said_to_be_gone() {
     let (_dir, out) = scratch();

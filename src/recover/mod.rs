@@ -488,11 +488,22 @@ impl<F: Fs> Store<F> {
         Err(Error::Unrecognized { output: self.output.path.clone(), generation, paths })
     }
 
+    /// The transactions of commits that are not settled, because that failed: what was displaced still lies in their directories.
+    pub(crate) fn unsettled(&self) -> Result<Vec<TransactionId>> {
+        let begun = JOURNALS.iter().map(|name| settle::read_begin(self, &state_path(name)));
+        begun.filter_map(|begin| begin.map(|begin| begin.map(|begin| begin.transaction)).transpose()).collect()
+    }
+
     /// Discards every transaction that nobody needs any more.
     fn discard_dead(&self, _lock: &Lock<F>) -> Result<Vec<TransactionId>> {
         let mut discarded = Vec::new();
         let mut failed = None;
-        for id in self.transaction_ids()? {
+        let mut ids = self.transaction_ids()?;
+        if !ids.is_empty() {
+            let unsettled = self.unsettled()?;
+            ids.retain(|id| !unsettled.contains(id));
+        }
+        for id in ids {
             if let Life::Dead(_lock) = self.life(id)? {
                 match self.remove_transaction(id) {
                     Ok(()) => discarded.push(id),
