@@ -965,6 +965,27 @@ fn a_part_of_a_stage_is_never_found_open() {
     }
 }
 
+/// Whoever lists transactions takes no lock.
+#[test]
+fn a_transaction_that_ends_while_it_is_listed_is_no_error() {
+    let (_dir, out) = scratch();
+    let store = Store::open(&out).unwrap();
+    publish(&store, &[("a", "a")]).unwrap();
+    let stage = store.begin(BeginOptions::default()).unwrap().keep().unwrap();
+    let (meta, armed) = (stage.with_file_name("meta"), Arc::new(AtomicBool::new(false)));
+    let (ends, listing) = (meta.clone(), armed.clone());
+    let kernel = Faulty::new(move |call| {
+        if *call == Call::Read("open_file") && listing.load(Ordering::SeqCst) {
+            let _ = fs::remove_file(&ends);
+        }
+        None
+    });
+    let store = Store::find(&OpenOptions::with(kernel), &out).unwrap().unwrap();
+    armed.store(true, Ordering::SeqCst);
+    assert_eq!(store.transactions().unwrap(), []);
+    assert!(!meta.exists());
+}
+
 /// What was displaced may be the user's, and nothing else has it.
 #[test]
 fn what_a_commit_displaced_stays_where_it_cannot_be_shelved() {

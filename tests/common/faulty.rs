@@ -131,6 +131,7 @@ impl Fs for Faulty {
         self.kernel.open_dir(at, path)
     }
     fn open_file(&self, at: &OwnedFd, name: &[u8]) -> io::Result<(File, Stat)> {
+        self.look("open_file")?;
         self.kernel.open_file(at, name).map(|(file, stat)| (file, self.timed(stat)))
     }
     fn open_write(&self, at: &OwnedFd, name: &[u8]) -> io::Result<File> {
