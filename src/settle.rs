@@ -62,7 +62,8 @@ pub(crate) fn shelve<F: Fs>(store: &Store<F>, begin: &Begin) -> Result<Vec<PathB
         if store.state.stat(&previous)?.is_some() {
             rescued.push(rescue(store, &previous, &generation.to_string())?);
         }
-        store.rename(&transaction, &previous)?;
+        // Where it stays nobody is to take it up again: in its stage lies what was displaced.
+        store.rename(&transaction, &previous).inspect_err(|_| drop(store.end_transaction(begin.transaction)))?;
     }
     Ok(rescued)
 }
