@@ -81,9 +81,10 @@ pub(crate) fn before_commit_point<F: Fs>(
     found: bool,
     early: Option<&EarlySync<F>>,
 ) -> Result<()> {
-    // What somebody else put into the output, perhaps just now, has no name in the journal. And what waits for a whole barrier
-    // gains nothing by single ones.
-    let whole = found || early.is_some_and(EarlySync::is_under_way);
+    // What somebody else put into the output, perhaps just now, has no name in the journal; nor do the directories that lead to a new
+    // store, whose maker may have been killed before its barrier. And what waits for a whole barrier gains nothing by single ones.
+    let is_first = journal.begin.base == 0;
+    let whole = found || is_first || early.is_some_and(EarlySync::is_under_way);
     let passed = if whole { store.sync_all() } else { pass(store, |needs| needs.intent(store, journal)) };
     let early = early.map_or(Ok(()), EarlySync::wait);
     passed.and(early)

@@ -153,6 +153,25 @@ fn first_barrier(fs: &SimFs, barriers: Barriers) -> u64 {
     1 + commit.iter().position(|call| matches!(call, Call::SyncFs | Call::SyncFile)).unwrap() as u64
 }
 
+/// Whoever makes a store may be killed before its last barrier, and the next finds it complete.
+#[test]
+fn a_store_whose_making_was_interrupted_is_durable_with_its_first_commit() {
+    for (weakness, barriers) in ALL {
+        let trial = world(weakness);
+        drop(open(&trial, barriers));
+        let calls = trial.log();
+        for (n, _) in calls.iter().enumerate().filter(|(_, call)| call.is_barrier()) {
+            let fs = world(weakness);
+            fs.fail_at(1 + n as u64, Fault::keeping(nix::errno::Errno::EIO as i32));
+            Store::open_with(&OpenOptions::with(fs.clone()).barriers(barriers), OUT).unwrap_err();
+            assert_eq!(fs.fired(), 1);
+            fs.mend();
+            publish(&open(&fs, barriers), &[("a", "one")]).unwrap();
+            assert_durable(&fs, &[("a", "one")]);
+        }
+    }
+}
+
 /// The digest of a file that the library wrote is known, and is believed while the file looks the same.
 #[test]
 fn a_file_that_is_written_again_within_the_same_tick_is_published_as_it_is() {
