@@ -216,6 +216,27 @@ fn a_change_leaves_alone_what_it_does_not_name() {
     assert!(!out.join("c").exists());
 }
 
+/// What a change puts back is not to be open to those to whom it was closed.
+#[test]
+fn a_change_does_not_put_back_a_directory_with_another_mode() {
+    let (_dir, out) = scratch();
+    let store = Store::open(&out).unwrap();
+    let mut transaction = store.begin(BeginOptions::default()).unwrap();
+    ["a/b/1", "c"].iter().for_each(|path| transaction.write(path, "1").unwrap());
+    fs::set_permissions(transaction.stage().join("a/b"), fs::Permissions::from_mode(0o700)).unwrap();
+    transaction.commit(&CommitOptions::default()).unwrap();
+    for gone in ["a/b", "a"] {
+        fs::remove_dir_all(out.join(gone)).unwrap();
+        let mut transaction = store.begin(BeginOptions::default().from(Basis::Current)).unwrap();
+        transaction.write("a/b/2", "2").unwrap();
+        let error = transaction.commit(&CommitOptions::default()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
+        fs::set_permissions(transaction.stage().join("a/b"), fs::Permissions::from_mode(0o700)).unwrap();
+        transaction.commit(&CommitOptions::default()).unwrap();
+        assert_eq!(fs::metadata(out.join("a/b")).unwrap().permissions().mode() & 0o7777, 0o700);
+    }
+}
+
 #[test]
 fn an_empty_and_a_shrunken_stage_are_refused() {
     let (_dir, out) = scratch();

@@ -65,9 +65,13 @@ impl<B: Base, L: Live> Planner<'_, B, L> {
 
     fn staged(&mut self, entry: Entry, before: Option<&Entry>) -> Result<()> {
         if below(&self.moved, &entry.path) {
+            self.note_other_mode(&entry, before);
             return self.publish(entry, before);
         }
-        let Some(stat) = self.stat(&entry.path, before)? else { return self.add(entry, before) };
+        let Some(stat) = self.stat(&entry.path, before)? else {
+            self.note_other_mode(&entry, before);
+            return self.add(entry, before);
+        };
         if before.is_none() && has_one_name(&stat) {
             self.arriving.push((stat.ino, entry.path.clone()));
         }
@@ -75,6 +79,16 @@ impl<B: Base, L: Live> Planner<'_, B, L> {
             return self.merge_directory(entry, before, &stat);
         }
         self.take_place(entry, before, &stat)
+    }
+
+    /// The stage of a change has directories only to hold what changes: one that is put back by it does not say which mode it is to have,
+    /// and may open to others what was closed to them.
+    fn note_other_mode(&mut self, entry: &Entry, before: Option<&Entry>) {
+        let (new, old) = (&entry.object, before.map(|before| &before.object));
+        let is_other = old.is_some_and(|old| old.kind == Kind::Directory && old.mode != new.mode);
+        if self.is_change() && new.kind == Kind::Directory && is_other && !self.rules.drift {
+            self.drift.push(entry.path.clone());
+        }
     }
 
     fn stat(&self, path: &RelPath, before: Option<&Entry>) -> Result<Option<Stat>> {
