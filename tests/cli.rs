@@ -1251,6 +1251,52 @@ fn help_and_version_are_data() {
     assert!(dir.txfs(["--version"]).expect(0).out.starts_with("txfs "));
 }
 
+/// The scripts that README and `txfs begin --help` show, with stand-ins for what they build with.
+#[test]
+fn the_scripts_that_are_shown_end_as_what_they_do() {
+    let dir = Scratch::new();
+    let txfs = env!("CARGO_BIN_EXE_txfs");
+    for (tool, script) in [
+        ("txfs", format!("exec '{txfs}' \"$@\"")),
+        ("render", "echo \"$$\" > \"$2/index.html\"; exit \"$BUILD\"".to_owned()),
+        ("hugo", "echo \"$$\" > \"$2/index.html\"; exit \"$BUILD\"".to_owned()),
+        ("git", "echo 1234567".to_owned()),
+    ] {
+        dir.write(&format!("bin/{tool}"), &format!("#!/bin/sh\n{script}\n"));
+        fs::set_permissions(dir.at(&format!("bin/{tool}")), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let path = format!("{}:{}", dir.at("bin").display(), std::env::var("PATH").unwrap());
+    let shell = |errexit: &str, script: &str, build: &str| {
+        let mut shell = Command::new("sh");
+        shell.args([errexit, "-c", script]).current_dir(dir.at("")).env("PATH", &path).env("BUILD", build);
+        Ended::from(shell.output().unwrap())
+    };
+    let readme = include_str!("../README.md");
+    let deploy = readme.split("**A deploy script.**\n\n```sh\n").nth(1).unwrap().split("```").next().unwrap();
+    let help = dir.txfs(["begin", "--help"]).expect(0).out;
+    let example = help.split("Example:\n").nth(1).unwrap();
+    for script in [deploy.replace("/srv/www", "dist"), example.to_owned()] {
+        for errexit in ["+e", "-e"] {
+            for (build, succeeds) in [("0", true), ("3", false)] {
+                let before = dir.txfs(["status", "dist", "--json"]).out;
+                let ended = shell(errexit, &script, build);
+                assert_eq!(
+                    ended.code == 0,
+                    succeeds,
+                    "sh {errexit}, build {build}: {} {}\n{script}",
+                    ended.code,
+                    ended.err
+                );
+                assert_eq!(dir.txfs(["status", "dist", "--json"]).out != before, succeeds);
+                assert_eq!(dir.transactions(), 0, "{script}");
+            }
+        }
+        // Where nothing can be begun there is nothing to abort either.
+        let ended = shell("+e", &script.replace("begin dist", "begin none/dist"), "0");
+        assert!(ended.code != 0 && ended.err.matches("error:").count() == 1, "{} {}", ended.code, ended.err);
+    }
+}
+
 #[test]
 fn diff_knows_which_set_id_bits_publish_drops() {
     if !common::is_root() {

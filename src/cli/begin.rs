@@ -17,9 +17,9 @@ use super::output::{Object, Ui};
 #[derive(Args)]
 #[command(after_help = "\
 Example:
-  stage=$(txfs begin dist) &&
-  hugo --destination \"$stage\" &&
-  txfs commit \"$stage\" || txfs abort \"$stage\"")]
+  stage=$(txfs begin dist) && {
+    hugo --destination \"$stage\" && txfs commit \"$stage\" || { txfs abort \"$stage\"; false; }
+  }")]
 pub(super) struct BeginArgs {
     /// The directory that is published; it need not exist
     out: PathBuf,
