@@ -767,13 +767,21 @@ fn diff_names_what_stands_against_the_commit() {
     dir.write("dist/foreign", "mine");
     dir.write("next/a", "a");
     dir.write("next/foreign", "theirs");
-    dir.txfs(["diff", "dist", "next"])
-        .expect(0)
+    let blocked = dir
+        .txfs(["diff", "dist", "next", "--exit-code"])
+        .expect(8)
         .says("problem: entries that txfs did not publish are in the way: foreign");
+    assert_eq!(blocked.out, "A foreign\n");
     let objects = dir.txfs(["diff", "dist", "next", "--json"]).json();
     assert!(objects.iter().any(|object| object["problem"] == "foreign" && object["paths"][0] == "foreign"));
     dir.txfs(["publish", "dist", "next"]).expect(4).says("--adopt");
     dir.txfs(["publish", "dist", "next", "--adopt"]).expect(0);
+    dir.write("dist/foreign", "edited");
+    dir.write("next/foreign", "built anew");
+    let blocked = dir.txfs(["diff", "dist", "next", "--exit-code"]).expect(8).says("changed by somebody else: foreign");
+    assert_eq!(blocked.out, "M foreign\n");
+    let summary = dir.txfs(["diff", "dist", "next", "--json"]).json().pop().unwrap();
+    assert_eq!((&summary["modified"], &summary["unchanged"]), (&1.into(), &1.into()));
 }
 
 #[test]

@@ -164,8 +164,7 @@ impl<B: Base, L: Live> Planner<'_, B, L> {
             (Some(old), _) => self.replace(entry, before, old),
             (None, None | Some(Kind::Directory)) => {
                 self.immovable.push(entry.path.clone());
-                self.skip(entry);
-                Ok(())
+                self.skip(entry, before)
             }
             (None, Some(kind)) => {
                 let old = self.live.object(&entry.path, kind, stat)?;
@@ -181,10 +180,7 @@ impl<B: Base, L: Live> Planner<'_, B, L> {
                     }
                 };
                 match (allowed, same) {
-                    (false, _) => {
-                        self.skip(entry);
-                        Ok(())
-                    }
+                    (false, _) => self.skip(entry, before),
                     (true, true) => self.keep(entry, before, old),
                     (true, false) => self.replace(entry, before, old),
                 }
@@ -222,11 +218,12 @@ impl<B: Base, L: Live> Planner<'_, B, L> {
         self.move_in(entry, before)
     }
 
-    /// The entry cannot be published; the reason has been noted. What is below it is not looked at.
-    fn skip(&mut self, entry: Entry) {
+    /// The entry cannot be published; the reason has been noted. It is a change all the same, and what is below it goes along.
+    fn skip(&mut self, entry: Entry, before: Option<&Entry>) -> Result<()> {
         if entry.object.kind == Kind::Directory {
-            self.moved = Some(entry.path);
+            self.moved = Some(entry.path.clone());
         }
+        self.note_change(&entry, before)
     }
 
     /// An owned entry that the stage does not have.

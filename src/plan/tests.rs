@@ -209,6 +209,10 @@ fn every_problem_is_collected_at_once() {
     let plan = plan(&Published(base), object("/", 2), new, Scope::Whole, RULES, &output).unwrap();
     let codes: Vec<_> = plan.problems.iter().map(Problem::code).collect();
     assert_eq!(codes, ["case-collision", "foreign", "foreign-directory", "drift"]);
+    // What stands in the way of a change does not make it none.
+    let changes: Vec<_> =
+        plan.changes.iter().map(|change| format!("{} {}", change.kind.letter(), change.path)).collect();
+    assert_eq!(changes, ["A Case", "A case", "A directory", "M drifted", "A foreign", "D kept"]);
 }
 
 #[test]
