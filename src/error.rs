@@ -357,7 +357,7 @@ impl Problem {
             Problem::Foreign(_) => {
                 "move them away, or take them over with --adopt (they are kept as the previous generation)".into()
             }
-            Problem::ForeignDirectory(_) => "move what txfs did not publish out of the way".into(),
+            Problem::ForeignDirectory(_) => "move away what cannot be taken over".into(),
             Problem::Drift(_) => {
                 "keep the changes by copying them elsewhere, then publish over them with --allow-drift".into()
             }
@@ -387,7 +387,9 @@ impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Problem::Foreign(paths) => write!(f, "entries that txfs did not publish are in the way: {paths}"),
-            Problem::ForeignDirectory(paths) => write!(f, "what txfs did not publish is in the way: {paths}"),
+            Problem::ForeignDirectory(paths) => {
+                write!(f, "what txfs did not publish is in the way, and cannot be taken over: {paths}")
+            }
             Problem::Drift(paths) => write!(f, "published entries were changed by somebody else: {paths}"),
             Problem::OutputGone => write!(f, "it is gone, and this would change only a part of it"),
             Problem::EmptyStage => write!(f, "the stage has no file in it"),

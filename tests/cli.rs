@@ -780,6 +780,11 @@ fn diff_names_what_stands_against_the_commit() {
     dir.write("next/foreign", "built anew");
     let blocked = dir.txfs(["diff", "dist", "next", "--exit-code"]).expect(8).says("changed by somebody else: foreign");
     assert_eq!(blocked.out, "M foreign\n");
+    fs::create_dir(dir.at("dist/directory")).unwrap();
+    dir.write("next/directory", "a file");
+    let directory = "in the way, and cannot be taken over: directory";
+    dir.txfs(["publish", "dist", "next"]).expect(4).says(directory).says("move away what cannot be taken over");
+    fs::remove_file(dir.at("next/directory")).unwrap();
     let summary = dir.txfs(["diff", "dist", "next", "--json"]).json().pop().unwrap();
     assert_eq!((&summary["modified"], &summary["unchanged"]), (&1.into(), &1.into()));
 }
