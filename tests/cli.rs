@@ -997,6 +997,16 @@ fn verify_finds_what_was_changed_behind_txfs() {
     assert_eq!(dir.txfs(["verify", "dist"]).expect(4).out, "content a\nmissing b\n");
     let objects = dir.txfs(["verify", "dist", "--json"]).expect(4).json();
     assert_eq!((&objects[1]["finding"], &objects[2]["findings"]), (&"missing".into(), &2.into()));
+    // As a disk does that loses bits.
+    let time = fs::metadata(dir.at("dist/c")).unwrap().modified().unwrap();
+    dir.write("dist/c", "z");
+    fs::File::options().write(true).open(dir.at("dist/c")).unwrap().set_modified(time).unwrap();
+    let found = dir.txfs(["verify", "dist"]).expect(4).says("hint: what is missing comes back");
+    assert_eq!(found.out, "content a\nmissing b\ncontent c\n");
+    ["dist/a", "dist/c"].into_iter().for_each(|path| fs::remove_file(dir.at(path)).unwrap());
+    dir.txfs(["publish", "dist", "src"]).expect(0).says("put back");
+    dir.txfs(["verify", "dist"]).expect(0);
+    assert_eq!(dir.txfs(["-q", "verify", "dist"]).expect(0).err, "");
 }
 
 #[test]

@@ -123,6 +123,13 @@ impl Ui {
         self.talk(format_args!("{} {text}", self.label("hint:", Style::Cyan)));
     }
 
+    /// A way out of what was said and is no error.
+    pub(super) fn advise(&self, text: impl Display) {
+        if !self.quiet {
+            self.hint(text);
+        }
+    }
+
     fn label(&self, text: &'static str, style: Style) -> Painted<'static> {
         Painted { text, style, color: self.color_talk }
     }

@@ -23,7 +23,7 @@ pub(super) struct PublishArgs {
     out: PathBuf,
     /// The directory whose content is to be published
     src: PathBuf,
-    /// Read and compare every file, also those whose size, time and mode are as published
+    /// Read and compare every file of SRC, also those whose size, time and mode are as published
     #[arg(long)]
     checksum: bool,
     #[command(flatten)]

@@ -13,7 +13,9 @@ use super::{Context, count, nothing_published};
 
 /// Read everything that is published and compare it with the manifest
 ///
-/// Prints what differs, as `missing PATH`, `kind PATH`, `mode PATH` or `content PATH`, and exits with 4 if anything does.
+/// Prints what differs, as `missing PATH`, `kind PATH`, `mode PATH` or `content PATH`, and exits with 4 if anything does. It is the one command
+/// that finds a file whose content was changed while its size and time were not: the others take that for what was published. Remove it
+/// and publish the whole again.
 #[derive(Args)]
 pub(super) struct VerifyArgs {
     /// The directory that is published
@@ -32,6 +34,8 @@ pub(super) fn run(context: &Context, args: &VerifyArgs) -> Result<u8, Failure> {
     }
     let found = count(findings.len() as u64, "difference");
     context.ui.say(format_args!("{output} is not as published: {found} from generation {generation}"));
+    // A commit does not read what has the size and time that it recorded: it would take that for what was published.
+    context.ui.advise("what is missing comes back when the whole is published again; remove what else is listed first");
     Ok(CONFLICT)
 }
 
