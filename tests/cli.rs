@@ -188,6 +188,11 @@ fn the_output_names_its_only_transaction() {
     fs::write(stage.join("b"), "b").unwrap();
     let other = dir.begin(&[]);
     let refused = dir.txfs(["commit", "dist"]).expect(2).says("2 open transactions");
+    let others: Vec<PathBuf> = (0..5).map(|_| dir.begin(&[])).collect();
+    let many = dir.txfs(["commit", "dist"]).expect(2).says("7 open transactions").says(" and 2 more");
+    assert_eq!(many.err.matches("/stage").count(), 5, "{}", many.err);
+    many.says("`txfs status dist` lists them, `txfs abort --all dist` discards them");
+    others.iter().for_each(|stage| drop(dir.txfs([OsStr::new("abort"), stage.as_os_str()]).expect(0)));
     assert!(
         [&stage, &other]
             .iter()

@@ -9,6 +9,9 @@ use super::error::{Failure, usage};
 use super::output::Ui;
 use super::{Context, count};
 
+/// How many open transactions are named where there should be one.
+const SHOWN: usize = 5;
+
 /// The transaction that `handle` means, with its recovered store.
 pub(super) fn find(context: &Context, handle: &Path) -> Result<(Store, TransactionId), Failure> {
     if let Some((output, id)) = parse(handle)? {
@@ -41,9 +44,15 @@ pub(super) fn only(context: &Context, store: &Store) -> Result<OpenTransaction, 
         ))),
         (Some(last), false, _) => {
             open.push(last);
-            let list: Vec<_> = open.iter().map(|open| context.ui.name(&open.stage)).collect();
-            Err(usage(format!("{output} has {} open transactions: {}", list.len(), list.join(", ")))
-                .hint("name one by its stage's path"))
+            let shown: Vec<_> = open.iter().take(SHOWN).map(|open| context.ui.name(&open.stage)).collect();
+            let more = match open.len() - shown.len() {
+                0 => String::new(),
+                more => format!(" and {more} more"),
+            };
+            let word = context.ui.word(store.output());
+            Err(usage(format!("{output} has {} open transactions: {}{more}", open.len(), shown.join(", "))).hint(format!(
+                "name one by its stage's path; `txfs status {word}` lists them, `txfs abort --all {word}` discards them"
+            )))
         }
     }
 }
