@@ -1479,6 +1479,16 @@ fn what_is_no_file_where_the_state_has_one_is_not_trusted() {
 }
 
 #[test]
+fn a_head_that_is_missing_is_not_said_to_be_none() {
+    let dir = Scratch::new();
+    dir.publish(&[("a", "a")]);
+    assert!(dir.txfs(["status", "dist"]).expect(0).out.contains("generation:   1\n"));
+    fs::remove_file(dir.at(".dist.txfs/HEAD")).unwrap();
+    let refused = dir.txfs(["status", "dist"]).expect(6).says("HEAD");
+    assert!(refused.out.contains("generation:   unknown\n"), "{}", refused.out);
+}
+
+#[test]
 fn a_command_does_not_wait_for_its_own_run() {
     let dir = Scratch::new();
     let begun = Instant::now();

@@ -76,7 +76,7 @@ struct Global {
     /// Print data as JSON, one object per line, each with "v":1
     #[arg(long, global = true)]
     json: bool,
-    /// Say nothing but errors and warnings
+    /// Say nothing but errors and warnings on stderr
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     quiet: bool,
     /// Say more

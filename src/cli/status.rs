@@ -37,7 +37,7 @@ pub(super) fn run(context: &Context, args: &StatusArgs) -> Result<u8, Failure> {
         Err(error) => (false, Some(error)),
     };
     context.signals.expect_none_held_back()?;
-    let shown = show(&context.ui, &store, committing);
+    let shown = show(&context.ui, &store, committing, refused.is_some());
     match refused {
         Some(error) => Err(error.into()),
         None => shown.map(|()| DONE),
@@ -54,13 +54,13 @@ fn none(ui: &Ui, out: &Path) -> Result<(), Failure> {
     data.finish()
 }
 
-fn show(ui: &Ui, store: &Store, committing: bool) -> Result<(), Failure> {
+fn show(ui: &Ui, store: &Store, committing: bool, refused: bool) -> Result<(), Failure> {
     let (head, open) = (store.head()?, store.transactions()?);
     let mut data = ui.data();
     if ui.json {
         data.object(object(store, head.as_ref(), &open, committing))?;
     } else {
-        for (label, value) in lines(ui, store, head.as_ref(), &open, committing) {
+        for (label, value) in lines(ui, store, head.as_ref(), &open, committing, refused) {
             data.line(format_args!("{label:<13} {value}"))?;
         }
     }
@@ -73,9 +73,12 @@ fn lines(
     head: Option<&Head>,
     open: &[OpenTransaction],
     committing: bool,
+    refused: bool,
 ) -> Vec<(&'static str, String)> {
     let mut lines = vec![("output:", Shown(store.output()).to_string())];
     match head {
+        // It may be what is missing.
+        None if refused => lines.push(("generation:", "unknown".to_owned())),
         None => lines.push(("generation:", "none: nothing has been published yet".to_owned())),
         Some(Head { info, totals, .. }) => {
             lines.push(("generation:", info.generation.to_string()));
