@@ -13,6 +13,7 @@
 //! 2. An attached transaction lives as long as its process holds `lock`. A detached one (`txfs begin`) lives until it is
 //!    committed or aborted, or the machine restarts: what was written to its stage may then be lost.
 //! 3. Without `meta`, or with a torn one, the transaction is dead: nobody was ever told of it, or it is being removed.
+//! 4. What is dead is discarded, but not what a journal names that is not settled: in it lies what was displaced.
 
 use std::io::{self, Write};
 use std::time::Duration;
