@@ -23,7 +23,7 @@ use std::sync::Arc;
 
 use crate::early_sync::EarlySync;
 use crate::error::{Error, Result};
-use crate::failed_barrier::note_failed_later;
+use crate::failed_barrier::noting;
 use crate::fs::tree::Tree;
 use crate::fs::{Fs, Kind, is_unsyncable};
 use crate::journal::reader::Journal;
@@ -55,8 +55,7 @@ pub(crate) const MANY: usize = 256;
 
 /// What may be begun before barrier 1 on the file system of `tree`; nothing where one thread would have nothing to do meanwhile.
 pub(crate) fn early<F: Fs>(store: &Store<F>, tree: &Tree<F>) -> Option<EarlySync<F>> {
-    (store.fs.parallelism() > 1 && store.barriers == Barriers::Chosen)
-        .then(|| EarlySync::of(tree, note_failed_later(store)))
+    (store.fs.parallelism() > 1 && store.barriers == Barriers::Chosen).then(|| EarlySync::of(tree, noting(store)))
 }
 
 /// From how many entries that have changed on it is worth its while to begin with them while the rest of the stage is read.
@@ -96,7 +95,7 @@ pub(crate) fn before_commit_point<F: Fs>(
 /// # Errors
 /// What the kernel says; the journal must not be retired.
 pub(crate) fn after_operations<F: Fs>(store: &Store<F>, journal: impl FnOnce() -> Result<Journal>) -> Result<()> {
-    let passed = pass(store, |needs| {
+    pass(store, |needs| {
         let journal = journal()?;
         let generation = journal.begin.head.info.generation;
         let open = txdir::path(journal.begin.transaction);
@@ -107,9 +106,7 @@ pub(crate) fn after_operations<F: Fs>(store: &Store<F>, journal: impl FnOnce() -
         };
         needs.applied(&journal, &transaction, store.capabilities().exchange, store.place());
         Ok(())
-    });
-    // Whichever way it was passed.
-    passed.inspect_err(|_| store.note_failed_barrier())
+    })
 }
 
 fn pass<F: Fs>(store: &Store<F>, find: impl FnOnce(&mut Needs) -> Result<()>) -> Result<()> {
@@ -117,7 +114,7 @@ fn pass<F: Fs>(store: &Store<F>, find: impl FnOnce(&mut Needs) -> Result<()>) ->
     let mut needs = Needs { limit, ..Needs::default() };
     // Whatever cannot be found or opened: syncfs needs neither.
     match find(&mut needs).ok().filter(|()| needs.are_few()).and_then(|()| Opened::open(store, &needs).ok()) {
-        Some(opened) => opened.sync(store),
+        Some(opened) => opened.sync(store).inspect_err(|_| store.note_failed_barrier()),
         None => store.sync_all(),
     }
 }

@@ -243,12 +243,8 @@ impl<F: Fs> Transaction<'_, F> {
         let published = self.try_publish(options, stale);
         match self.wait_for_early() {
             Err(error) if self.open => Err(self.lose_stage(error)),
-            // Whatever recovery finds, nobody is to take up again what is open.
-            Err(_) if published.is_err() => {
-                self.store.note_failed_barrier();
-                published
-            }
-            // Where something was published it has been waited for already.
+            // Where something was published it has been waited for already; and whatever recovery finds of what was not, nobody takes
+            // up again what was open.
             _ => published,
         }
     }
@@ -403,9 +399,8 @@ impl<F: Fs> Transaction<'_, F> {
         if !left_out(Mutant::Barrier1)
             && let Err(error) = barrier::before_commit_point(self.store, journal, found, self.early.as_ref())
         {
-            // Whatever becomes of its journal, this stage is not to be committed again, nor any other that is open.
+            // Whatever becomes of its journal, this stage is not to be committed again.
             self.open = false;
-            self.store.note_failed_barrier();
             return Err(match self.withdraw(error) {
                 unknown @ Error::OutcomeUnknown { .. } => unknown,
                 error => self.lose_stage(error),

@@ -15,7 +15,7 @@ use crate::fs::Fs;
 use crate::fs::tree::Tree;
 use crate::mutant::{Mutant, left_out};
 use crate::path::RelPath;
-use crate::store::Store;
+use crate::store::{FailedBarriers, Store};
 use crate::txdir;
 
 impl<F: Fs> Store<F> {
@@ -25,34 +25,31 @@ impl<F: Fs> Store<F> {
         synced.inspect_err(|_| self.note_failed_barrier())
     }
 
-    /// Notes that a barrier failed.
+    /// Notes that a barrier failed. Each does so itself, where it fails, and once: what is begun later is not concerned.
     pub(crate) fn note_failed_barrier(&self) {
-        let failed = self.failed_barriers.fetch_add(1, Ordering::SeqCst) + 1;
-        if end_transactions(&self.state).is_ok() {
-            self.ended_at.fetch_max(failed, Ordering::SeqCst);
-        }
+        note(&self.failed_barriers, &self.state);
     }
 
     /// How many barriers have failed since the store was opened.
     pub(crate) fn failed_barriers(&self) -> u64 {
-        self.failed_barriers.load(Ordering::SeqCst)
+        self.failed_barriers.count.load(Ordering::SeqCst)
     }
 
     /// How many had when a transaction was begun that can still be taken up, at least.
     pub(crate) fn failed_before_any(&self) -> u64 {
-        self.ended_at.load(Ordering::SeqCst)
+        self.failed_barriers.ended_at.load(Ordering::SeqCst)
     }
 }
 
-/// What notes, in another thread, that a barrier failed. Whoever waits for it notes it once more, and then what can be taken up.
-pub(crate) fn note_failed_later<F: Fs>(store: &Store<F>) -> impl Fn() + Send + Sync + use<F> + 'static {
-    let (failed_barriers, state) = (store.failed_barriers.clone(), store.state.clone());
-    move || {
-        failed_barriers.fetch_add(1, Ordering::SeqCst);
-        let _ = end_transactions(&state);
-    }
+/// [`Store::note_failed_barrier`], for another thread.
+pub(crate) fn noting<F: Fs>(store: &Store<F>) -> impl Fn() + Send + Sync + use<F> + 'static {
+    let (failed, state) = (store.failed_barriers.clone(), store.state.clone());
+    move || note(&failed, &state)
 }
 
-fn end_transactions<F: Fs>(state: &Tree<F>) -> Result<()> {
-    if left_out(Mutant::FailedForAll) { Ok(()) } else { txdir::end_all(state) }
+fn note<F: Fs>(failed: &FailedBarriers, state: &Tree<F>) {
+    let count = failed.count.fetch_add(1, Ordering::SeqCst) + 1;
+    if left_out(Mutant::FailedForAll) || txdir::end_all(state).is_ok() {
+        failed.ended_at.fetch_max(count, Ordering::SeqCst);
+    }
 }

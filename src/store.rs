@@ -96,8 +96,13 @@ pub struct Store<F: Fs = LinuxFs> {
     fanout: usize,
     /// The transaction that was carried out through this very value, and whose journal is not settled yet.
     pub(crate) carried_out: Mutex<Option<TransactionId>>,
-    /// How many barriers failed: the kernel tells this store's descriptor of an error once (A5), whoever of its transactions asks.
-    pub(crate) failed_barriers: Arc<AtomicU64>,
+    pub(crate) failed_barriers: Arc<FailedBarriers>,
+}
+
+/// The kernel tells a store's descriptor of an error once (A5), whoever of its transactions asks.
+#[derive(Debug, Default)]
+pub(crate) struct FailedBarriers {
+    pub(crate) count: AtomicU64,
     /// How many had failed when every transaction was ended last.
     pub(crate) ended_at: AtomicU64,
 }
@@ -149,8 +154,8 @@ impl<F: Fs> Store<F> {
     fn new(options: &OpenOptions<F>, output: Output<F>, state: Tree<F>, capabilities: Capabilities) -> Self {
         let OpenOptions { fs, lock_timeout, barriers, fanout } = options.clone();
         let capabilities = Mutex::new(capabilities);
-        let (carried_out, failed_barriers, ended_at) = (Mutex::default(), Arc::default(), AtomicU64::default());
-        Self { fs, output, state, capabilities, lock_timeout, barriers, fanout, carried_out, failed_barriers, ended_at }
+        let (carried_out, failed_barriers) = (Mutex::default(), Arc::default());
+        Self { fs, output, state, capabilities, lock_timeout, barriers, fanout, carried_out, failed_barriers }
     }
 
     /// The output's canonical path. It exists once something has been published.

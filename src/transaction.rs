@@ -300,7 +300,6 @@ impl<F: Fs> Transaction<'_, F> {
 
     /// A second attempt to make the stage durable would be told of success, and find old data on the medium.
     pub(crate) fn lose_stage(&mut self, source: Error) -> Error {
-        self.store.note_failed_barrier();
         self.open = false;
         let _ = self.store.remove_transaction(self.id);
         Error::StageLost { source: Box::new(source) }
@@ -358,9 +357,8 @@ impl<F: Fs> Transaction<'_, F> {
 
     fn discard(&mut self) -> Result<()> {
         self.open = false;
-        if self.wait_for_early().is_err() {
-            self.store.note_failed_barrier();
-        }
+        // What failed has been noted where it did.
+        let _ = self.wait_for_early();
         let lock = self.store.lock()?;
         // A journal may be about this very transaction: what is in its directory is needed until that is settled.
         let mut recovered = self.store.recover_locked(&lock, Manner::Plain)?;

@@ -195,7 +195,9 @@ impl<F: Fs> Store<F> {
 
 /// Takes away what any transaction of the state directory could be taken up again by.
 pub(crate) fn end_all<F: Fs>(state: &Tree<F>) -> Result<()> {
-    ids(state)?.into_iter().try_for_each(|id| end(state, id))
+    // All of them, whichever cannot be ended.
+    let ended: Vec<_> = ids(state)?.into_iter().map(|id| end(state, id)).collect();
+    ended.into_iter().collect()
 }
 
 fn end<F: Fs>(state: &Tree<F>, id: TransactionId) -> Result<()> {

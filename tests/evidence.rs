@@ -330,6 +330,25 @@ fn a_stage_that_cannot_be_made_durable_is_not_kept() {
     assert!(!stage.exists());
 }
 
+#[test]
+fn a_stage_that_was_begun_after_a_barrier_failed_is_not_lost_with_those_before() {
+    let (_dir, out) = scratch();
+    let armed = Arc::new(AtomicBool::new(false));
+    let fails = armed.clone();
+    let kernel = Faulty::new(move |call| (*call == Call::SyncFs && fails.load(Ordering::SeqCst)).then_some(Errno::EIO));
+    let store = Store::open_with(&OpenOptions::with(kernel), &out).unwrap();
+    let mut before = store.begin(BeginOptions::default()).unwrap();
+    before.write("a", "before").unwrap();
+    armed.store(true, Ordering::SeqCst);
+    assert!(matches!(publish(&store, &[("a", "a")]), Err(Error::StageLost { .. })));
+    armed.store(false, Ordering::SeqCst);
+    let mut after = store.begin(BeginOptions::default()).unwrap();
+    after.write("a", "after").unwrap();
+    assert!(matches!(before.commit(&lenient()), Err(Error::StageLost { .. })));
+    after.commit(&lenient()).unwrap();
+    assert_eq!(read(&out, "a"), "after");
+}
+
 /// The writer may go on for hours, and another process is told of nothing.
 #[test]
 fn a_barrier_that_fails_while_a_stage_is_written_ends_the_others_at_once() {
