@@ -254,6 +254,7 @@ impl Fs for Faulty {
         Ok(0)
     }
     fn try_lock(&self, file: &File) -> io::Result<bool> {
+        self.look("try_lock")?;
         self.kernel.try_lock(file)
     }
     fn user(&self) -> u32 {
