@@ -46,7 +46,7 @@ fn main() -> std::io::Result<()> {
     ] {
         put("planner", name, bytes)?;
     }
-    // The kind of world, then steps of eight bytes as `tests/explore/model.rs` reads them.
+    // The kind of world, then steps of eight bytes as `crates/sim/src/explore/model.rs` reads them.
     for (name, kind, steps) in [
         ("ends-well", 0u8, &[[0u8, 1, 0, 0, 0, 0, 0, 1], [64, 2, 0, 0, 3, 0, 0, 1], [0, 3, 0, 0, 0, 0, 0, 0]][..]),
         ("stopped", 4, &[[0, 1, 0, 0, 0, 0, 0, 1], [80, 2, 0, 200, 0, 0, 0, 1], [112, 4, 0, 180, 7, 128, 3, 1]]),

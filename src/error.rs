@@ -5,11 +5,14 @@
 //! 2. Every error has an [`Outcome`]: the output is unchanged, or the outcome is unknown until recovery has run. An error after
 //!    the new generation is durable is not an error of the commit (see [`crate::Committed::warnings`]).
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::holder::{Holder, Waiting};
 use crate::path::{RelPath, Shown, Word};
 
 /// The result of everything that can fail here.
@@ -53,7 +56,7 @@ pub enum ErrorKind {
 #[non_exhaustive]
 pub enum Error {
     /// A system call failed.
-    #[error("cannot {action} {}: {}", Shown(path), Reason(source))]
+    #[error("cannot {action} {}: {}{}", Shown(path), Reason(source), Whose(whose))]
     Io {
         /// What was being done, as in "cannot …".
         action: &'static str,
@@ -61,6 +64,8 @@ pub enum Error {
         path: PathBuf,
         /// The operating system's answer.
         source: io::Error,
+        /// Whose it is, where it is not permitted because it is another user's.
+        whose: Option<Box<Owned>>,
     },
     /// The request itself cannot be carried out.
     #[error("{}: {what}", Shown(path))]
@@ -78,12 +83,34 @@ pub enum Error {
         /// What is missing, and why it is needed.
         what: String,
     },
+    /// Nothing can be moved between a state directory and its output.
+    #[error(
+        "{}: nothing can be moved between it and {}: they are on different file systems or mounts, or differ in their subvolume, project quota or layer",
+        Shown(path),
+        Shown(output)
+    )]
+    OutOfReach {
+        /// Where the state would have been.
+        path: PathBuf,
+        /// The output.
+        output: PathBuf,
+    },
     /// Another process holds the lock.
-    #[error("{} is held by another txfs process{}", Shown(path), waited_for(waited))]
+    #[error("{} is held by {}{}", Shown(path), holder.clone().unwrap_or_default(), waited_for(waited))]
     Busy {
         /// The lock file.
         path: PathBuf,
         /// How long was waited for it.
+        waited: Duration,
+        /// Who holds it, if that is known.
+        holder: Option<Holder>,
+    },
+    /// Other builds took longer than was to be waited for them.
+    #[error("still {waiting}{}", waited_for(waited))]
+    Waited {
+        /// What was waited for in the end.
+        waiting: Waiting,
+        /// How long.
         waited: Duration,
     },
     /// The caller wanted to stop ([`LinuxFs::interrupted_by`](crate::fs::LinuxFs::interrupted_by)).
@@ -126,6 +153,14 @@ pub enum Error {
         /// Why it is not trusted.
         what: String,
     },
+    /// A part of the state directory is gone that an interrupted commit needs. Nothing was touched.
+    #[error("{} cannot be used: {what}", Shown(path))]
+    Lost {
+        /// What is gone.
+        path: PathBuf,
+        /// What it was for, and how to go on.
+        what: String,
+    },
     /// Recovery found entries that are neither as before the commit nor as after it (G7). Nothing was touched.
     #[error("{}: {} neither as before the interrupted commit of generation {generation} nor as after it: {paths}", Shown(output), if paths.total == 1 { "an entry is" } else { "entries are" })]
     Unrecognized {
@@ -133,8 +168,18 @@ pub enum Error {
         output: PathBuf,
         /// The generation whose commit was interrupted.
         generation: u64,
+        /// Whether it is being undone.
+        undoing: bool,
         /// The entries.
         paths: Paths,
+    },
+    /// The call failed after it had moved entries aside that txfs found among its own and could not prove to be so.
+    #[error("{source}; before that {}", Moved(rescued))]
+    AfterRescue {
+        /// The failure.
+        source: Box<Error>,
+        /// Where they are; never empty.
+        rescued: Vec<PathBuf>,
     },
     /// An operation failed while the commit was being applied; everything was undone (G8).
     #[error("{source}; rolled back, the output is unchanged")]
@@ -171,26 +216,67 @@ pub enum Error {
 impl Error {
     /// Names the failed system call and the path; for `map_err`.
     pub(crate) fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Error {
-        move |source| Error::Io { action, path: path.into(), source }
+        move |source| Error::Io { action, path: path.into(), source, whose: None }
     }
 
     pub(crate) fn corrupt(path: impl Into<PathBuf>, what: impl fmt::Display) -> Error {
         Error::Corrupt { path: path.into(), what: what.to_string() }
     }
 
+    /// Something else is where a directory of txfs' own is to be.
+    pub(crate) fn not_a_directory(path: PathBuf) -> Error {
+        let what = format!("it is not a directory: {}", move_away(&path));
+        Error::Untrusted { path, what }
+    }
+
+    /// The same error, telling of what was moved aside before it.
+    pub(crate) fn after_rescue(self, rescued: Vec<PathBuf>) -> Self {
+        if rescued.is_empty() { self } else { Error::AfterRescue { source: Box::new(self), rescued } }
+    }
+
+    /// Where entries were moved before the call failed; and the failure itself.
+    pub fn into_parts(self) -> (Vec<PathBuf>, Error) {
+        match self {
+            Error::AfterRescue { source, rescued } => (rescued, *source),
+            error => (Vec::new(), error),
+        }
+    }
+
+    /// Whether an operation failed for what is around it: a directory is gone, something else is in the place of one, or of an entry,
+    /// or an entry is not what it was (which no kernel says, and so is `Other`).
+    pub(crate) fn is_of_surroundings(&self) -> bool {
+        use io::ErrorKind::{AlreadyExists, DirectoryNotEmpty, IsADirectory, NotADirectory, NotFound, Other};
+        let Error::Io { source, .. } = self else { return false };
+        let is_kind = matches!(
+            source.kind(),
+            AlreadyExists | DirectoryNotEmpty | IsADirectory | NotADirectory | NotFound | Other
+        );
+        is_kind || source.raw_os_error() == Some(errno::ELOOP)
+    }
+
+    /// Whether a system call was not permitted.
+    pub(crate) fn is_denied(&self) -> bool {
+        matches!(self, Error::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied)
+    }
+
     /// How this error is to be treated.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Error::Io { .. } | Error::Unsupported { .. } | Error::RolledBack { .. } | Error::StageLost { .. } => {
-                ErrorKind::Failed
-            }
+            Error::Io { .. }
+            | Error::Unsupported { .. }
+            | Error::OutOfReach { .. }
+            | Error::RolledBack { .. }
+            | Error::StageLost { .. } => ErrorKind::Failed,
+            Error::AfterRescue { source, .. } => source.kind(),
             Error::Usage { .. } => ErrorKind::Usage,
-            Error::Busy { .. } => ErrorKind::Busy,
+            Error::Busy { .. } | Error::Waited { .. } => ErrorKind::Busy,
             Error::Interrupted { .. } => ErrorKind::Interrupted,
             Error::BaseMoved { .. } => ErrorKind::Conflict,
             Error::Refused { problems, .. } if problems.iter().any(Problem::is_conflict) => ErrorKind::Conflict,
             Error::Refused { .. } => ErrorKind::Refused,
-            Error::Corrupt { .. } | Error::Untrusted { .. } | Error::Unrecognized { .. } => ErrorKind::Corrupt,
+            Error::Corrupt { .. } | Error::Untrusted { .. } | Error::Lost { .. } | Error::Unrecognized { .. } => {
+                ErrorKind::Corrupt
+            }
             Error::Unfinished { .. } | Error::OutcomeUnknown { .. } => ErrorKind::Unknown,
         }
     }
@@ -198,7 +284,11 @@ impl Error {
     /// What is known of the output.
     pub fn outcome(&self) -> Outcome {
         match self {
-            Error::Unfinished { .. } | Error::OutcomeUnknown { .. } | Error::Unrecognized { .. } => Outcome::Unknown,
+            Error::AfterRescue { source, .. } => source.outcome(),
+            Error::Unfinished { .. }
+            | Error::OutcomeUnknown { .. }
+            | Error::Lost { .. }
+            | Error::Unrecognized { .. } => Outcome::Unknown,
             _ => Outcome::Unchanged,
         }
     }
@@ -206,40 +296,150 @@ impl Error {
     /// The way out, where there is one.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Error::Busy { .. } => Some("try again later, or wait longer with --lock-timeout".into()),
-            Error::BaseMoved { .. } => {
-                Some("begin a new transaction and build again".into())
+            Error::OutOfReach { .. } => {
+                Some("choose a place for the state that shares them with the output, as by `--state OUT`, inside it".into())
             }
+            Error::Busy { .. } => Some("try again later, or wait longer with --lock-timeout".into()),
+            Error::Waited { .. } => Some("try again later, or wait longer: `--wait` without a number has no end".into()),
+            Error::BaseMoved { .. } => Some("begin a new transaction and build again".into()),
             Error::Refused { problems, .. } => {
                 let mut hints: Vec<_> = problems.iter().filter_map(Problem::hint).collect();
                 hints.dedup();
                 (!hints.is_empty()).then(|| hints.join("; "))
             }
-            Error::Corrupt { .. } => {
-                Some("nothing was touched; the output may be between two generations: look with `txfs journal`; then restore the file, or move the whole state directory away and publish anew with --adopt".into())
-            }
-            Error::Unrecognized { output, .. } => Some(format!(
-                "nothing was touched; put these entries back as they were, or run `txfs recover --skip-unknown {}` to leave them as they are and finish the rest",
+            Error::Corrupt { path, .. } => Some(format!(
+                "nothing was touched; the output may be between two generations: look with `txfs journal{}`; then restore the file, or {}",
+                output_of(path).map(|output| format!(" {}", Word(&output))).unwrap_or_default(),
+                begin_anew(path)
+            )),
+            Error::Unrecognized { output, undoing: false, .. } => Some(format!(
+                "nothing was touched; put these entries back as they were, or run `txfs recover --skip-unknown {0}` to leave them as they are and finish the rest, or `txfs recover --undo --skip-unknown {0}` to leave them and go back to the generation before",
                 Word(output)
             )),
-            Error::Unfinished { output, .. } => Some(format!(
-                "run `txfs recover {0}` once the cause is mended, or `txfs recover --undo {0}` to go back to the generation before",
+            Error::Unrecognized { output, undoing: true, .. } => Some(format!(
+                "nothing was touched; put these entries back as they were, or run `txfs recover --undo --skip-unknown {}` to leave them as they are and undo the rest",
                 Word(output)
             )),
-            Error::OutcomeUnknown { output, .. } => {
-                Some(format!("run `txfs recover {}` once the cause is mended", Word(output)))
+            Error::Unfinished { output, source, .. } if source.is_of_surroundings() => Some(format!(
+                "run `txfs recover {0}` once the cause is mended, or `txfs recover --skip-unknown {0}` to leave that as it is and finish the rest, or `txfs recover --undo {0}` to go back to the generation before",
+                Word(output)
+            )),
+            Error::Unfinished { output, source, .. } => Some(format!(
+                "{1}run `txfs recover {0}` once the cause is mended, or `txfs recover --undo {0}` to go back to the generation before",
+                Word(output),
+                access(source)
+            )),
+            Error::OutcomeUnknown { output, source } => {
+                Some(format!("{1}run `txfs recover {0}` once the cause is mended", Word(output), access(source)))
             }
-            Error::RolledBack { source } => source.hint(),
-            Error::StageLost { .. } => Some("begin a new transaction and build again".into()),
+            Error::RolledBack { source } | Error::AfterRescue { source, .. } => source.hint(),
+            Error::StageLost { .. } => Some(
+                "what the disk has of the stage cannot be trusted any more, so it is not kept: begin a new transaction and build again"
+                    .into(),
+            ),
+            Error::Io { whose: Some(owned), .. } => Some(format!("`{}` gives it to you", owned.take_over())),
             Error::Io { source, .. } => way_out(source).map(Into::into),
             _ => None,
         }
     }
 }
 
+/// What belongs to another user than the one that txfs runs as.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Owned {
+    /// What does.
+    pub path: PathBuf,
+    /// Its owner.
+    pub owner: u32,
+    /// The user that txfs runs as, and the group.
+    pub user: (u32, u32),
+    /// The directories to be given to this user, with what is in them.
+    pub trees: Vec<PathBuf>,
+}
+
+impl Owned {
+    /// The command that gives all that is in the trees to this user, whoever has it now, and leaves it its group.
+    pub(crate) fn take_over_all(&self) -> String {
+        let trees = self.trees.iter().map(|tree| format!(" {}", Word(tree))).collect::<String>();
+        format!("sudo chown -hR {}{trees}", self.user.0)
+    }
+
+    /// The command that gives it to this user, for a shell: what belongs to anybody else in the trees stays theirs.
+    pub fn take_over(&self) -> String {
+        let (Self { owner, trees, .. }, (user, group)) = (self, self.user);
+        let trees = trees.iter().map(|tree| format!(" {}", Word(tree))).collect::<String>();
+        format!("sudo chown -hR --from={owner} {user}:{group}{trees}")
+    }
+}
+
+/// Says whose something is that it is not permitted to change.
+struct Whose<'a>(&'a Option<Box<Owned>>);
+
+impl fmt::Display for Whose<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(owned) => write!(
+                f,
+                " ({} belongs to user {}, and this is user {})",
+                Shown(&owned.path),
+                owned.owner,
+                owned.user.0
+            ),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The state directory that a path is in, for a shell.
+fn state_around(path: &Path) -> Option<&Path> {
+    path.ancestors().find(|above| above.file_name().is_some_and(|name| name.as_encoded_bytes().ends_with(b".txfs")))
+}
+
+/// The output of the state directory that a path is in.
+fn output_of(path: &Path) -> Option<PathBuf> {
+    let state = state_around(path)?;
+    let name = state.file_name()?.as_encoded_bytes().strip_suffix(b".txfs")?;
+    match name.strip_prefix(b".") {
+        None | Some([]) => state.parent().map(Path::to_path_buf),
+        Some(name) => Some(state.with_file_name(OsStr::from_bytes(name))),
+    }
+}
+
+/// Begins anew where a state directory cannot be used any more.
+pub(crate) fn begin_anew(path: &Path) -> String {
+    let state = state_around(path).unwrap_or(path);
+    let (state, away) = (Word(state), Word(&away(state)).to_string());
+    format!("move the whole state directory away, as by `mv {state} {away}`, and publish anew with --adopt-all")
+}
+
+/// The command that moves something away, for a shell.
+pub(crate) fn move_away(path: &Path) -> String {
+    format!("move it away, as by `mv {} {}`", Word(path), Word(&away(path)))
+}
+
+/// What is moved away could be called so.
+fn away(path: &Path) -> PathBuf {
+    let mut away = path.as_os_str().to_owned();
+    away.push(".away");
+    away.into()
+}
+
+/// How what cannot be looked at, or changed, is made accessible; nothing where that is not the cause.
+fn access(source: &Error) -> &'static str {
+    match source {
+        Error::Io { source, .. } if source.raw_os_error() == Some(errno::EACCES) => {
+            "give its owner access to the directory that holds it (`chmod u+rwx`); "
+        }
+        _ => "",
+    }
+}
+
 /// The numbers of errors that have no [`io::ErrorKind`] of their own; every Linux has the same.
 mod errno {
     pub(super) const EPERM: i32 = 1;
+    pub(super) const EACCES: i32 = 13;
+    pub(super) const ELOOP: i32 = 40;
     pub(super) const ENFILE: i32 = 23;
     pub(super) const EMFILE: i32 = 24;
 }
@@ -250,9 +450,9 @@ fn way_out(error: &io::Error) -> Option<&'static str> {
         (io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded, _) => {
             Some("free some space, or inodes, and try again")
         }
-        (io::ErrorKind::CrossesDevices, _) => {
-            Some("a file system is mounted there: unmount it, or publish that directory by itself")
-        }
+        (io::ErrorKind::CrossesDevices, _) => Some(
+            "where `findmnt` shows that a file system is mounted there: unmount it, or publish that directory by itself; where it shows none, its project quota (`xfs_io -c lsproj`) or subvolume is another than that of the directories around it: make it anew among them; where an earlier layer of an image holds it, it can go with one commit, and become something else with the next",
+        ),
         (io::ErrorKind::ResourceBusy, _) => Some("something is mounted there, as `findmnt` shows: unmount it"),
         (_, Some(errno::EPERM)) => Some(
             "is it immutable (see `lsattr`), or somebody else's in a directory with the sticky bit (`ls -ld` shows a `t`)?",
@@ -297,8 +497,35 @@ pub enum Problem {
     UnsupportedKind(Paths),
     /// State directories of txfs in the stage: of this output by the name, of others by what they hold.
     ReservedName(Paths),
+    /// Entries of the stage beside the path that alone is to be replaced ([`BeginOptions::at`](crate::BeginOptions::at)).
+    OutsideOfPath(Paths),
+    /// Directories of the stage that belong to another user, and that this one may not write to: neither the next commit nor an abort
+    /// could take anything out of them.
+    NotOurs {
+        /// Which.
+        paths: Paths,
+        /// The first of them, and how it is given to this user.
+        first: Box<Owned>,
+    },
+    /// Entries of the stage, or directories of the output, that not every member of the group can use that shares the store: another
+    /// could neither carry the commit out, if its process died, nor undo it.
+    NotShared {
+        /// Which.
+        paths: Paths,
+        /// The group.
+        group: u32,
+        /// Whether they are staged.
+        staged: bool,
+    },
     /// Files of the stage that were created through the library and not finished.
     Unfinished(Paths),
+    /// What the stage is a copy of was changed while it was copied, or before the commit.
+    SourceChanged {
+        /// The directory that was copied.
+        source: PathBuf,
+        /// What appeared in it, went or changed.
+        paths: Paths,
+    },
     /// A file system without `RENAME_EXCHANGE` cannot change a directory into something else without a gap.
     NeedsExchange(Paths),
     /// A check of the user's failed.
@@ -326,7 +553,11 @@ impl Problem {
             | Problem::CaseRename(paths)
             | Problem::UnsupportedKind(paths)
             | Problem::ReservedName(paths)
+            | Problem::OutsideOfPath(paths)
             | Problem::Unfinished(paths)
+            | Problem::NotOurs { paths, .. }
+            | Problem::NotShared { paths, .. }
+            | Problem::SourceChanged { paths, .. }
             | Problem::NeedsExchange(paths) => Some(paths),
             Problem::OutputGone | Problem::EmptyStage | Problem::Shrunken { .. } | Problem::Check { .. } => None,
         }
@@ -345,7 +576,11 @@ impl Problem {
             Problem::CaseRename(_) => "case-rename",
             Problem::UnsupportedKind(_) => "unsupported-kind",
             Problem::ReservedName(_) => "reserved-name",
+            Problem::OutsideOfPath(_) => "outside-of-path",
             Problem::Unfinished(_) => "unfinished",
+            Problem::NotOurs { .. } => "not-ours",
+            Problem::NotShared { .. } => "not-shared",
+            Problem::SourceChanged { .. } => "source-changed",
             Problem::NeedsExchange(_) => "needs-exchange",
             Problem::Check { .. } => "check",
         }
@@ -374,7 +609,20 @@ impl Problem {
             Problem::ReservedName(_) => {
                 "leave them out: `.txfs`, and `.NAME.txfs` beside an output, are txfs' own and not content".into()
             }
+            Problem::OutsideOfPath(_) => {
+                "have them written to the stage, and not beside it; or begin with a path above them".into()
+            }
             Problem::Unfinished(_) => "write them anew, or remove them".into(),
+            Problem::NotOurs { first, .. } => {
+                format!("`{}` gives them to you; or let the build run as this user", first.take_over())
+            }
+            Problem::NotShared { group, staged: true, .. } => format!(
+                "have their owner run `chgrp -R {group}` and `chmod -R g+rwX` on them; or publish a copy of the stage, by `txfs publish OUT STAGE`"
+            ),
+            Problem::NotShared { group, staged: false, .. } => {
+                format!("have their owner run `chgrp {group}` and `chmod g+rwxs,-t` on them")
+            }
+            Problem::SourceChanged { .. } => "publish again when nothing writes there any more".into(),
             Problem::NeedsExchange(_) => {
                 "give them new names, or move the output to ext4, xfs, btrfs, tmpfs or overlayfs".into()
             }
@@ -391,7 +639,7 @@ impl fmt::Display for Problem {
                 write!(f, "what txfs did not publish is in the way, and cannot be taken over: {paths}")
             }
             Problem::Drift(paths) => write!(f, "published entries were changed by somebody else: {paths}"),
-            Problem::OutputGone => write!(f, "it is gone, and this would change only a part of it"),
+            Problem::OutputGone => write!(f, "it is gone, and this needs what was in it"),
             Problem::EmptyStage => write!(f, "the stage has no file in it"),
             Problem::Shrunken { removed, added, files, limit } => write!(
                 f,
@@ -403,6 +651,20 @@ impl fmt::Display for Problem {
             }
             Problem::UnsupportedKind(paths) => write!(f, "neither file, directory nor symlink: {paths}"),
             Problem::ReservedName(paths) => write!(f, "state directories of txfs in the stage: {paths}"),
+            Problem::OutsideOfPath(paths) => write!(f, "outside of the path that alone is replaced: {paths}"),
+            Problem::NotOurs { paths, first } => write!(
+                f,
+                "directories of the stage belong to user {}, and user {} may not write to them: {}",
+                first.owner, first.user.0, paths
+            ),
+            Problem::NotShared { paths, group, staged } => write!(
+                f,
+                "{} closed to group {group}, which shares the store: {paths}",
+                if *staged { "what is staged is" } else { "directories of the output are" }
+            ),
+            Problem::SourceChanged { source, paths } => {
+                write!(f, "{} was changed while it was being published: {paths}", Shown(source))
+            }
             Problem::Unfinished(paths) => write!(f, "files of the stage were not finished: {paths}"),
             Problem::NeedsExchange(paths) => {
                 write!(
@@ -460,9 +722,29 @@ impl FromIterator<RelPath> for Paths {
 impl fmt::Display for Paths {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (i, path) in self.first.iter().enumerate() {
-            write!(f, "{}{path}", if i == 0 { "" } else { ", " })?;
+            f.write_str(if i == 0 { "" } else { ", " })?;
+            match path.is_root() {
+                true => f.write_str("the output itself")?,
+                false => write!(f, "{path}")?,
+            }
         }
         match self.total - self.first.len() as u64 {
+            0 => Ok(()),
+            more => write!(f, " and {more} more"),
+        }
+    }
+}
+
+/// What was moved aside, and where it is.
+struct Moved<'a>(&'a [PathBuf]);
+
+impl fmt::Display for Moved<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = if self.0.len() == 1 { "an entry" } else { "entries" };
+        write!(f, "{what} that txfs did not recognize went to ")?;
+        let mut shown = self.0.iter().take(Paths::SHOWN);
+        shown.try_fold("", |before, path| write!(f, "{before}{}", Shown(path)).map(|()| ", "))?;
+        match self.0.len().saturating_sub(Paths::SHOWN) {
             0 => Ok(()),
             more => write!(f, " and {more} more"),
         }

@@ -1,11 +1,11 @@
 //! Doors for the fuzz targets to what is private: the codecs of journal, manifest and HEAD. No part of the interface.
 
-use crate::frame::Damage;
-use crate::journal::reader;
-use crate::journal::record::{Begin, Operation};
-use crate::journal::writer;
-use crate::manifest::node::Node;
-use crate::manifest::{Head, encode};
+use crate::format::frame::Damage;
+use crate::format::journal::reader;
+use crate::format::journal::record::{Begin, Operation};
+use crate::format::journal::writer;
+use crate::format::manifest::node::Node;
+use crate::format::manifest::{Head, encode};
 use crate::path::RelPath;
 
 /// How reading a file ended.

@@ -96,75 +96,55 @@
 //!   path is ever missing or half written.
 //! - A process that still holds a staged file open for writing can change it after it was published.
 //! - txfs guards against crashes, mistakes and hostile content of the output and the stage, not against another process of the
-//!   same user that means harm.
-//!
-//! # Features
-//!
-//! - `cli` (default) builds the `txfs` command.
-//! - `sim`, the crash simulator, and `mutants`, steps of the protocol that can be left out, are for tests.
+//!   same user that means harm, nor against a member of a group that a store is shared with ([`OpenOptions::shared`]).
 //!
 //! # Exempt from semver
 //!
-//! The features `sim` and `mutants`; the trait [`fs::Fs`], which has what the engine asks of a system and gets more of it; and the
+//! The feature `mutants`, steps of the protocol that tests can leave out; the trait [`fs::Fs`], which has what the engine asks of a system and gets more of it; and the
 //! journal's records ([`Begin`], [`Operation`], [`Record`]), which are as the version of the disk format has them.
 
-mod apply;
-mod barrier;
-mod carry_out;
-mod commit;
-mod copy;
-mod digest;
-mod early_sync;
 mod error;
-mod evidence;
-mod failed_barrier;
-mod fill;
-mod frame;
+mod format;
 pub mod fs;
 #[doc(hidden)]
 pub mod fuzzing;
-mod initialize;
-mod inspect;
-mod journal;
-mod layout;
-mod lock;
-mod manifest;
+mod holder;
 #[cfg(feature = "mutants")]
 pub mod mutant;
 #[cfg(not(feature = "mutants"))]
 #[allow(dead_code, unreachable_pub, reason = "its tables are for tests with the feature")]
 mod mutant;
 mod options;
-mod output;
 mod path;
 mod plan;
-mod published;
-mod recover;
-mod referenced;
-mod rollback;
-mod second_look;
-mod settle;
+mod protocol;
 mod stage;
 mod store;
 mod threads;
 mod transaction;
-mod txdir;
+mod verify;
+mod warning;
 
-pub use commit::Committed;
 pub use error::{Error, ErrorKind, Outcome, Paths, Problem, Result};
-pub use fill::StagedFile;
+pub use format::journal::record::{Begin, Operation, Record, TransactionId};
+pub use format::manifest::{Digest, Entry, Extent, Head, Info, Object, Totals};
 pub use fs::{Kind, Timestamp};
-pub use initialize::Capabilities;
-pub use inspect::{Finding, FindingKind, JournalDump};
-pub use journal::record::{Begin, Operation, Record, TransactionId};
-pub use manifest::{Digest, Entry, Extent, Head, Info, Object, Totals};
-pub use options::CommitOptions;
-pub use output::Place;
-pub use path::{PathError, RelPath, Shown, Word};
+pub use holder::{Holder, Waiting};
+pub use options::{CommitOptions, Exclude};
+pub use path::{PathError, RelPath, Shown, Word, is_hidden};
 pub use plan::{Change, ChangeKind, Plan, Summary};
-pub use recover::{Recovered, RecoveredCommit, Swept};
+pub use protocol::prune::Pruned;
+pub use protocol::recover::{Recovered, RecoveredCommit, Swept};
 #[doc(hidden)]
 pub use store::Barriers;
+pub use store::handed_out::HandedOut;
+pub use store::output::Place;
+pub use store::store_file::Capabilities;
+pub use store::transaction_dir::Basis;
 pub use store::{OpenOptions, Store};
-pub use transaction::{BeginOptions, OpenTransaction, Transaction};
-pub use txdir::Basis;
+pub use transaction::commit::Committed;
+pub use transaction::fill::StagedFile;
+pub use transaction::preview::Preview;
+pub use transaction::{BeginOptions, Left, OpenTransaction, Transaction};
+pub use verify::{Finding, FindingKind, JournalDump};
+pub use warning::Warning;

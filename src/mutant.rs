@@ -51,13 +51,16 @@ pub enum Mutant {
     MovedModes,
     SameInodeAtRetiring,
     ProofKept,
+    ProofOfPruned,
     ManifestAppended,
     ManifestKept,
     BaseCheck,
+    BelowCheck,
     BaseDigest,
     CommitDigest,
     StoreLock,
     LifeCheck,
+    DeadWaiter,
     BootCheck,
     FailedForAll,
     IsOurs,
@@ -65,14 +68,18 @@ pub enum Mutant {
     DriftCheck,
     HardLinkCopy,
     SecondLook,
+    ModeBeforeMoving,
     TimeOfChanges,
     WaitForTick,
     MovedAndRewritten,
+    SoundStage,
+    MendTransaction,
+    CertainlyNotBegun,
 }
 
 impl Mutant {
     /// Every one.
-    pub const ALL: [(Mutant, &'static str); 61] = [
+    pub const ALL: [(Mutant, &'static str); 68] = [
         (Mutant::Barrier1, "barrier 1: stage and intents before anything is carried out"),
         (Mutant::Barrier2, "barrier 2: operations and HEAD before the journal is retired"),
         (Mutant::RecoveryBarrier, "the same, when recovery carries them out"),
@@ -120,13 +127,16 @@ impl Mutant {
         (Mutant::MovedModes, "modes of directories that are moved too"),
         (Mutant::SameInodeAtRetiring, "both names of the journal at its retirement"),
         (Mutant::ProofKept, "the proof of what was displaced, one generation longer"),
+        (Mutant::ProofOfPruned, "the proof of what was pruned"),
         (Mutant::ManifestAppended, "what a manifest names is not written again"),
         (Mutant::ManifestKept, "the manifest before what was displaced, while its journal is kept"),
         (Mutant::BaseCheck, "first committer wins"),
+        (Mutant::BelowCheck, "what a transaction of one path replaces is as it was when it began"),
         (Mutant::BaseDigest, "the digest of the base's manifest"),
         (Mutant::CommitDigest, "the digest in the commit record"),
         (Mutant::StoreLock, "the store's lock"),
         (Mutant::LifeCheck, "the lock of a live transaction"),
+        (Mutant::DeadWaiter, "the lock of a place in the queue"),
         (Mutant::BootCheck, "the boot of a detached transaction"),
         (Mutant::FailedForAll, "the end of every transaction when a barrier fails"),
         (Mutant::IsOurs, "the proof that what was displaced is ours"),
@@ -134,9 +144,13 @@ impl Mutant {
         (Mutant::DriftCheck, "drift"),
         (Mutant::HardLinkCopy, "an inode of its own for a hard-linked file"),
         (Mutant::SecondLook, "a second look at what moves along with a directory"),
+        (Mutant::ModeBeforeMoving, "a look at the mode of what is moved by itself"),
         (Mutant::TimeOfChanges, "when an entry was changed, whatever time it was given"),
         (Mutant::WaitForTick, "a later time for whatever is written to from the report on"),
         (Mutant::MovedAndRewritten, "what was published and then changed counts as there"),
+        (Mutant::SoundStage, "moving a stage aside in which not everything is again as it was staged"),
+        (Mutant::MendTransaction, "making directories of a transaction anew that somebody removed"),
+        (Mutant::CertainlyNotBegun, "certainty that nothing was begun before what cannot be read is given up"),
     ];
 }
 

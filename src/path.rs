@@ -171,6 +171,12 @@ impl RelPath {
         }
     }
 
+    /// This path as it is called in the directory `dir`; `None` where it is not below that.
+    pub(crate) fn seen_from(&self, dir: &RelPath) -> Option<Self> {
+        let start = if dir.is_root() { 0 } else { dir.0.len() + 1 };
+        self.is_below(dir).then(|| Self(self.0[start..].into()))
+    }
+
     /// Whether this is where a state directory inside the output is, or below it: never published, never changed by a commit.
     pub(crate) fn is_reserved(&self) -> bool {
         self.components().next() == Some(RESERVED)
@@ -181,9 +187,53 @@ impl RelPath {
         self.0.iter().enumerate().filter(|&(_, &b)| b == b'/').map(|(slash, _)| Self(self.0[..slash].into()))
     }
 
+    /// Every proper ancestor, and then this path itself; the root left out.
+    pub(crate) fn way(&self) -> impl Iterator<Item = RelPath> {
+        self.ancestors().chain((!self.is_root()).then(|| self.clone()))
+    }
+
+    /// Those of [`RelPath::ancestors`] that are neither `before` nor above it: what is new on the way to a path that comes after
+    /// `before` in order of the tree. Over all paths of a tree that is each directory once, however deep it is.
+    pub(crate) fn ancestors_not_of(&self, before: &RelPath) -> impl Iterator<Item = RelPath> {
+        let common = common_prefix(&self.0, &before.0);
+        let is_new = move |slash: usize| slash > common || slash == common && slash != before.0.len();
+        let slashes = self.0.iter().enumerate().skip(common).filter(|&(_, &b)| b == b'/').map(|(slash, _)| slash);
+        slashes.filter(move |&slash| is_new(slash)).map(|slash| Self(self.0[..slash].into()))
+    }
+
+    /// The directories above it, from the bottom, the root left out.
+    pub(crate) fn parents(&self) -> impl Iterator<Item = RelPath> {
+        std::iter::successors(Some(self.parent()), |path| Some(path.parent())).take_while(|path| !path.is_root())
+    }
+
     /// Whether it is one of `paths`, or below one of them.
     pub(crate) fn is_at_or_below(&self, paths: &BTreeSet<&RelPath>) -> bool {
-        paths.contains(self) || paths.contains(&Self::root()) || self.ancestors().any(|above| paths.contains(&above))
+        self.nearest(|path| paths.range::<RelPath, _>(..=path).next_back().map(|found| (*found, ()))).is_some()
+    }
+
+    /// Of some paths this one, or else the nearest that is above it; `last_until` finds the last of them up to a path, in order of
+    /// the tree. Each question leads above the answer before, and mostly the first is the last.
+    pub(crate) fn nearest<'p, T>(
+        &self,
+        last_until: impl Fn(&RelPath) -> Option<(&'p RelPath, T)>,
+    ) -> Option<(&'p RelPath, T)> {
+        let mut bound = self.clone();
+        loop {
+            let (found, value) = last_until(&bound)?;
+            if found == self || self.is_below(found) {
+                return Some((found, value));
+            }
+            bound = self.above_both(found);
+        }
+    }
+
+    /// The lowest directory that this path and `other`, which is not above it, are in.
+    fn above_both(&self, other: &RelPath) -> Self {
+        let common = common_prefix(&self.0, &other.0);
+        match self.0[..common].iter().rposition(|&b| b == b'/') {
+            Some(slash) => Self(self.0[..slash].into()),
+            None => Self::root(),
+        }
     }
 
     /// This path below `root`, for messages and for callers outside the engine.
@@ -228,7 +278,7 @@ impl PartialOrd for RelPath {
 }
 
 impl fmt::Display for RelPath {
-    /// Readable on one line whatever the bytes are: control characters and non-UTF-8 are escaped.
+    /// Readable on one line whatever the bytes are: what [`is_hidden`], and what is not UTF-8, is escaped.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.is_root() {
             return f.write_str(".");
@@ -243,11 +293,47 @@ impl fmt::Debug for RelPath {
     }
 }
 
-/// Writes bytes so that any name stays on one line and can be told from any other.
+/// Whether a terminal does something else with a character than to show it, or shows nothing, or a space: controls, line ends,
+/// overrides of direction, other format characters, what Unicode calls default-ignorable, and every space but the usual one. A
+/// name with one of these can show as another.
+pub fn is_hidden(c: char) -> bool {
+    matches!(
+        c,
+        '\u{ad}'
+            | '\u{34f}'
+            | '\u{600}'..='\u{605}'
+            | '\u{61c}'
+            | '\u{6dd}'
+            | '\u{70f}'
+            | '\u{890}'..='\u{891}'
+            | '\u{8e2}'
+            | '\u{115f}'..='\u{1160}'
+            | '\u{17b4}'..='\u{17b5}'
+            | '\u{180b}'..='\u{180f}'
+            | '\u{200b}'..='\u{200f}'
+            | '\u{202a}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}'
+            | '\u{2800}'
+            | '\u{3164}'
+            | '\u{fe00}'..='\u{fe0f}'
+            | '\u{feff}'
+            | '\u{ffa0}'
+            | '\u{fff0}'..='\u{fffb}'
+            | '\u{110bd}'
+            | '\u{110cd}'
+            | '\u{13430}'..='\u{1343f}'
+            | '\u{1bca0}'..='\u{1bca3}'
+            | '\u{1d173}'..='\u{1d17a}'
+            | '\u{e0000}'..='\u{e0fff}'
+    ) || c.is_control()
+        || (c.is_whitespace() && c != ' ')
+}
+
+/// Writes bytes so that any name stays on one line, shows all that it has, and can be told from any other.
 pub(crate) fn escape(bytes: &[u8], f: &mut dyn fmt::Write) -> fmt::Result {
     for chunk in bytes.utf8_chunks() {
         for c in chunk.valid().chars() {
-            if c.is_control() || c == '\\' { write!(f, "{}", c.escape_default())? } else { f.write_char(c)? }
+            if is_hidden(c) || c == '\\' { write!(f, "{}", c.escape_default())? } else { f.write_char(c)? }
         }
         for b in chunk.invalid() {
             write!(f, "\\x{b:02x}")?;
@@ -278,7 +364,7 @@ impl fmt::Display for Word<'_> {
             f.write_str("./")?;
         }
         let is_plain = |b: &u8| b.is_ascii_alphanumeric() || b"_-./,:=@%+".contains(b) || !b.is_ascii();
-        let text = std::str::from_utf8(bytes).ok().filter(|text| !text.chars().any(char::is_control));
+        let text = std::str::from_utf8(bytes).ok().filter(|text| !text.chars().any(is_hidden));
         match text {
             Some(text) if !text.is_empty() && bytes.iter().all(is_plain) => f.write_str(text),
             Some(text) => write!(f, "'{}'", text.replace('\'', r"'\''")),
@@ -366,6 +452,23 @@ mod tests {
         assert_eq!(path.to_string(), "a\\nb/\\xff\\\\c");
     }
 
+    #[test]
+    fn a_name_does_not_show_as_another() {
+        let hidden = "\u{1b}\u{9b}\u{85}\u{a0}\u{ad}\u{34f}\u{61c}\u{180e}\u{200b}\u{200d}\u{200e}\u{200f}\u{2028}\u{2029}\u{202a}\u{202b}\u{202c}\u{202d}\u{202e}\u{202f}\u{2060}\u{2066}\u{2067}\u{2068}\u{2069}\u{3000}\u{3164}\u{fe0f}\u{feff}\u{fff9}\u{e0041}\u{e0100}";
+        for c in hidden.chars() {
+            let name = format!("a{c}b");
+            let expected = format!("a{}b", c.escape_default());
+            assert_eq!(Shown(Path::new(&name)).to_string(), expected);
+            assert_eq!(p(&name).to_string(), expected);
+            let word = Word(Path::new(&name)).to_string();
+            assert!(word.is_ascii() && word.starts_with("$'"), "{word}");
+        }
+        for shown in ["a b", "\u{e9}t\u{e9}", "\u{e9}".repeat(2).as_str(), "\u{4e2d}\u{6587}", "e\u{301}", "\u{1f980}"]
+        {
+            assert_eq!(Shown(Path::new(shown)).to_string(), shown);
+        }
+    }
+
     proptest! {
         #[test]
         fn decoding_never_yields_a_path_that_new_refuses(bytes in proptest::collection::vec(any::<u8>(), 0..40)) {
@@ -381,6 +484,31 @@ mod tests {
                 prop_assert_eq!(a.cmp(&b), by_components);
                 if a.is_below(&b) { prop_assert!(a > b); }
             }
+        }
+
+        #[test]
+        fn what_is_new_on_the_way_is_what_was_not_on_the_way_before(a in "[ab](/[ab]){0,5}", b in "[ab](/[ab]){0,5}") {
+            let (a, b) = (p(&a), p(&b));
+            let expected: Vec<_> = a.ancestors().filter(|above| *above != b && !b.is_below(above)).collect();
+            prop_assert_eq!(a.ancestors_not_of(&b).collect::<Vec<_>>(), expected);
+            let mut upwards: Vec<_> = a.parents().collect();
+            upwards.reverse();
+            prop_assert_eq!(upwards, a.ancestors().collect::<Vec<_>>());
+        }
+
+        #[test]
+        fn the_nearest_above_is_found_among_any_paths(
+            path in "[ab](/[ab]){0,5}",
+            others in proptest::collection::btree_set("|[ab](/[ab]){0,5}", 0..8),
+        ) {
+            let path = p(&path);
+            let others: Vec<_> = others.iter().map(|o| if o.is_empty() { RelPath::root() } else { p(o) }).collect();
+            let set: BTreeSet<&RelPath> = others.iter().collect();
+            let is_above = |other: &&&RelPath| path == ***other || path.is_below(other);
+            let expected = set.iter().filter(is_above).max_by_key(|other| other.as_bytes().len()).copied();
+            let found = path.nearest(|until| set.range::<RelPath, _>(..=until).next_back().map(|found| (*found, ())));
+            prop_assert_eq!(found.map(|found| found.0), expected);
+            prop_assert_eq!(path.is_at_or_below(&set), expected.is_some());
         }
 
         #[test]

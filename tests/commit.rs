@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod common;
+use txfs_testing as common;
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -476,7 +476,7 @@ fn what_a_source_has_as_published_is_not_copied_and_all_else_is() {
     let (committed, staged) = publish_source(&|| {});
     let summary = committed.unwrap().plan.summary;
     assert_eq!((summary.added, summary.changed, summary.removed), (1, 1, 0));
-    assert_eq!(staged, ["d/e/changed", "d/e/touched"]);
+    assert_eq!(staged, ["d/e/changed"]);
     assert_eq!((read(&out, "d/e/changed"), read(&out, "d/new")), ("2".into(), "n".into()));
     assert_eq!(fs::metadata(out.join("d/e/touched")).unwrap().ino(), before, "the same content is the same file");
 
@@ -493,4 +493,39 @@ fn what_a_source_has_as_published_is_not_copied_and_all_else_is() {
     fs::write(out.join("same"), "edited").unwrap();
     assert_eq!(publish_source(&|| {}).0.unwrap_err().kind(), ErrorKind::Conflict);
     assert!(store.verify().unwrap().iter().all(|finding| finding.path.as_bytes() == b"same"));
+}
+
+/// Whoever touches what is published changes its time and nothing else; and there are file systems whose inode numbers change.
+#[test]
+fn what_was_touched_before_it_was_displaced_is_nobodys_but_txfs_own() {
+    let (_dir, out) = scratch();
+    let store = Store::open(&out).unwrap();
+    let touch = |path: &str| {
+        let file = fs::File::options().write(true).open(path).unwrap();
+        file.set_modified(std::time::SystemTime::now()).unwrap();
+    };
+    let another_inode = |path: &str| {
+        fs::copy(path, format!("{path}.copy")).unwrap();
+        fs::rename(format!("{path}.copy"), path).unwrap();
+    };
+    publish(&store, &[("a", "one"), ("b", "one"), ("stale/deep/x", "one"), ("stale/y", "one")]).unwrap();
+    publish(&store, &[("a", "two"), ("b", "two")]).unwrap();
+    store.sweep().unwrap();
+    let displaced = common::state_of(&out).join("previous/2");
+    let kept = fs::read_dir(displaced.join("kept")).unwrap().next().unwrap().unwrap().path();
+    let at = |path: &Path| path.to_str().unwrap().to_owned();
+    touch(&at(&displaced.join("stage/a")));
+    another_inode(&at(&displaced.join("stage/b")));
+    touch(&at(&kept.join("deep/x")));
+    another_inode(&at(&kept.join("y")));
+    publish(&store, &[("a", "three"), ("b", "two")]).unwrap();
+    let swept = store.sweep().unwrap();
+    assert!(swept.rescued.is_empty(), "{swept:?}");
+    assert_eq!(store.rescued().unwrap().entries, 0);
+    // Changed, it is somebody's: the same size is not enough.
+    fs::write(common::state_of(&out).join("previous/3/stage/a"), "won").unwrap();
+    publish(&store, &[("a", "four"), ("b", "two")]).unwrap();
+    let swept = store.sweep().unwrap();
+    assert_eq!((swept.rescued.len(), fs::read_to_string(&swept.rescued[0]).unwrap()), (1, "won".to_owned()));
+    assert_eq!(store.rescued().unwrap().files, 1);
 }

@@ -5,7 +5,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod common;
+use txfs_testing as common;
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod common;
+use txfs_testing as common;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -178,6 +178,44 @@ fn a_file_that_is_written_to_after_the_commit_point_does_not_take_the_commit_bac
     let error = recovered(&out).unwrap_err();
     assert!(matches!(error, Error::Unrecognized { .. }), "{error}");
     assert_eq!(read(&stage, "top"), "edited by somebody");
+}
+
+#[test]
+fn a_mode_that_is_changed_later_makes_no_commit_of_a_torn_file() {
+    type Lose = fn(&Path);
+    // The content that a crash leaves, the time of the file being lost with it, and what becomes of the commit.
+    let cases: [(&str, Lose, bool); 3] = [
+        ("a shorter content", |file| fs::write(file, "n").unwrap(), false),
+        ("a content of zeros", |file| fs::write(file, "\0\0\0").unwrap(), false),
+        ("all of it", |_| {}, true),
+    ];
+    for (name, lose, is_kept) in cases {
+        for moved in ["new/x", "top"] {
+            let (_dir, out) = scratch();
+            publish(&Store::open(&out).unwrap(), &[("top", "old")]).unwrap();
+            let before = snapshot(&out);
+            let stage = interrupted(&out, Basis::Empty, |transaction| {
+                transaction.write("new/x", "new").unwrap();
+                transaction.write("top", "new").unwrap();
+            });
+            // The kernel's clock for files may be a few milliseconds behind.
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            let file = stage.join(moved);
+            lose(&file);
+            let of_file = fs::File::options().write(true).open(&file).unwrap();
+            of_file.set_modified(std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1)).unwrap();
+            set_mode(&file, 0o640);
+            set_mode(&file, 0o644);
+            let recovered = recovered(&out).unwrap();
+            if is_kept {
+                assert_rolled_forward(&recovered);
+                assert_eq!(read(&out, moved), "new", "{name}");
+            } else {
+                assert!(matches!(recovered.commit, Some(RecoveredCommit::Discarded)), "{name}, {moved}: {recovered:?}");
+                assert_eq!(snapshot(&out), before, "{name}, {moved}");
+            }
+        }
+    }
 }
 
 #[test]
@@ -399,7 +437,7 @@ fn a_copy_is_not_left_open_when_a_barrier_failed_meanwhile() {
     });
     let store = Store::open_with(&OpenOptions::with(kernel), &out).unwrap();
     let detached = BeginOptions::default().detached(true);
-    drop(store.begin(detached).unwrap());
+    drop(store.begin(detached.clone()).unwrap());
     let copied = store.begin(detached.from(Basis::Copy));
     assert!(matches!(copied, Err(Error::StageLost { .. })), "{copied:?}");
     drop(copied);

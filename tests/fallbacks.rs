@@ -3,16 +3,17 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod common;
+use txfs_testing as common;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use common::faulty::Faulty;
 use common::generations::{self, ALWAYS};
 use common::suite::{self, Ground};
 use common::tree::snapshot;
 use common::{lenient, publish, read};
-use txfs::fs::LinuxFs;
 use txfs::fs::linux::Without;
+use txfs::fs::{LinuxFs, RenameMode};
 use txfs::{BeginOptions, Error, ErrorKind, OpenOptions, Store};
 
 fn run_suite(without: Without) {
@@ -148,4 +149,35 @@ fn no_path_is_ever_missing_or_half_written_without_any_flag() {
 #[test]
 fn no_path_is_ever_missing_or_half_written_without_links() {
     no_path_is_ever_missing(Without { links: true, ..Without::default() }, true);
+}
+
+/// Both inodes are looked at: what a file system says of a rename is not what it did.
+#[test]
+fn a_rename_that_is_said_to_be_done_and_was_not_is_none() {
+    for mode in [RenameMode::Exchange, RenameMode::NoReplace] {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join("dist");
+        let store = Store::open_with(&OpenOptions::with(Faulty::lying(mode)), &out).unwrap();
+        let able = store.capabilities();
+        assert_eq!((able.exchange, able.no_replace), (mode != RenameMode::Exchange, mode != RenameMode::NoReplace));
+        publish(&store, &[("a", "one"), ("b", "b")]).unwrap();
+        publish(&store, &[("a", "two"), ("c", "c")]).unwrap();
+        assert_eq!(read(&out, "a"), "two");
+        assert!(store.verify().unwrap().is_empty());
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let options = OpenOptions::with(Faulty::lying(RenameMode::Replace));
+    let refused = Store::open_with(&options, dir.path().join("dist")).unwrap_err();
+    assert!(matches!(refused, Error::Unsupported { .. }), "{refused}");
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_file_system_that_is_refused_keeps_no_half_made_state() {
+    let dir = tempfile::tempdir().unwrap();
+    let without = Without { exchange: true, no_replace: true, links: true, ..Without::default() };
+    let options = OpenOptions::with(LinuxFs::without(without));
+    let refused = Store::open_with(&options, dir.path().join("dist")).unwrap_err();
+    assert!(matches!(refused, Error::Unsupported { .. }), "{refused}");
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
 }

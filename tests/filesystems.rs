@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod common;
+use txfs_testing as common;
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -148,6 +148,49 @@ fn a_lower_layer_directory_that_becomes_a_file_changes_all_or_nothing() {
     assert!(store.verify().unwrap().is_empty());
     publish(&store, &[("d/inner", "i"), ("z", "third")]).unwrap();
     assert_eq!(read(&out, "z"), "third");
+}
+
+/// `RUN txfs begin`, and `RUN txfs commit` in a later layer.
+#[test]
+fn a_stage_of_an_overlayfs_lower_layer_is_refused_before_anything_is_done_and_can_be_copied_or_aborted() {
+    let mut stages = Vec::new();
+    let mount = mounts::overlay(|lower| {
+        let store = Store::open(lower.join("dist")).unwrap();
+        publish(&store, &[("a", "1"), ("d/x", "1")]).unwrap();
+        // The first without a directory that would have to move.
+        for path in ["a", "new/y"] {
+            let mut transaction = store.begin(BeginOptions::default().detached(true)).unwrap();
+            transaction.write(path, "2!").unwrap();
+            stages.push((transaction.id(), transaction.stage().strip_prefix(lower).unwrap().to_path_buf()));
+        }
+    });
+    let mount = match mount {
+        Ok(mount) => mount,
+        Err(why) => return skip("overlayfs lower layer", &why),
+    };
+    let store = Store::open(mount.path().join("dist")).unwrap();
+    for (id, stage) in &stages {
+        let mut transaction = store.resume(*id).unwrap();
+        let refused = transaction.commit(&lenient()).unwrap_err();
+        assert_eq!(refused.outcome(), txfs::Outcome::Unchanged);
+        assert!(refused.to_string().contains("an earlier layer of an image holds it"), "{refused}");
+        assert!(transaction.is_open());
+        drop(transaction);
+        assert!(store.verify().unwrap().is_empty());
+        let mut copy = store.begin(BeginOptions::default()).unwrap();
+        copy.copy_from(mount.path().join(stage)).unwrap();
+        assert!(copy.commit(&lenient()).unwrap().warnings.is_empty());
+        store.resume(*id).unwrap().abort().unwrap();
+    }
+    assert_eq!(read(store.output(), "new/y"), "2!");
+    // What is begun here can be committed here.
+    let id = {
+        let mut transaction = store.begin(BeginOptions::default().detached(true)).unwrap();
+        transaction.write("b/c", "3").unwrap();
+        transaction.id()
+    };
+    assert!(store.resume(id).unwrap().commit(&lenient()).unwrap().warnings.is_empty());
+    assert!(store.transactions().unwrap().is_empty() && store.sweep().unwrap().done);
 }
 
 /// What is mounted read-only can be looked at, also while a transaction is open on it.

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod common;
+use txfs_testing as common;
 
 use std::fs;
 use std::io::Write;
@@ -20,7 +20,8 @@ use fs2::FileExt;
 use nix::errno::Errno;
 use txfs::fs::LinuxFs;
 use txfs::{
-    Basis, BeginOptions, CommitOptions, Committed, Error, ErrorKind, OpenOptions, Outcome, Problem, Store, Transaction,
+    Basis, BeginOptions, CommitOptions, Committed, Error, ErrorKind, Exclude, OpenOptions, Outcome, Problem, Store,
+    Transaction,
 };
 
 fn scratch() -> (Scratch, PathBuf) {
@@ -294,7 +295,7 @@ fn a_dangling_link_with_a_slash_is_the_output_that_it_leads_to() {
 
 #[test]
 fn an_output_that_is_made_by_copying_has_the_mode_of_its_source() {
-    for bits in [0o750, 0o755, 0o700, 0o777] {
+    for bits in [0o750, 0o755, 0o701, 0o777] {
         let (dir, out) = scratch();
         let source = dir.path().join("source");
         fs::create_dir(&source).unwrap();
@@ -307,6 +308,48 @@ fn an_output_that_is_made_by_copying_has_the_mode_of_its_source() {
             transaction.commit(&lenient()).unwrap();
             assert_eq!(mode(&out), bits);
         }
+    }
+}
+
+/// What a directory is given that is made here.
+fn as_umask_says(dir: &Path) -> u32 {
+    let probe = dir.join("as-umask-says");
+    fs::create_dir(&probe).unwrap();
+    let bits = mode(&probe);
+    fs::remove_dir(probe).unwrap();
+    bits
+}
+
+/// `mktemp -d` and its like make a directory for its maker alone, which says nothing of who is to read what is published.
+#[test]
+fn a_new_output_does_not_get_the_mode_of_a_temporary_directory() {
+    for bits in [0o700, 0o500] {
+        let (dir, out) = scratch();
+        let source = dir.path().join("source");
+        fs::create_dir(&source).unwrap();
+        fs::write(source.join("a"), "one").unwrap();
+        set_mode(&source, bits);
+        let store = Store::open(&out).unwrap();
+        for copy in [Transaction::copy_from, Transaction::copy_differing_from] {
+            let mut transaction = store.begin(BeginOptions::default()).unwrap();
+            copy(&mut transaction, &source).unwrap();
+            transaction.commit(&lenient()).unwrap();
+            assert_eq!(mode(&out), as_umask_says(dir.path()));
+            fs::remove_dir_all(&out).unwrap();
+        }
+        // A tool puts a directory of its own in the place of its stage.
+        let mut transaction = store.begin(BeginOptions::default()).unwrap();
+        fs::remove_dir(transaction.stage()).unwrap();
+        // An ordinary user may not move a directory that they may not write to.
+        set_mode(&source, 0o700);
+        fs::rename(&source, transaction.stage()).unwrap();
+        set_mode(&transaction.stage(), bits);
+        transaction.commit(&lenient()).unwrap();
+        assert_eq!(mode(&out), as_umask_says(dir.path()));
+        // Whoever wants it otherwise says so to the output.
+        set_mode(&out, 0o700);
+        publish(&store, &[("a", "two")]).unwrap();
+        assert_eq!(mode(&out), 0o700);
     }
 }
 
@@ -325,10 +368,10 @@ fn a_copy_lends_nobody_the_rights_of_its_new_owner() {
         set_mode(&file, 0o6755);
         let store = Store::open(&out).unwrap();
         let mut transaction = store.begin(BeginOptions::default()).unwrap();
-        transaction.copy_from(&source).unwrap();
         // A staged file with another name is copied, too.
         let staged = transaction.stage().join("linked");
         fs::hard_link(&file, &staged).unwrap();
+        transaction.copy_from(&source).unwrap();
         transaction.commit(&lenient()).unwrap();
         for name in ["program", "linked"] {
             assert_eq!(mode(&out.join(name)), expected, "{name} of {owner}:{group}");
@@ -443,7 +486,7 @@ fn a_state_directory_is_its_owners_alone() {
     }
 }
 
-/// Somebody removes the lock's file, and somebody else makes it anew and holds it, in the moment before it is locked here.
+/// Somebody removes the lock's file, and somebody else makes it anew and holds it, in the moment after it was locked here.
 #[test]
 fn a_lock_is_that_of_the_file_that_has_its_name() {
     let (_dir, out) = scratch();
@@ -456,7 +499,7 @@ fn a_lock_is_that_of_the_file_that_has_its_name() {
     let (theirs, at) = (held.clone(), lock.clone());
     let kernel = Faulty::new(move |call| {
         let mut theirs = theirs.lock().unwrap();
-        if *call == Call::Read("try_lock") && theirs.is_none() {
+        if *call == Call::Read("locked") && theirs.is_none() {
             fs::remove_file(&at).unwrap();
             let made = fs::File::create_new(&at).unwrap();
             made.set_permissions(fs::Permissions::from_mode(0o600)).unwrap();
@@ -627,4 +670,43 @@ fn the_last_time_to_stop_a_commit_is_before_its_journal_is_written() {
         let left = ["HEAD.new", "journal.new"].iter().any(|left| store.state().join(left).exists());
         assert!(!left, "{name}");
     }
+}
+
+#[test]
+fn what_is_excluded_is_neither_published_nor_kept_nor_shown_to_a_check_and_a_change_leaves_it() {
+    let (_dir, out) = scratch();
+    let store = Store::open(&out).unwrap();
+    let all = [("a.js", "1"), ("a.js.map", "1"), ("cache/x", "1"), ("d/cache", "a file")];
+    publish(&store, &all).unwrap();
+    let options = || {
+        lenient().exclude(Exclude::new(|path, is_directory| {
+            path.extension().is_some_and(|extension| extension == "map") || is_directory && path.ends_with("cache")
+        }))
+    };
+    let begin = |from: Basis| {
+        let mut transaction = store.begin(BeginOptions::default().from(from)).unwrap();
+        all.iter().for_each(|(path, _)| transaction.write(path, "2!").unwrap());
+        transaction
+    };
+    // Of a change it says nothing.
+    let change = begin(Basis::Current);
+    let planned = change.plan(&options()).unwrap();
+    assert!(change.stage().join("a.js.map").exists(), "a plan changes nothing");
+    let mut change = change;
+    let committed = change.commit(&options()).unwrap();
+    assert_eq!((planned.summary, committed.plan.summary.changed), (committed.plan.summary, 2));
+    assert_eq!(
+        (read(&out, "a.js"), read(&out, "a.js.map"), read(&out, "cache/x")),
+        ("2!".into(), "1".into(), "1".into())
+    );
+    // Of a whole generation it is no part.
+    let mut whole = begin(Basis::Empty);
+    let sees = |stage: &Path| match stage.join("cache").exists() || stage.join("a.js.map").exists() {
+        true => Err("it is there".to_owned()),
+        false => Ok(()),
+    };
+    let committed = whole.commit(&options().check("sees nothing of it", sees)).unwrap();
+    assert_eq!((committed.plan.summary.removed, committed.totals.files), (3, 2));
+    assert!(!out.join("a.js.map").exists() && !out.join("cache").exists() && out.join("d/cache").exists());
+    assert!(store.verify().unwrap().is_empty());
 }

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod common;
+use txfs_testing as common;
 
 use std::fs;
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ use std::time::Duration;
 use common::faulty::{Call, Faulty};
 use common::{Scratch, fast_scratch, lenient, publish, read};
 use nix::errno::Errno;
-use txfs::{BeginOptions, CommitOptions, ErrorKind, OpenOptions, Outcome, Store, Transaction};
+use txfs::{BeginOptions, CommitOptions, ErrorKind, OpenOptions, Outcome, Problem, Store, Transaction};
 
 /// An output that is a copy of a source.
 struct World {
@@ -222,7 +222,83 @@ fn what_is_neither_published_any_more_nor_in_the_source_refuses_the_commit() {
     assert_eq!(error.outcome(), Outcome::Unchanged, "{error}");
     assert!(error.to_string().contains("src/d/x"), "{error}");
     fs::write(world.source.join("d/x"), "again").unwrap();
-    transaction.commit(&lenient()).unwrap();
+    // Another than was copied, of which the rest may be no part.
+    assert_eq!(source_changes(&transaction.commit(&lenient()).unwrap_err()), ["d/x"]);
+    drop(transaction);
+    world.referencing().commit(&lenient()).unwrap();
     assert_eq!((read(&world.out, "d/x"), read(&world.out, "d/y")), ("again".into(), "d/y".into()));
     assert_eq!(world.store.verify().unwrap(), []);
+}
+
+/// The paths that somebody changed while they were being published.
+fn source_changes(error: &txfs::Error) -> Vec<String> {
+    let txfs::Error::Refused { problems, .. } = error else { panic!("{error}") };
+    let paths = problems.iter().map(|problem| match problem {
+        Problem::SourceChanged { paths, .. } => paths,
+        other => panic!("{other}"),
+    });
+    paths.flat_map(|paths| paths.first.iter().map(ToString::to_string)).collect()
+}
+
+#[test]
+fn a_source_that_is_changed_before_the_commit_is_refused_with_what_changed() {
+    type Change = fn(&std::path::Path);
+    let changes: [(Change, &[&str]); 5] = [
+        (|source| fs::write(source.join("b"), "c").unwrap(), &["b"]),
+        (|source| fs::remove_dir_all(source.join("d")).unwrap(), &["d", "d/x", "d/y"]),
+        (|source| fs::write(source.join("d/new"), "new").unwrap(), &["d/new"]),
+        (|source| fs::rename(source.join("a"), source.join("c")).unwrap(), &["a", "c"]),
+        (
+            |source| {
+                fs::remove_dir_all(source).unwrap();
+                fs::create_dir(source).unwrap();
+            },
+            &["a", "b", "d", "d/x", "d/y"],
+        ),
+    ];
+    for (change, expected) in changes {
+        for copies_all in [false, true] {
+            let world = World::new();
+            let mut transaction = world.store.begin(BeginOptions::default()).unwrap();
+            fs::write(world.source.join("a"), "changed").unwrap();
+            match copies_all {
+                true => transaction.copy_from(&world.source).unwrap(),
+                false => transaction.copy_differing_from(&world.source).unwrap(),
+            }
+            // As a tool does that writes a file beside the one that it is to replace.
+            fs::write(world.source.join("d/temporary"), "").unwrap();
+            fs::remove_file(world.source.join("d/temporary")).unwrap();
+            change(&world.source);
+            let refused = transaction.commit(&lenient()).unwrap_err();
+            assert_eq!((refused.kind(), refused.outcome()), (ErrorKind::Refused, Outcome::Unchanged));
+            assert_eq!(source_changes(&refused), expected);
+            assert!(transaction.is_open());
+            drop(transaction);
+            assert_eq!(read(&world.out, "a"), "a");
+            assert_eq!(world.store.transactions().unwrap(), []);
+            // And nothing of it is in the way of the next.
+            fs::create_dir_all(&world.source).unwrap();
+            let mut transaction = world.referencing();
+            transaction.write("other", "file").unwrap();
+            transaction.commit(&lenient()).unwrap();
+        }
+    }
+}
+
+#[test]
+fn what_goes_from_a_source_while_it_is_copied_is_named() {
+    let world = World::new();
+    fs::write(world.source.join("d/x"), "changed").unwrap();
+    let source = world.source.clone();
+    let fs_that_sees = Faulty::new(move |call: &Call| {
+        if *call == Call::Read("copy_content") {
+            let _ = fs::remove_dir_all(source.join("d"));
+        }
+        None
+    });
+    let store = Store::open_with(&OpenOptions::with(fs_that_sees), &world.out).unwrap();
+    let mut transaction = store.begin(BeginOptions::default()).unwrap();
+    fs::write(world.source.join("a"), "changed").unwrap();
+    let result = transaction.copy_differing_from(&world.source).and_then(|()| transaction.commit(&lenient()));
+    assert!(source_changes(&result.unwrap_err()).iter().any(|path| path.starts_with('d')));
 }

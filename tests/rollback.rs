@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod common;
+use txfs_testing as common;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -27,10 +27,28 @@ fn set_mode(path: &Path, mode: u32) {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
 }
 
+/// Goes back, and holds what was said of that before to what came of it.
 fn roll_back(store: &Store) -> txfs::Result<Committed> {
+    store.recover().unwrap();
+    // What it moves aside is not of interest here.
+    let _ = store.sweep();
+    drop(store.take_rescued());
+    let before = snapshot(store.state());
+    let preview = store.preview_previous(&lenient());
+    assert_eq!(snapshot(store.state()), before);
     let mut transaction = store.begin(BeginOptions::default())?;
-    transaction.copy_previous()?;
-    transaction.commit(&lenient())
+    let done = transaction.copy_previous().and_then(|_| transaction.commit(&lenient()));
+    match (preview, &done) {
+        (Ok(plan), Ok(Committed { plan: done, .. })) => {
+            assert_eq!((&plan.changes, plan.summary, &plan.restored), (&done.changes, done.summary, &done.restored));
+            assert_eq!((plan.operations(), &plan.warnings), (done.operations(), &done.warnings));
+            assert!(plan.problems.is_empty());
+        }
+        (Ok(plan), Err(Error::Refused { problems, .. })) => assert_eq!(&plan.problems, problems),
+        (Err(said), Err(done)) => assert_eq!(said.to_string(), done.to_string()),
+        (preview, done) => panic!("{preview:?}, and then {done:?}"),
+    }
+    done
 }
 
 #[test]
@@ -76,6 +94,59 @@ fn the_generation_before_comes_back_and_going_back_again_goes_forward() {
         assert_eq!(store.verify().unwrap(), []);
         assert_eq!(fs::metadata(out.join("same")).unwrap().ino(), inode, "what is the same is not touched");
     }
+}
+
+#[test]
+fn the_mode_of_a_directory_below_another_comes_back() {
+    let (_dir, out) = scratch();
+    let store = Store::open(&out).unwrap();
+    let commit = |modes: [u32; 3]| {
+        let mut transaction = store.begin(BeginOptions::default()).unwrap();
+        for file in ["d/e/f/x", "d/e/g", "d/h"] {
+            transaction.write(file, "same").unwrap();
+        }
+        for (dir, mode) in ["d/e/f", "d/e", "d"].into_iter().zip(modes) {
+            set_mode(&transaction.stage().join(dir), mode);
+        }
+        transaction.commit(&lenient()).unwrap();
+        snapshot(&out)
+    };
+    for modes in [[0o700, 0o755, 0o755], [0o755, 0o700, 0o755], [0o500, 0o555, 0o755], [0o755, 0o755, 0o555]] {
+        let (first, second) = (commit([0o755; 3]), commit(modes));
+        for expected in [&first, &second] {
+            roll_back(&store).unwrap();
+            assert_eq!(&snapshot(&out), expected, "{modes:?}");
+        }
+    }
+}
+
+/// Each step down takes as long as the one before: in a tree of so many levels whatever takes longer with each would take minutes.
+#[test]
+fn a_deep_tree_goes_comes_back_and_is_taken_apart_in_seconds() {
+    const LEVELS: usize = 2_000;
+    let (_dir, out) = scratch();
+    let store = Store::open(&out).unwrap();
+    let deep = vec!["d"; LEVELS].join("/");
+    let commit = |files: &[&str]| {
+        let mut transaction = store.begin(BeginOptions::default()).unwrap();
+        files.iter().for_each(|file| transaction.write(file, *file).unwrap());
+        transaction.commit(&lenient()).unwrap()
+    };
+    let began = std::time::Instant::now();
+    let leaf = format!("{deep}/leaf");
+    commit(&["a", &leaf]);
+    let first = store.head().unwrap().unwrap().totals;
+    commit(&["a"]);
+    for _ in 0..3 {
+        roll_back(&store).unwrap();
+    }
+    assert_eq!(store.head().unwrap().unwrap().totals, first);
+    assert_eq!(store.verify().unwrap(), []);
+    // Every one of them stays for what is foreign at the bottom.
+    fs::write(out.join(&deep).join("foreign"), "mine").unwrap();
+    commit(&["a"]);
+    assert_eq!(read(&out.join(&deep), "foreign"), "mine");
+    assert!(began.elapsed().as_secs() < 60, "{:?}", began.elapsed());
 }
 
 #[test]
@@ -235,7 +306,7 @@ fn what_was_put_into_a_displaced_directory_is_not_published() {
     let first = snapshot(&out);
     publish(&store, &[("a", "two")]).unwrap();
     store.sweep().unwrap();
-    let displaced = fs::read_dir(common::state_of(&out).join("previous/2/removed")).unwrap();
+    let displaced = fs::read_dir(common::state_of(&out).join("previous/2/kept")).unwrap();
     fs::write(displaced.last().unwrap().unwrap().path().join("late"), "late").unwrap();
     roll_back(&store).unwrap();
     assert_eq!(snapshot(&out), first);
@@ -333,12 +404,15 @@ fn fill_with_attributes(stage: &Path) {
     }
     symlink("page", stage.join("link")).unwrap();
     let acl = common::acl(65534);
+    // Their owner is to get into directories.
+    let mut acl_of_dirs = acl.clone();
+    acl_of_dirs[4..].chunks_mut(8).for_each(|entry| entry[2] |= 1);
     for dir in ["shared", "closed", "closed/sub", "stays"] {
         xattr::set(stage.join(dir), "user.origin", dir.as_bytes()).unwrap();
-        xattr::set(stage.join(dir), "system.posix_acl_default", &acl).unwrap();
+        xattr::set(stage.join(dir), "system.posix_acl_default", &acl_of_dirs).unwrap();
     }
     xattr::set(stage.join("shared/page"), "system.posix_acl_access", &acl).unwrap();
-    xattr::set(stage.join("shared/sub"), "system.posix_acl_access", &acl).unwrap();
+    xattr::set(stage.join("shared/sub"), "system.posix_acl_access", &acl_of_dirs).unwrap();
     set_mode(&stage.join("shared"), 0o2775);
     for closed in ["closed/sub", "closed"] {
         set_mode(&stage.join(closed), 0o555);
@@ -417,4 +491,78 @@ fn what_somebody_changed_just_before_the_commit_that_was_allowed_to_drop_it_come
     transaction.commit(&lenient().allow_drift(true)).unwrap();
     roll_back(&store).unwrap();
     assert_eq!((read(&out, "b"), read(&out, "stale/a")), ("drifted".into(), "drifted".into()));
+}
+
+#[test]
+fn a_stage_that_is_kept_takes_nothing_that_somebody_changed_for_the_generation_before() {
+    let (_dir, out) = scratch();
+    let store = Store::open(&out).unwrap();
+    publish(&store, &[("a", "one"), ("same", "same")]).unwrap();
+    publish(&store, &[("a", "two"), ("same", "same")]).unwrap();
+    let mut transaction = store.begin(BeginOptions::default()).unwrap();
+    transaction.copy_previous().unwrap();
+    fs::write(out.join("same"), "edited").unwrap();
+    let refused = transaction.keep().unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Conflict, "{refused}");
+    assert!(refused.to_string().contains("same"), "{refused}");
+    assert_eq!(store.transactions().unwrap(), []);
+}
+
+#[test]
+fn a_copy_of_the_current_generation_has_nothing_that_somebody_changed_unless_that_is_allowed() {
+    type Change = fn(&Path);
+    let changes: [(Change, &[&str]); 5] = [
+        (|out| fs::write(out.join("a"), "edited").unwrap(), &["a"]),
+        (|out| fs::remove_file(out.join("d/b")).unwrap(), &["d/b"]),
+        (|out| set_mode(&out.join("d/b"), 0o600), &["d/b"]),
+        (|out| fs::remove_dir_all(out.join("d")).unwrap(), &["d", "d/b", "d/c"]),
+        (
+            |out| {
+                fs::remove_file(out.join("a")).unwrap();
+                fs::create_dir(out.join("a")).unwrap();
+            },
+            &["a"],
+        ),
+    ];
+    for (change, expected) in changes {
+        let (_dir, out) = scratch();
+        let store = Store::open(&out).unwrap();
+        publish(&store, &[("a", "one"), ("d/b", "one"), ("d/c", "one")]).unwrap();
+        // As after a backup was put back: other inodes, and the same content.
+        fs::copy(out.join("d/c"), out.join("d/copy")).unwrap();
+        fs::rename(out.join("d/copy"), out.join("d/c")).unwrap();
+        let options = BeginOptions::default().from(Basis::Copy);
+        store.begin(options.clone()).unwrap().abort().unwrap();
+        change(&out);
+        let Err(Error::Refused { problems, .. }) = store.begin(options.clone()).map(drop) else {
+            panic!("{expected:?}")
+        };
+        let paths = problems[0].paths().unwrap().first.iter().map(ToString::to_string);
+        assert_eq!(paths.collect::<Vec<_>>(), expected);
+        assert_eq!(store.transactions().unwrap(), []);
+        let transaction = store.begin(options.allow_drift(true)).unwrap();
+        assert_eq!(transaction.copied_drift(), problems[0].paths().unwrap());
+    }
+    let (_dir, out) = scratch();
+    let store = Store::open(&out).unwrap();
+    publish(&store, &[("a", "one")]).unwrap();
+    fs::remove_dir_all(&out).unwrap();
+    let refused = store.begin(BeginOptions::default().from(Basis::Copy)).map(drop).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Conflict, "{refused}");
+}
+
+#[test]
+fn what_is_edited_while_the_current_generation_is_copied_is_not_in_the_copy() {
+    let (_dir, out) = scratch();
+    publish(&Store::open(&out).unwrap(), &[("a", "one"), ("b", "one")]).unwrap();
+    let edited = out.join("b");
+    let edits = Faulty::new(move |call: &Call| {
+        if *call == Call::Read("copy_content") {
+            fs::write(&edited, "edited").unwrap();
+        }
+        None
+    });
+    let store = Store::open_with(&OpenOptions::with(edits), &out).unwrap();
+    let refused = store.begin(BeginOptions::default().from(Basis::Copy)).map(drop).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Conflict, "{refused}");
 }

@@ -1,9 +1,9 @@
 //! What a durable commit costs, beside the floor that no durable publication can go below.
 //!
 //! ```sh
-//! cargo bench --bench commit                          # in target/bench
-//! sudo cargo bench --bench commit -- --on all         # on ext4, xfs and btrfs, in loop images that it makes and removes itself
-//! cargo bench --bench commit -- --case change --case tail --rounds 21
+//! cargo bench -p txfs-cli --bench commit                          # in target/bench
+//! sudo cargo bench -p txfs-cli --bench commit -- --on all         # on ext4, xfs and btrfs, in loop images that it makes and removes itself
+//! cargo bench -p txfs-cli --bench commit -- --case change --case tail --rounds 21
 //! ```
 //!
 //! Each case is measured in rounds. A round measures the case and its floor one after the other in the same place, the order
@@ -28,9 +28,6 @@
 mod calls;
 mod change;
 mod child;
-#[path = "../../tests/common/faulty.rs"]
-#[allow(dead_code, unreachable_pub, reason = "the tests use the rest")]
-mod faulty;
 mod full;
 mod image;
 mod measure;

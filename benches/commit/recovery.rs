@@ -10,10 +10,10 @@ use txfs::{BeginOptions, CommitOptions, OpenOptions, Store};
 
 use crate::Place;
 use crate::child;
-use crate::faulty::{Call, Faulty};
 use crate::measure::{Outcome, sync, timed};
 use crate::report::{Row, head};
 use crate::{tree, whole};
+use txfs_testing::faulty::{Call, Faulty};
 
 /// How the child that is to die says that it did.
 const KILLED: i32 = 77;

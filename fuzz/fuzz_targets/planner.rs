@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use fuzz_support::{Item, Scene, lenient, published, snapshot, stage, tree};
 use libfuzzer_sys::fuzz_target;
 use txfs::fs::LinuxFs;
-use txfs::fs::sim::{Call, Config, Fault, SimFs, Weakness};
 use txfs::{BeginOptions, Committed, OpenOptions, Outcome, Store, Transaction};
+use txfs_sim::{Call, Config, Fault, SimFs, Weakness};
 
 type Tree = BTreeMap<PathBuf, Item>;
 

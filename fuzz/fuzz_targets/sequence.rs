@@ -4,7 +4,4 @@
 
 use libfuzzer_sys::fuzz_target;
 
-#[path = "../../tests/explore/mod.rs"]
-mod explore;
-
-fuzz_target!(|input: &[u8]| explore::model::live(input));
+fuzz_target!(|input: &[u8]| txfs_sim::explore::model::live(input));

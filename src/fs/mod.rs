@@ -9,7 +9,7 @@
 //!    ([`Fs::open_anchor`], [`Fs::resolve`], [`Fs::read_anchor_link`]) take a path of the user's.
 //! 2. A failed call is never repeated to the same end. Where a kernel lacks a call, or a permission only an optional flag, the
 //!    plainer call is made; every other error is the kernel's answer.
-//! 3. Every descriptor is close-on-exec, so that a lock dies with its process and not with a child of it.
+//! 3. Every descriptor is close-on-exec: no program that a child executes has one. Locks do not rely on it ([`Fs::try_lock`]).
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -19,13 +19,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::path::RelPath;
 
+pub(crate) mod background_sync;
 pub mod linux;
-#[cfg(feature = "sim")]
-pub mod sim;
 pub(crate) mod stream;
 pub(crate) mod tree;
+mod weakness;
 
+pub use crate::holder::Holder;
 pub use linux::LinuxFs;
+pub use weakness::Weakness;
 
 /// The kinds of entries that txfs publishes. The order of the variants is part of the disk format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -103,6 +105,19 @@ impl Stat {
     }
 }
 
+/// What a directory can have that names and modes do not tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Attribute {
+    /// Where the state of an output is: txfs' own mark on it.
+    Mark,
+    /// The ACL that is given to what is made in the directory.
+    DefaultAcl,
+    /// The ACL of the directory itself.
+    AccessAcl,
+    /// The label that a security policy goes by.
+    Label,
+}
+
 /// How a rename treats what is in the way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum RenameMode {
@@ -132,6 +147,8 @@ pub trait Fs: Clone + Send + Sync + 'static {
     type Dir: Send + Sync;
     /// An open regular file.
     type File: Send;
+    /// A lock that is held.
+    type Lock: Send;
 
     /// Opens a directory by a path of the user's, following links as the shell would.
     fn open_anchor(&self, path: &Path) -> io::Result<Self::Dir>;
@@ -146,11 +163,6 @@ pub trait Fs: Clone + Send + Sync + 'static {
     fn open_file(&self, at: &Self::Dir, name: &[u8]) -> io::Result<(Self::File, Stat)>;
     /// Opens an existing regular file for writing in place, without following a link.
     fn open_write(&self, at: &Self::Dir, name: &[u8]) -> io::Result<Self::File>;
-    /// Opens a file that is there to lock it: as [`Fs::open_write`], for NFS locks nothing else; on a file system that is mounted
-    /// read-only for reading.
-    fn open_lock(&self, at: &Self::Dir, name: &[u8]) -> io::Result<Self::File> {
-        self.open_write(at, name)
-    }
     /// Creates a file that did not exist, for reading and writing; `mode` is subject to the umask.
     fn create_file(&self, at: &Self::Dir, name: &[u8], mode: u32) -> io::Result<Self::File>;
 
@@ -174,6 +186,16 @@ pub trait Fs: Clone + Send + Sync + 'static {
     fn copy_attributes(&self, from: &Self::File, to: &Self::File) -> io::Result<()>;
     /// As [`Fs::copy_attributes`], of a directory: its default ACL is among them, and goes to everything that is made in it later.
     fn copy_dir_attributes(&self, from: &Self::Dir, to: &Self::Dir) -> io::Result<()>;
+    /// What a directory has of this attribute; `None` where it has nothing, or the file system has no such thing.
+    fn attribute(&self, dir: &Self::Dir, which: Attribute) -> io::Result<Option<Vec<u8>>> {
+        let (_, _) = (dir, which);
+        Ok(None)
+    }
+    /// Gives a directory this attribute, or takes it away. A file system may not have it.
+    fn set_attribute(&self, dir: &Self::Dir, which: Attribute, value: Option<&[u8]>) -> io::Result<()> {
+        let (_, _, _) = (dir, which, value);
+        Err(io::ErrorKind::Unsupported.into())
+    }
     /// Gives a file to an owner, where one is named, and to a group. The kernel takes set-id bits and capabilities from it.
     fn set_owner(&self, file: &Self::File, owner: Option<u32>, group: u32) -> io::Result<()>;
     /// As [`Fs::set_owner`]; a directory keeps its bits.
@@ -212,12 +234,29 @@ pub trait Fs: Clone + Send + Sync + 'static {
     /// Bytes that the machine has still to write, for whichever file system and process: a bound for each of them.
     fn dirty(&self) -> io::Result<u64>;
 
-    /// Takes the exclusive advisory lock without waiting; `false` when another open file description holds one.
-    fn try_lock(&self, file: &Self::File) -> io::Result<bool>;
+    /// Takes the lock of the regular file `name` without waiting, and says which file that is; `None` while another process, or another
+    /// thread of this one, holds it. It ends when it is dropped and with this process, whatever descriptors children have.
+    fn try_lock(&self, at: &Self::Dir, name: &[u8]) -> io::Result<Option<(Self::Lock, Stat)>>;
+    /// Who holds that lock; `None` when nobody does. Neither who looks nor who wants to lock is ever found by it.
+    fn lock_holder(&self, at: &Self::Dir, name: &[u8]) -> io::Result<Option<Holder>>;
 
     /// The effective user.
     fn user(&self) -> u32;
+    /// The effective group, which new files have, but in a directory with the set-group-id bit.
+    fn group(&self) -> u32 {
+        0
+    }
+    /// Whether this process belongs to a group, by its effective one or another.
+    fn belongs_to(&self, group: u32) -> io::Result<bool> {
+        Ok(group == self.group())
+    }
+    /// Whether this user may make and remove entries in a directory.
+    fn may_change(&self, _dir: &Self::Dir) -> io::Result<bool> {
+        Ok(true)
+    }
     fn now(&self) -> Timestamp;
+    /// The time since a fixed moment, by a clock that nobody sets.
+    fn elapsed(&self) -> Duration;
     /// Names the current boot of the machine: what was not made durable in another boot may be lost.
     fn boot(&self) -> io::Result<String>;
     /// A number that no other transaction has.
@@ -229,6 +268,20 @@ pub trait Fs: Clone + Send + Sync + 'static {
     /// Whether changes to the file system of `dir` wait for each other: two threads remove files no sooner than one, and whoever
     /// writes waits for a `syncfs`.
     fn changes_in_turn(&self, dir: &Self::Dir) -> bool;
+    /// Whether directories of one device can refuse each other's entries, as for a project quota: then it has to be tried.
+    fn may_refuse_moves(&self) -> bool {
+        false
+    }
+    /// Whether the file system of `dir` shows directories of layers below it, which it may not rename: then it has to be tried.
+    fn has_layers(&self, dir: &Self::Dir) -> bool {
+        let _ = dir;
+        false
+    }
+    /// What the file system of `dir` is known to lack, by what it is and how it is mounted.
+    fn weaknesses(&self, dir: &Self::Dir) -> Vec<Weakness> {
+        let _ = dir;
+        Vec::new()
+    }
     /// Waits before something is tried again.
     fn pause(&self, duration: Duration);
     /// Whether whoever called the engine wants it to stop ([`LinuxFs::interrupted_by`]). It is asked where stopping changes nothing, and

@@ -12,10 +12,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Fs, Kind, Stat, found, is_not_directory};
-use crate::error::{Error, Result};
+use crate::error::{Error, Owned, Result};
 use crate::mutant::{Mutant, left_out};
 use crate::path::RelPath;
 use crate::threads;
+
+/// Whoever may do everything.
+pub(crate) const ROOT: u32 = 0;
 
 /// Two threads are not started to remove fewer files than this.
 const MANY: usize = 512;
@@ -25,13 +28,16 @@ pub(crate) struct Tree<F: Fs> {
     pub(crate) fs: F,
     root: Arc<F::Dir>,
     at: PathBuf,
+    /// The group that a shared store's state belongs to: what is made in it for txfs is given to that, and its members are believed.
+    group: Option<u32>,
     /// The directory used last: operations come sorted, so most name their neighbour's.
     last: Mutex<Option<(RelPath, Arc<F::Dir>)>>,
 }
 
 impl<F: Fs> Clone for Tree<F> {
     fn clone(&self) -> Self {
-        Self { fs: self.fs.clone(), root: self.root.clone(), at: self.at.clone(), last: Mutex::default() }
+        let (fs, root, at) = (self.fs.clone(), self.root.clone(), self.at.clone());
+        Self { fs, root, at, group: self.group, last: Mutex::default() }
     }
 }
 
@@ -78,7 +84,17 @@ impl Met for Named {
 
 impl<F: Fs> Tree<F> {
     pub(crate) fn new(fs: &F, root: F::Dir, at: impl Into<PathBuf>) -> Self {
-        Self { fs: fs.clone(), root: Arc::new(root), at: at.into(), last: Mutex::default() }
+        Self { fs: fs.clone(), root: Arc::new(root), at: at.into(), group: None, last: Mutex::default() }
+    }
+
+    /// The same tree, as one that a group shares, or that none does. So is every tree below it.
+    pub(crate) fn shared_with(self, group: Option<u32>) -> Self {
+        Self { group, ..self }
+    }
+
+    /// The group that shares it.
+    pub(crate) fn group(&self) -> Option<u32> {
+        self.group
     }
 
     /// Opens a directory of the user's.
@@ -90,20 +106,33 @@ impl<F: Fs> Tree<F> {
     /// The tree below one of the directories of this one.
     pub(crate) fn below(&self, path: &RelPath) -> Result<Self> {
         let root = self.fs.open_dir(&self.root, path).map_err(self.not_opened(path))?;
-        Ok(Self::new(&self.fs, root, path.under(&self.at)))
+        Ok(self.at_root(root, path))
     }
 
     /// As [`Tree::below`], `None` where there is no such directory.
     pub(crate) fn find_below(&self, path: &RelPath) -> Result<Option<Self>> {
         let root = found(self.fs.open_dir(&self.root, path)).map_err(self.not_opened(path))?;
-        Ok(root.map(|root| Self::new(&self.fs, root, path.under(&self.at))))
+        Ok(root.map(|root| self.at_root(root, path)))
+    }
+
+    fn at_root(&self, root: F::Dir, path: &RelPath) -> Self {
+        Self::new(&self.fs, root, path.under(&self.at)).shared_with(self.group)
+    }
+
+    /// As [`Tree::find_below`], `None` also where something else is there than a directory.
+    pub(crate) fn find_directory(&self, path: &RelPath) -> Result<Option<Self>> {
+        match self.fs.open_dir(&self.root, path) {
+            Ok(root) => Ok(Some(self.at_root(root, path))),
+            Err(error) if is_absent(&error) => Ok(None),
+            Err(error) => Err(self.not_opened(path)(error)),
+        }
     }
 
     /// Whatever is in the place of one of txfs' own directories was not put there by txfs.
     fn not_opened(&self, path: &RelPath) -> impl FnOnce(io::Error) -> Error {
         let at = path.under(&self.at);
         |error| match is_not_directory(&error) {
-            true => Error::Untrusted { path: at, what: "it is not a directory: move it away".into() },
+            true => Error::not_a_directory(at),
             false => Error::io("open the directory", at)(error),
         }
     }
@@ -118,7 +147,31 @@ impl<F: Fs> Tree<F> {
     }
 
     pub(crate) fn io(&self, action: &'static str, path: &RelPath) -> impl FnOnce(io::Error) -> Error {
-        move |source| Error::Io { action, path: path.under(&self.at), source }
+        move |source| {
+            let denied = source.kind() == io::ErrorKind::PermissionDenied;
+            let whose = if denied { self.owned(path) } else { None };
+            Error::Io { action, path: path.under(&self.at), source, whose: whose.map(Box::new) }
+        }
+    }
+
+    /// Whose the directory is that holds the entry at `path`, or the entry, where that is another user than this.
+    fn owned(&self, path: &RelPath) -> Option<Owned> {
+        let user = self.fs.user();
+        let places = [path.parent(), path.clone()];
+        // Not by [`Tree::stat`]: what is not permitted either would ask the same again, without end.
+        let look = |path: &RelPath| match path.is_root() {
+            true => self.fs.stat_dir(&self.root).ok(),
+            false => self.parent(path).and_then(|dir| self.fs.stat(&dir, path.name())).ok(),
+        };
+        let looks = places.into_iter().filter(|_| user != ROOT).map(|path| (look(&path), path));
+        let (stat, path) = looks.filter_map(|(stat, path)| Some((stat?, path))).find(|(stat, _)| stat.uid != user)?;
+        Some(self.owned_by(&path, stat.uid))
+    }
+
+    /// What belongs to another user in this tree, which is to be given to this one.
+    pub(crate) fn owned_by(&self, path: &RelPath, owner: u32) -> Owned {
+        let user = (self.fs.user(), self.group.unwrap_or_else(|| self.fs.group()));
+        Owned { path: path.under(&self.at), owner, user, trees: vec![self.at.clone()] }
     }
 
     /// Fails once the caller wants to stop; `path` is what would be next. Not to be asked after the commit point, nor in recovery.
@@ -160,8 +213,14 @@ impl<F: Fs> Tree<F> {
         self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// From the one used last where that is on the way, so that going down a deep tree takes no longer with each step.
     fn open_anew(&self, path: RelPath) -> io::Result<Arc<F::Dir>> {
-        let dir = Arc::new(self.fs.open_dir(&self.root, &path)?);
+        let from = self.used_last().as_ref().and_then(|(last, dir)| Some((path.seen_from(last)?, dir.clone())));
+        let opened = match from {
+            Some((rest, dir)) => self.fs.open_dir(&dir, &rest),
+            None => self.fs.open_dir(&self.root, &path),
+        };
+        let dir = Arc::new(opened?);
         *self.used_last() = Some((path, dir.clone()));
         Ok(dir)
     }
@@ -306,10 +365,9 @@ impl<F: Fs> Tree<F> {
         let in_turn = files.len() < MANY || self.fs.parallelism() < 2 || self.fs.changes_in_turn(&self.root);
         // Two also where there are more processors: more wait for each other.
         let threads = if in_turn { 1 } else { 2 };
-        // The directory used last is of one thread alone.
-        let (fs, root, at) = (&self.fs, &self.root, &self.at);
         let remove = |files: &[Named]| {
-            let tree = Self { fs: fs.clone(), root: root.clone(), at: at.clone(), last: Mutex::default() };
+            // The directory used last is of one thread alone.
+            let tree = self.clone();
             files.iter().try_for_each(|file| tree.remove_entry(&file.path, Kind::File))
         };
         // By directories: two threads in one would wait for each other.
@@ -337,7 +395,7 @@ impl<F: Fs> Tree<F> {
     /// that was another.
     pub(crate) fn make_writable(&self, path: &RelPath) -> Result<Option<u32>> {
         match self.stat(path)? {
-            Some(stat) if stat.mode & 0o700 != 0o700 => {
+            Some(stat) if stat.is_dir() && stat.mode & 0o700 != 0o700 => {
                 self.set_dir_mode(path, stat.mode | 0o700)?;
                 Ok(Some(stat.mode))
             }

@@ -4,26 +4,38 @@ use std::collections::HashMap;
 
 use super::{Base, Change, ChangeKind, Live, Planner, Scope};
 use crate::error::{Paths, Problem, Result};
+use crate::format::manifest::Entry;
 use crate::fs::Kind;
-use crate::manifest::Entry;
 use crate::path::RelPath;
 
 impl<B: Base, L: Live> Planner<'_, B, L> {
     pub(super) fn guard_stage(&mut self, staged: &[Entry]) {
-        let no_file = staged.iter().all(|entry| entry.object.kind == Kind::Directory);
-        if no_file && !self.rules.empty && matches!(self.scope, Scope::Whole) {
+        self.no_file = staged.iter().all(|entry| entry.object.kind == Kind::Directory);
+        if self.no_file && !self.rules.empty && matches!(self.scope, Scope::Whole) {
             self.plan.problems.push(Problem::EmptyStage);
         }
     }
 
-    /// A build that wrote next to nothing and said it succeeded would take the site down.
+    /// A build that wrote next to nothing and said it succeeded would take the site down. One that wrote no file at all is the other
+    /// guard's affair, and its alone.
     pub(super) fn guard_size(&mut self) {
-        let files = self.base.totals().files;
-        let lost = self.files_removed.saturating_sub(self.files_added);
+        if matches!(self.scope, Scope::Change { .. }) {
+            return;
+        }
+        let files = self.base.totals().files + self.files_taken_over;
+        // Of what is taken over as published, what stays is not new.
+        let stays = self.files_taken_over.saturating_sub(self.foreign_files_removed);
+        let added = self.files_added.saturating_sub(stays);
+        let lost = self.files_removed.saturating_sub(added);
         let limit = self.rules.max_removed;
-        let empty = self.plan.problems.contains(&Problem::EmptyStage) || self.rules.empty;
-        if !empty && lost * 100 > files * u64::from(limit) && matches!(self.scope, Scope::Whole) {
-            let (removed, added) = (self.files_removed, self.files_added);
+        // What is captured tells of no file that stays as it is.
+        let is_captured = matches!(self.scope, Scope::Captured { .. });
+        let is_empty = if is_captured { lost >= files } else { self.no_file };
+        if is_captured && is_empty && files > 0 && !self.rules.empty {
+            self.plan.problems.push(Problem::EmptyStage);
+        }
+        if !is_empty && lost * 100 > files * u64::from(limit) {
+            let removed = self.files_removed;
             self.plan.problems.push(Problem::Shrunken { removed, added, files, limit });
         }
     }

@@ -2,12 +2,12 @@
 
 use super::{Base, Change, ChangeKind, Live, Planner, Scope, Stale};
 use crate::error::{Paths, Result};
+use crate::format::journal::record::Operation;
+use crate::format::manifest::inventory::Cursor;
+use crate::format::manifest::writer::Edit;
+use crate::format::manifest::{Entry, Object};
 use crate::fs::tree::Walked;
 use crate::fs::{Kind, Stat};
-use crate::journal::record::Operation;
-use crate::manifest::inventory::Cursor;
-use crate::manifest::writer::Edit;
-use crate::manifest::{Entry, Object};
 use crate::mutant::{Mutant, left_out};
 use crate::path::RelPath;
 
@@ -22,7 +22,7 @@ impl<B: Base, L: Live> Planner<'_, B, L> {
         let base = self.base;
         match self.scope {
             Scope::Whole => self.merge_with(staged, Cursor::new(base.entries())),
-            Scope::Change { removals } => {
+            Scope::Change { removals } | Scope::Captured { removals } => {
                 let removed = outermost(removals);
                 let stale = removed.iter().flat_map(|removal| base.range(removal));
                 self.merge_with(staged, Cursor::new(stale))
@@ -36,7 +36,7 @@ impl<B: Base, L: Live> Planner<'_, B, L> {
                 self.not_staged(stale)?;
             }
             let mut before = owned.find(&entry.path)?;
-            if before.is_none() && self.is_change() {
+            if before.is_none() && (self.is_change() || self.leads_there(&entry.path)) {
                 let object = self.base.get(&entry.path)?;
                 before = object.map(|object| Entry { path: entry.path.clone(), object });
             }
@@ -49,7 +49,17 @@ impl<B: Base, L: Live> Planner<'_, B, L> {
     }
 
     fn is_change(&self) -> bool {
-        matches!(self.scope, Scope::Change { .. })
+        matches!(self.scope, Scope::Change { .. } | Scope::Captured { .. })
+    }
+
+    /// Whether a staged directory is there only to hold what changes, and says nothing of itself.
+    fn is_mere(&self, directory: &RelPath) -> bool {
+        matches!(self.scope, Scope::Change { .. }) || self.leads_there(directory)
+    }
+
+    /// Whether it is where what is planned for lies, or above it, but not the output: that is no entry.
+    fn leads_there(&self, directory: &RelPath) -> bool {
+        *directory == self.at || self.at.is_below(directory)
     }
 
     /// The output is not there: the whole stage becomes the output in one rename.
@@ -86,7 +96,7 @@ impl<B: Base, L: Live> Planner<'_, B, L> {
     fn note_other_mode(&mut self, entry: &Entry, before: Option<&Entry>) {
         let (new, old) = (&entry.object, before.map(|before| &before.object));
         let is_other = old.is_some_and(|old| old.kind == Kind::Directory && old.mode != new.mode);
-        if self.is_change() && new.kind == Kind::Directory && is_other && !self.rules.drift {
+        if new.kind == Kind::Directory && self.is_mere(&entry.path) && is_other && !self.rules.drift {
             self.drift.push(entry.path.clone());
         }
     }
@@ -130,12 +140,14 @@ impl<B: Base, L: Live> Planner<'_, B, L> {
     /// A directory is where the directory goes: it stays, with its own inode, and what is foreign in it.
     fn merge_directory(&mut self, mut entry: Entry, before: Option<&Entry>, stat: &Stat) -> Result<()> {
         self.open_staged(&entry, false);
-        if self.is_change() {
-            // The stage of a change has directories only to hold what changes.
+        if self.is_mere(&entry.path) {
             entry.object.mode = before.map_or(stat.mode, |before| before.object.mode);
-            if stat.mode & 0o700 == 0o700 {
-                self.writable.insert(entry.path.clone());
-            }
+        }
+        if self.is_change() && stat.mode & 0o700 == 0o700 {
+            self.writable.insert(entry.path.clone());
+        }
+        if self.rules.group.is_some() {
+            entry.object.mode = stat.mode;
         }
         let wanted = entry.object.mode;
         let allowed = match before.map(|before| &before.object) {
@@ -169,6 +181,7 @@ impl<B: Base, L: Live> Planner<'_, B, L> {
             (None, Some(kind)) => {
                 let old = self.live.object(&entry.path, kind, stat)?;
                 let same = old.publishes_same(&entry.object);
+                self.files_taken_over += u64::from(before.is_none() && self.rules.adopt_all);
                 let allowed = match before {
                     Some(_) => {
                         same || self.rules.drift
@@ -212,7 +225,7 @@ impl<B: Base, L: Live> Planner<'_, B, L> {
         if !self.rules.exchange {
             self.needs_exchange.push(entry.path.clone());
         }
-        self.unlock_directory(&entry.path, stat);
+        self.unlock_directory(&entry.path, stat)?;
         self.gone = Some(entry.path.clone());
         self.replaces.push(Operation::Replace { path: entry.path.clone(), old, new: entry.object });
         self.move_in(entry, before)
@@ -261,12 +274,14 @@ impl<B: Base, L: Live> Planner<'_, B, L> {
     /// A stale directory moves away as one, unless something foreign lives in it: then it stays, and is foreign itself.
     fn remove_directory(&mut self, before: &Entry, stat: &Stat) -> Result<()> {
         let contents = self.contents(&before.path)?;
-        if contents.foreign.is_empty() {
-            if self.rules.stale == Stale::Apart {
+        // What is taken over in it goes by itself.
+        let goes_apart = self.rules.adopt_all && !self.keeps_something_at(&before.path);
+        if contents.foreign.is_empty() || goes_apart {
+            if self.rules.stale == Stale::Apart || !contents.foreign.is_empty() {
                 self.removes.push(Operation::RemoveDirectory { path: before.path.clone(), mode: stat.mode });
             } else {
                 self.note_drift(contents.drifted);
-                self.unlock_directory(&before.path, stat);
+                self.unlock_directory(&before.path, stat)?;
                 let old = Object { ino: stat.ino, mode: stat.mode, ..before.object };
                 self.removes.push(Operation::Remove { path: before.path.clone(), old });
                 self.gone = Some(before.path.clone());
@@ -276,10 +291,11 @@ impl<B: Base, L: Live> Planner<'_, B, L> {
         Ok(())
     }
 
-    fn unlock_directory(&mut self, path: &RelPath, stat: &Stat) {
+    fn unlock_directory(&mut self, path: &RelPath, stat: &Stat) -> Result<()> {
         if stat.mode & 0o700 != 0o700 {
             self.unlock.push((path.clone(), stat.mode));
         }
+        self.expect_open(path)
     }
 
     fn note_drift(&mut self, drifted: Vec<RelPath>) {
@@ -288,8 +304,19 @@ impl<B: Base, L: Live> Planner<'_, B, L> {
         }
     }
 
-    /// What is in a directory of the output, held against the manifest.
-    fn contents(&self, path: &RelPath) -> Result<Contents> {
+    /// What is in a directory of the output, held against the manifest. Of a directory in it is known then what is in that.
+    fn contents(&mut self, path: &RelPath) -> Result<Contents> {
+        if let Some((above, contents)) = &self.contents
+            && path.is_below(above)
+        {
+            return Ok(contents.below(path));
+        }
+        let contents = self.look_into(path)?;
+        self.contents = Some((path.clone(), contents.clone()));
+        Ok(contents)
+    }
+
+    fn look_into(&self, path: &RelPath) -> Result<Contents> {
         let mut contents = Contents::default();
         for Walked { path, stat } in self.live.below(path)? {
             let Some(object) = self.base.get(&path)? else {
@@ -341,6 +368,10 @@ impl<B: Base, L: Live> Planner<'_, B, L> {
             Some(old) if old.mode != new.mode => Some(ChangeKind::Mode),
             Some(_) => None,
         };
+        let looks_alike = |old: &Object| new.kind == Kind::File && old.size == new.size && old.mtime == new.mtime;
+        if kind == Some(ChangeKind::Modified) && old.is_some_and(looks_alike) {
+            self.look_alikes.push(entry.path.clone());
+        }
         match kind {
             None => {}
             Some(ChangeKind::Added) => self.plan.summary.added += 1,
@@ -397,11 +428,21 @@ fn drain(mut entries: Vec<Entry>) -> impl Iterator<Item = Entry> {
     })
 }
 
-/// What is in a directory of the output.
-#[derive(Default)]
-struct Contents {
+/// What is in a directory of the output, in order of the tree.
+#[derive(Default, Clone)]
+pub(super) struct Contents {
     foreign: Vec<RelPath>,
     drifted: Vec<RelPath>,
+}
+
+impl Contents {
+    fn below(&self, path: &RelPath) -> Self {
+        let those = |all: &[RelPath]| {
+            let start = all.partition_point(|other| other <= path);
+            all[start..].iter().take_while(|other| other.is_below(path)).cloned().collect()
+        };
+        Self { foreign: those(&self.foreign), drifted: those(&self.drifted) }
+    }
 }
 
 /// Notes a path that stands against the commit; always `false`.

@@ -11,26 +11,31 @@
 //! 4. No operation works below an entry that another one moves: a new or stale directory moves as one.
 //! 5. Everything that stands against the commit is collected, so that the user sees it all at once.
 
+mod foreign;
 mod guards;
+pub(crate) mod live;
 mod merge;
 mod order;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use crate::error::{Paths, Problem, Result};
+use crate::format::journal::record::Operation;
+use crate::format::manifest::writer::Edit;
+use crate::format::manifest::{Entry, Object, Totals};
 use crate::fs::tree::Walked;
 use crate::fs::{Kind, Stat, Timestamp};
-use crate::journal::record::Operation;
-use crate::manifest::writer::Edit;
-use crate::manifest::{Entry, Object, Totals};
 use crate::path::RelPath;
+use crate::warning::Warning;
 
 /// What the planner asks about the generation that is published.
 pub(crate) trait Base {
     fn totals(&self) -> Totals;
     /// What is published at `path`.
     fn get(&self, path: &RelPath) -> Result<Option<Object>>;
-    /// Everything, ascending.
+    /// The directory that is planned for, with what is below it; the root where that is all. What is above it stays.
+    fn at(&self) -> RelPath;
+    /// Everything at and below that, ascending, and how much it is: [`Base::totals`].
     fn entries(&self) -> impl Iterator<Item = Result<Entry>>;
     /// The entry at `path` and everything below it, ascending.
     fn range(&self, path: &RelPath) -> impl Iterator<Item = Result<Entry>>;
@@ -48,6 +53,8 @@ pub(crate) trait Live {
     fn object(&self, path: &RelPath, kind: Kind, stat: &Stat) -> Result<Object>;
     /// Everything below the directory `path`.
     fn below(&self, path: &RelPath) -> Result<Vec<Walked>>;
+    /// Everything in the output but state directories.
+    fn foreign(&self) -> Result<Vec<Walked>>;
     /// Whether the output is there at all.
     fn exists(&self) -> bool;
 }
@@ -59,6 +66,9 @@ pub(crate) enum Scope<'a> {
     Whole,
     /// A change to the current generation: only the named paths, and what is below them, go.
     Change { removals: &'a [RelPath] },
+    /// As a change; and it is all that differs between the current generation and what a tool left in its place. So a staged directory has
+    /// the mode that it is to have, and what looks like a mistake of the build is one.
+    Captured { removals: &'a [RelPath] },
 }
 
 /// What the user allows, and what the file system can do.
@@ -66,6 +76,8 @@ pub(crate) enum Scope<'a> {
 pub(crate) struct Rules {
     /// Take over foreign files and links that are in the way.
     pub(crate) adopt: bool,
+    /// Take for published whatever lies in the output.
+    pub(crate) adopt_all: bool,
     /// Publish over drift.
     pub(crate) drift: bool,
     /// Publish paths that differ only by case.
@@ -76,8 +88,13 @@ pub(crate) struct Rules {
     pub(crate) max_removed: u8,
     /// Whether directories can change places with other kinds (`RENAME_EXCHANGE`).
     pub(crate) exchange: bool,
+    /// Whether what is published gets another time than it was staged with.
+    pub(crate) touch: bool,
     /// How stale directories go.
     pub(crate) stale: Stale,
+    /// The group that shares the store. No commit changes the mode of a directory that is there then: only its owner could, and not every
+    /// member who may have to carry the commit out, or to undo it.
+    pub(crate) group: Option<u32>,
 }
 
 /// How stale directories go.
@@ -156,6 +173,8 @@ pub struct Plan {
     pub summary: Summary,
     /// Published paths that somebody else removed, and that the commit puts back.
     pub restored: Paths,
+    /// What deserves a look before it is published.
+    pub warnings: Vec<Warning>,
     pub(crate) operations: Vec<Operation>,
     /// How the new manifest differs from the current one, ascending. What is added or replaced is left out, because the
     /// operations say it ([`edits`]).
@@ -220,7 +239,9 @@ pub(crate) fn plan(
 ) -> Result<Plan> {
     let mut planner = Planner::new(base, scope, rules, live);
     planner.guard_stage(&staged);
+    planner.look_for_foreign(&staged)?;
     planner.merge(stage, staged)?;
+    planner.remove_foreign()?;
     planner.guard_size();
     planner.guard_case()?;
     planner.guard_case_rename();
@@ -229,6 +250,7 @@ pub(crate) fn plan(
 
 struct Planner<'a, B: Base, L: Live> {
     base: &'a B,
+    at: RelPath,
     scope: Scope<'a>,
     rules: Rules,
     live: &'a L,
@@ -248,6 +270,10 @@ struct Planner<'a, B: Base, L: Live> {
     gone: Option<RelPath>,
     /// Of a change: the path that is no directory any more, below which everything has been noted as stale.
     emptied: Option<RelPath>,
+    /// Directories of the output that not every member of the group can use that shares the store.
+    closed: BTreeSet<RelPath>,
+    /// The directory of the output that was looked into last, and what is in it.
+    contents: Option<(RelPath, merge::Contents)>,
     /// Inodes of the output at paths that are new, and at paths that are stale.
     arriving: Vec<(u64, RelPath)>,
     leaving: HashMap<u64, RelPath>,
@@ -255,14 +281,26 @@ struct Planner<'a, B: Base, L: Live> {
     immovable: Paths,
     drift: Paths,
     needs_exchange: Paths,
+    /// Files whose content changes, and neither size nor time.
+    look_alikes: Paths,
+    /// Whether no file or link is staged.
+    no_file: bool,
     files_added: u64,
     files_removed: u64,
+    /// Files that nobody published and that count as published.
+    files_taken_over: u64,
+    /// What is neither published nor staged.
+    others: foreign::Foreign,
+    /// Entries of it that go.
+    foreign_removed: u64,
+    foreign_files_removed: u64,
 }
 
 impl<'a, B: Base, L: Live> Planner<'a, B, L> {
     fn new(base: &'a B, scope: Scope<'a>, rules: Rules, live: &'a L) -> Self {
         Self {
             base,
+            at: base.at(),
             scope,
             rules,
             live,
@@ -276,14 +314,22 @@ impl<'a, B: Base, L: Live> Planner<'a, B, L> {
             moved: None,
             gone: None,
             emptied: None,
+            closed: BTreeSet::new(),
+            contents: None,
             arriving: Vec::new(),
             leaving: HashMap::new(),
             foreign: Paths::default(),
             immovable: Paths::default(),
             drift: Paths::default(),
             needs_exchange: Paths::default(),
+            look_alikes: Paths::default(),
+            no_file: false,
             files_added: 0,
             files_removed: 0,
+            files_taken_over: 0,
+            others: foreign::Foreign::default(),
+            foreign_removed: 0,
+            foreign_files_removed: 0,
         }
     }
 }

@@ -2,9 +2,11 @@
 
 use super::{Base, Live, Plan, Planner, Summary};
 use crate::error::{Paths, Problem, Result};
-use crate::journal::record::Operation;
+use crate::format::journal::record::Operation;
 use crate::mutant::{Mutant, left_out};
 use crate::path::RelPath;
+use crate::store::sharing::is_open_to;
+use crate::warning::Warning;
 
 impl<B: Base, L: Live> Planner<'_, B, L> {
     pub(super) fn finish(mut self) -> Result<Plan> {
@@ -17,9 +19,20 @@ impl<B: Base, L: Live> Planner<'_, B, L> {
         self.plan
             .problems
             .extend(lists.into_iter().filter(|(paths, _)| !paths.is_empty()).map(|(paths, of)| of(paths)));
-        let Summary { changed, removed, .. } = self.plan.summary;
-        self.plan.summary.unchanged = self.base.totals().entries.saturating_sub(changed + removed);
+        let paths = std::mem::take(&mut self.look_alikes);
+        if !paths.is_empty() && !self.rules.touch {
+            self.plan.warnings.push(Warning::LooksUnchanged { paths });
+        }
         let (open, close) = self.mode_operations()?;
+        if let Some(group) = self.rules.group
+            && !self.closed.is_empty()
+        {
+            let paths = std::mem::take(&mut self.closed).into_iter().collect();
+            self.plan.problems.push(Problem::NotShared { paths, group, staged: false });
+        }
+        let Summary { changed, removed, .. } = self.plan.summary;
+        self.plan.summary.unchanged =
+            self.base.totals().entries.saturating_sub(changed + removed - self.foreign_removed);
         // Made again by undoing, a directory has to take what was removed from it.
         for operation in &mut self.removes {
             if let Operation::RemoveDirectory { path, mode } = operation
@@ -55,6 +68,9 @@ impl<B: Base, L: Live> Planner<'_, B, L> {
         }
         parents.sort();
         parents.dedup();
+        if self.rules.group.is_some() {
+            parents.iter().try_for_each(|path| self.expect_open(path))?;
+        }
         parents.retain(|path| !self.writable.contains(path));
         for path in parents {
             let Some(stat) = self.live.stat(&path)? else { continue };
@@ -75,6 +91,18 @@ impl<B: Base, L: Live> Planner<'_, B, L> {
             .map(|(path, (from, to))| Operation::SetMode { path, from, to })
             .collect();
         Ok((open, close))
+    }
+}
+
+impl<B: Base, L: Live> Planner<'_, B, L> {
+    /// Notes a directory of the output that not every member of the group can use that shares the store.
+    pub(super) fn expect_open(&mut self, path: &RelPath) -> Result<()> {
+        let Some(group) = self.rules.group else { return Ok(()) };
+        // What the manifest says of it does not say whose it is.
+        if self.live.stat(path)?.is_some_and(|stat| stat.is_dir() && !is_open_to(&stat, group)) {
+            self.closed.insert(path.clone());
+        }
+        Ok(())
     }
 }
 

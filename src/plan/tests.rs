@@ -1,16 +1,19 @@
 //! The planner on an output and a manifest in memory.
 
 use super::*;
+use crate::format::manifest::Digest;
 use crate::fs::Timestamp;
-use crate::manifest::Digest;
 
 const RULES: Rules = Rules {
     adopt: false,
+    adopt_all: false,
     drift: false,
     case_collisions: false,
     empty: false,
     max_removed: 100,
     exchange: true,
+    touch: false,
+    group: None,
     stale: Stale::Whole,
 };
 
@@ -49,6 +52,10 @@ impl Live for Memory {
         below.map(|path| Ok(Walked { path: path.clone(), stat: self.stat(path)?.expect("listed") })).collect()
     }
 
+    fn foreign(&self) -> Result<Vec<Walked>> {
+        self.below(&RelPath::root())
+    }
+
     fn exists(&self) -> bool {
         true
     }
@@ -60,6 +67,10 @@ struct Published(Vec<Entry>);
 impl Base for Published {
     fn totals(&self) -> Totals {
         Totals::of(&self.0)
+    }
+
+    fn at(&self) -> RelPath {
+        RelPath::root()
     }
 
     fn get(&self, path: &RelPath) -> Result<Option<Object>> {
@@ -234,6 +245,34 @@ fn a_shrinking_build_is_refused_and_a_renaming_one_is_not() {
 }
 
 #[test]
+fn each_guard_is_lifted_by_its_own_option_alone() {
+    let old = [("index.html", "1"), ("a", "1"), ("b", "1"), ("Gone", "1")];
+    let strict = Rules { empty: false, max_removed: 50, case_collisions: false, drift: false, adopt: false, ..RULES };
+    let codes = |staged: &[(&str, &str)], rules| -> Vec<_> {
+        plan_of(&old, staged, rules).problems.iter().map(Problem::code).collect()
+    };
+    let (one, none, cased) =
+        ([("index.html", "1")], [("dir", "/")], [("a", "1"), ("A", "2"), ("b", "1"), ("Gone", "1")]);
+    assert_eq!(codes(&one, Rules { empty: true, ..strict }), ["shrunken"]);
+    assert_eq!(codes(&one, Rules { max_removed: 100, ..strict }), [""; 0]);
+    assert_eq!(codes(&none, Rules { max_removed: 100, ..strict }), ["empty-stage"]);
+    assert_eq!(codes(&none, Rules { empty: true, ..strict }), [""; 0]);
+    let others = Rules { empty: true, max_removed: 100, drift: true, adopt: true, ..strict };
+    assert_eq!(codes(&cased, others), ["case-collision"]);
+    assert_eq!(codes(&cased, Rules { case_collisions: true, ..strict }), [""; 0]);
+    let drifted = live(&entries(&[("index.html", "mine"), ("a", "1"), ("b", "1"), ("Gone", "1")], 300));
+    let codes = |staged: &[(&str, &str)], rules| -> Vec<_> {
+        let (base, staged) = (Published(entries(&old, 100)), entries(staged, 200));
+        let plan = plan(&base, object("/", 2), staged, Scope::Whole, rules, &drifted).unwrap();
+        plan.problems.iter().map(Problem::code).collect()
+    };
+    let other = [("index.html", "2"), ("a", "1"), ("b", "1"), ("Gone", "1")];
+    let others = Rules { empty: true, max_removed: 100, adopt: true, case_collisions: true, ..strict };
+    assert_eq!(codes(&other, others), ["drift"]);
+    assert_eq!(codes(&other, Rules { drift: true, ..strict }), [""; 0]);
+}
+
+#[test]
 fn edits_make_of_the_manifest_what_the_output_holds_afterwards() {
     let old = [("a", "1"), ("b", "1"), ("d", "/"), ("d/x", "1"), ("gone", "1")];
     let new = [("a", "1"), ("b", "2"), ("d", "/"), ("d/x", "1"), ("d/y", "1")];
@@ -259,6 +298,35 @@ fn a_change_leaves_alone_what_it_does_not_name() {
     assert_eq!(words(&plan), ["add d/n", "replace a", "remove e", "remove d/x"]);
     assert_eq!(plan.summary, Summary { added: 1, changed: 1, removed: 3, unchanged: 2 });
     assert_eq!((all_edits(&plan).count(), count_edits(&plan.edits, &plan.operations)), (5, 5));
+}
+
+#[test]
+fn what_was_captured_is_a_change_with_modes_of_directories_and_the_guards_of_a_build() {
+    let old = [("a", "1"), ("d", "/"), ("d/x", "1"), ("d/y", "1"), ("e", "/"), ("e/z", "1")];
+    let output = live(&entries(&old, 100));
+    let captured = |staged: Vec<Entry>, removals: &[&str], rules| {
+        let removals: Vec<_> = removals.iter().map(|path| RelPath::new(path).unwrap()).collect();
+        let scope = Scope::Captured { removals: &removals };
+        plan(&Published(entries(&old, 100)), object("/", 2), staged, scope, rules, &output).unwrap()
+    };
+    let mut closed = entries(&[("d", "/")], 200);
+    closed[0].object.mode = 0o700;
+    assert_eq!(captured(closed, &[], RULES).summary, Summary { changed: 1, unchanged: 5, ..Summary::default() });
+    // In the place of a directory: what was in it goes.
+    let replaced = captured(entries(&[("d", "/"), ("d/n", "1")], 200), &["d"], RULES);
+    assert_eq!(words(&replaced), ["add d/n", "remove d/y", "remove d/x"]);
+    assert!(replaced.problems.is_empty());
+    let shrunken = captured(Vec::new(), &["d", "e"], Rules { max_removed: 50, ..RULES });
+    assert!(
+        matches!(&shrunken.problems[..], [Problem::Shrunken { removed: 3, files: 4, .. }]),
+        "{:?}",
+        shrunken.problems
+    );
+    let empty = captured(Vec::new(), &["a", "d", "e"], RULES);
+    assert!(matches!(&empty.problems[..], [Problem::EmptyStage]), "{:?}", empty.problems);
+    let wanted = captured(Vec::new(), &["a", "d", "e"], Rules { empty: true, ..RULES });
+    assert!(wanted.problems.is_empty());
+    assert!(captured(entries(&[("a", "2")], 200), &["d/x"], RULES).problems.is_empty());
 }
 
 #[test]

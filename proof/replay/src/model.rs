@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use txfs::fs::Kind;
-use txfs::fs::sim::{Config, SimFs};
 use txfs::{BeginOptions, CommitOptions, OpenOptions, Store};
+use txfs_sim::{Config, SimFs};
 
 use crate::images;
 use crate::random::Random;
@@ -77,7 +77,7 @@ fn hash(shape: &Shape) -> u128 {
 
 /// Everything below `/w` in a simulated world.
 fn simulated_tree(fs: &SimFs) -> Tree {
-    let node = |entry: &txfs::fs::sim::Entry| match entry.kind {
+    let node = |entry: &txfs_sim::Entry| match entry.kind {
         Some(Kind::File) => Node::File { mode: entry.mode, content: entry.content().to_vec() },
         Some(Kind::Directory) => Node::Directory { mode: entry.mode },
         Some(Kind::Symlink) => Node::Symlink { target: entry.content().to_vec() },

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nix::errno::Errno;
 use txfs::RelPath;
-use txfs::fs::{Fs, LinuxFs, Listed, RenameMode, Stat, Timestamp};
+use txfs::fs::{Fs, Holder, LinuxFs, Listed, RenameMode, Stat, Timestamp};
 
 use crate::random::Random;
 
@@ -72,6 +72,7 @@ impl Noisy {
 impl Fs for Noisy {
     type Dir = OwnedFd;
     type File = File;
+    type Lock = <LinuxFs as Fs>::Lock;
 
     fn open_anchor(&self, path: &Path) -> io::Result<OwnedFd> {
         self.kernel.open_anchor(path)
@@ -201,14 +202,20 @@ impl Fs for Noisy {
         // What others have dirty is not to decide which calls are made.
         Ok(0)
     }
-    fn try_lock(&self, file: &File) -> io::Result<bool> {
-        self.kernel.try_lock(file)
+    fn try_lock(&self, at: &OwnedFd, name: &[u8]) -> io::Result<Option<(Self::Lock, Stat)>> {
+        self.kernel.try_lock(at, name)
+    }
+    fn lock_holder(&self, at: &OwnedFd, name: &[u8]) -> io::Result<Option<Holder>> {
+        self.kernel.lock_holder(at, name)
     }
     fn user(&self) -> u32 {
         self.kernel.user()
     }
     fn now(&self) -> Timestamp {
         self.kernel.now()
+    }
+    fn elapsed(&self) -> std::time::Duration {
+        self.kernel.elapsed()
     }
     fn boot(&self) -> io::Result<String> {
         self.kernel.boot()

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::process::Command;
 
-use txfs::fs::sim::Weakness;
+use txfs_sim::Weakness;
 
 use crate::device::{Device, Mounted, run};
 

@@ -143,7 +143,12 @@ impl World {
     pub(crate) fn stage<'s, F: Fs>(&self, store: &'s Store<F>, generation: usize) -> txfs::Result<Staged<'s, F>> {
         let transaction = store.begin(BeginOptions::default())?;
         let stage = transaction.stage();
-        build(&stage, &self.owned[generation]).map_err(|source| Error::Io { action: "stage", path: stage, source })?;
+        build(&stage, &self.owned[generation]).map_err(|source| Error::Io {
+            action: "stage",
+            path: stage,
+            source,
+            whose: None,
+        })?;
         Ok(Staged(transaction))
     }
 }

@@ -8,7 +8,8 @@ use std::os::fd::OwnedFd;
 use rustix::io::Errno;
 use xattr::{FileExt as _, XAttrs};
 
-use super::proc_name;
+use super::{of_proc, proc_name};
+use crate::fs::Attribute;
 
 /// [`Fs::copy_attributes`](crate::fs::Fs::copy_attributes).
 pub(super) fn copy(from: &File, to: &File) -> io::Result<()> {
@@ -26,9 +27,47 @@ pub(super) fn copy_of_dir(from: &OwnedFd, to: &OwnedFd) -> io::Result<()> {
                 Err(error) if is(&error, &[Errno::ACCESS]) => Ok(None),
                 value => value,
             };
-            set(xattr::list_deref(&named), get, &to)
+            let names = xattr::list_deref(&named).map_err(|error| match error.raw_os_error() {
+                Some(errno) => of_proc(Errno::from_raw_os_error(errno)),
+                None => error,
+            });
+            set(names, get, &to)
         }
         names => set(names, |name| open.get_xattr(name), &to),
+    }
+}
+
+fn name(which: Attribute) -> &'static str {
+    match which {
+        Attribute::Mark => "user.txfs.state",
+        Attribute::DefaultAcl => "system.posix_acl_default",
+        Attribute::AccessAcl => "system.posix_acl_access",
+        Attribute::Label => "security.selinux",
+    }
+}
+
+/// [`Fs::attribute`](crate::fs::Fs::attribute).
+pub(super) fn get(dir: &OwnedFd, which: Attribute) -> io::Result<Option<Vec<u8>>> {
+    match File::from(dir.try_clone()?).get_xattr(name(which)) {
+        Err(error) if is(&error, &[Errno::OPNOTSUPP]) => Ok(None),
+        // It could only be opened to be searched.
+        Err(error) if is(&error, &[Errno::BADF]) => match xattr::get_deref(proc_name(dir), name(which)) {
+            Err(error) if is(&error, &[Errno::OPNOTSUPP, Errno::ACCESS, Errno::NOENT]) => Ok(None),
+            value => value,
+        },
+        value => value,
+    }
+}
+
+/// [`Fs::set_attribute`](crate::fs::Fs::set_attribute).
+pub(super) fn put(dir: &OwnedFd, which: Attribute, value: Option<&[u8]>) -> io::Result<()> {
+    let dir = File::from(dir.try_clone()?);
+    match value {
+        Some(value) => dir.set_xattr(name(which), value),
+        None => match dir.remove_xattr(name(which)) {
+            Err(error) if is(&error, &[Errno::NODATA, Errno::OPNOTSUPP]) => Ok(()),
+            result => result,
+        },
     }
 }
 

@@ -13,7 +13,7 @@ use crate::fs::Fs;
 const COPIED_AT_ONCE: u64 = 128 << 20;
 
 /// Of smaller files no blocks are shared: to keep account of those takes a file system longer than to write others
-/// (journal-spec.md, "Alternatives considered").
+/// (docs/design/copying.md).
 const SMALL: u64 = 64 << 10;
 
 impl LinuxFs {

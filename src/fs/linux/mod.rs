@@ -10,6 +10,7 @@
 
 mod attributes;
 mod content;
+mod lock;
 mod mounts;
 
 use std::fs::File;
@@ -18,17 +19,19 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, LazyLock, OnceLock};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{
-    Advice, AtFlags, FileType, Gid, Mode, OFlags, RawDir, RenameFlags, ResolveFlags, Timespec, Timestamps, Uid,
+    Access, Advice, AtFlags, FileType, Gid, Mode, OFlags, RawDir, RenameFlags, ResolveFlags, Timespec, Timestamps, Uid,
 };
 use rustix::io::Errno;
 use rustix::path::Arg;
+use rustix::rand::{GetRandomFlags, getrandom};
 
+pub use self::lock::FileLock;
 use self::mounts::{is_btrfs, mount_of, mount_options};
-use super::{Fs, Kind, Listed, RenameMode, Stat, Timestamp, found};
+use super::{Attribute, Fs, Holder, Kind, Listed, RenameMode, Stat, Timestamp, Weakness, found};
 use crate::path::RelPath;
 
 /// Bytes of a directory that are read at once; some hundred entries.
@@ -136,6 +139,7 @@ impl LinuxFs {
 impl Fs for LinuxFs {
     type Dir = OwnedFd;
     type File = File;
+    type Lock = FileLock;
 
     fn open_anchor(&self, path: &Path) -> io::Result<OwnedFd> {
         open_readable_or_not(rustix::fs::CWD, path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC)
@@ -180,15 +184,6 @@ impl Fs for LinuxFs {
 
     fn open_write(&self, at: &OwnedFd, name: &[u8]) -> io::Result<File> {
         Ok(rustix::fs::openat(at, name, FILE_FLAGS | OFlags::RDWR, Mode::empty())?.into())
-    }
-
-    fn open_lock(&self, at: &OwnedFd, name: &[u8]) -> io::Result<File> {
-        match self.open_write(at, name) {
-            Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => {
-                Ok(rustix::fs::openat(at, name, FILE_FLAGS | OFlags::RDONLY, Mode::empty())?.into())
-            }
-            opened => opened,
-        }
     }
 
     fn create_file(&self, at: &OwnedFd, name: &[u8], mode: u32) -> io::Result<File> {
@@ -272,6 +267,14 @@ impl Fs for LinuxFs {
         attributes::copy_of_dir(from, to)
     }
 
+    fn attribute(&self, dir: &OwnedFd, which: Attribute) -> io::Result<Option<Vec<u8>>> {
+        attributes::get(dir, which)
+    }
+
+    fn set_attribute(&self, dir: &OwnedFd, which: Attribute, value: Option<&[u8]>) -> io::Result<()> {
+        attributes::put(dir, which, value)
+    }
+
     fn set_owner(&self, file: &File, owner: Option<u32>, group: u32) -> io::Result<()> {
         Ok(rustix::fs::fchown(file, owner.map(Uid::from_raw), Some(Gid::from_raw(group)))?)
     }
@@ -292,7 +295,7 @@ impl Fs for LinuxFs {
     fn set_dir_mode(&self, dir: &OwnedFd, mode: u32) -> io::Result<()> {
         let mode = Mode::from_raw_mode(mode);
         match rustix::fs::fchmod(dir, mode) {
-            Err(Errno::BADF) => Ok(rustix::fs::chmod(proc_name(dir), mode)?),
+            Err(Errno::BADF) => rustix::fs::chmod(proc_name(dir), mode).map_err(of_proc),
             result => Ok(result?),
         }
     }
@@ -365,22 +368,48 @@ impl Fs for LinuxFs {
         bytes.into_iter().sum::<Option<u64>>().ok_or_else(|| io::ErrorKind::InvalidData.into())
     }
 
-    fn try_lock(&self, file: &File) -> io::Result<bool> {
-        // In full: on current Rust the method call resolves to the standard library's own.
-        match fs2::FileExt::try_lock_exclusive(file) {
-            Ok(()) => Ok(true),
-            Err(error) if error.raw_os_error() == fs2::lock_contended_error().raw_os_error() => Ok(false),
-            Err(error) => Err(error),
-        }
+    fn try_lock(&self, at: &OwnedFd, name: &[u8]) -> io::Result<Option<(FileLock, Stat)>> {
+        lock::try_lock(at, name)
+    }
+
+    fn lock_holder(&self, at: &OwnedFd, name: &[u8]) -> io::Result<Option<Holder>> {
+        lock::holder(at, name)
     }
 
     fn user(&self) -> u32 {
         rustix::process::geteuid().as_raw()
     }
 
+    fn group(&self) -> u32 {
+        rustix::process::getegid().as_raw()
+    }
+
+    fn belongs_to(&self, group: u32) -> io::Result<bool> {
+        Ok(self.group() == group || rustix::process::getgroups()?.iter().any(|other| other.as_raw() == group))
+    }
+
+    fn may_change(&self, dir: &OwnedFd) -> io::Result<bool> {
+        let access = Access::WRITE_OK | Access::EXEC_OK;
+        // The kernel knows the groups and the ACL. One that lacks faccessat2 asks for the real user, as a rule the same.
+        let may = match rustix::fs::accessat(dir, ".", access, AtFlags::EACCESS) {
+            Err(Errno::NOSYS | Errno::INVAL) => rustix::fs::accessat(dir, ".", access, AtFlags::empty()),
+            may => may,
+        };
+        match may {
+            Ok(()) => Ok(true),
+            Err(Errno::ACCESS | Errno::ROFS) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     fn now(&self) -> Timestamp {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
         Timestamp { seconds: since.as_secs() as i64, nanos: since.subsec_nanos() }
+    }
+
+    fn elapsed(&self) -> Duration {
+        static FIRST_ASKED: LazyLock<Instant> = LazyLock::new(Instant::now);
+        FIRST_ASKED.elapsed()
     }
 
     fn boot(&self) -> io::Result<String> {
@@ -389,7 +418,7 @@ impl Fs for LinuxFs {
 
     fn unique(&self) -> io::Result<u64> {
         let mut bytes = [0; 8];
-        File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+        random(&mut bytes)?;
         Ok(u64::from_le_bytes(bytes))
     }
 
@@ -410,6 +439,18 @@ impl Fs for LinuxFs {
         is_btrfs(dir)
     }
 
+    fn may_refuse_moves(&self) -> bool {
+        true
+    }
+
+    fn has_layers(&self, dir: &OwnedFd) -> bool {
+        mounts::is_overlay(dir)
+    }
+
+    fn weaknesses(&self, dir: &OwnedFd) -> Vec<Weakness> {
+        mounts::weaknesses(dir)
+    }
+
     fn pause(&self, duration: Duration) {
         std::thread::sleep(duration);
     }
@@ -423,6 +464,16 @@ impl Fs for LinuxFs {
 /// path is now.
 fn proc_name(dir: &OwnedFd) -> String {
     format!("/proc/self/fd/{}", dir.as_raw_fd())
+}
+
+/// Without /proc that entry is not there, which is not what "no such file" would say of the directory.
+fn of_proc(errno: Errno) -> io::Error {
+    match errno {
+        Errno::NOENT => io::Error::other(
+            "its owner may not read it, and /proc is not mounted: mount it, or `chmod u+rwx` the directory",
+        ),
+        errno => errno.into(),
+    }
 }
 
 /// Opens a directory; where it may not be read, one that can only be searched, or have its mode changed by its owner.
@@ -440,6 +491,18 @@ fn of_directory(errno: Errno) -> io::Error {
         Errno::BADF => io::Error::new(io::ErrorKind::PermissionDenied, "Permission denied"),
         errno => errno.into(),
     }
+}
+
+/// Random bytes for names, not for secrets. They come from the kernel itself, for a chroot may have no /dev, and without waiting, for
+/// a machine that boots may have gathered little. A kernel before 5.6 does not know that flag; a filter may forbid the call.
+fn random(bytes: &mut [u8; 8]) -> io::Result<()> {
+    if getrandom(&mut bytes[..], GetRandomFlags::INSECURE) == Ok(bytes.len()) {
+        return Ok(());
+    }
+    File::open("/dev/urandom").and_then(|mut device| device.read_exact(bytes)).or_else(|error| {
+        let drawn = getrandom(&mut bytes[..], GetRandomFlags::empty());
+        if drawn == Ok(bytes.len()) { Ok(()) } else { Err(error) }
+    })
 }
 
 /// What a line of /proc/meminfo says, which counts in units of 1024 bytes.

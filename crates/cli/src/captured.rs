@@ -1,0 +1,193 @@
+//! `txfs run` of a command that names no stage: what it writes to the output is diverted, and becomes the stage (G14).
+//!
+//! The transaction's own directory takes what is written, and dies with it: what a kill leaves the next txfs command removes.
+
+use std::ffi::OsStr;
+use std::fmt::Display;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Child;
+
+use nix::unistd::geteuid;
+use txfs::{Basis, Error, Problem, Shown, Store, Transaction};
+use txfs_capture::{Capture, Captured, Error as CaptureError, Gate, Linger, Refusal, Root, Running, Stage};
+
+use super::Context;
+use super::commit::{PublishOptions, check_command, ended, name_of};
+use super::error::{Failure, failed};
+use super::handle::CAPTURED;
+use super::tool::Prepared;
+
+/// A way to divert what a command writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    /// An overlay: what is written is a change.
+    Overlay,
+    /// The command sees a copy.
+    Copy,
+    /// It sees an empty directory, or none where there is none.
+    Empty,
+}
+
+impl Way {
+    /// What its stage stands for.
+    pub(super) fn basis(self) -> Basis {
+        match self {
+            Way::Overlay => Basis::Current,
+            Way::Copy => Basis::Copy,
+            Way::Empty => Basis::Empty,
+        }
+    }
+}
+
+/// Of some ways, those that there are: nothing can be seen, or copied, of an output that is not there. Nor can an overlay of an ordinary user
+/// give to the command what another member of a group published: whatever it writes to of that fails.
+pub(super) fn possible(store: &Store, mut ways: Vec<Way>) -> Vec<Way> {
+    if store.shared_with().is_some() && !geteuid().is_root() {
+        ways.retain(|way| *way != Way::Overlay);
+    }
+    match store.output().symlink_metadata() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => vec![Way::Empty],
+        _ => ways,
+    }
+}
+
+/// A command that is to be captured.
+pub(super) struct Capturing<'a> {
+    pub(super) context: &'a Context,
+    pub(super) store: &'a Store,
+    pub(super) publish: &'a PublishOptions,
+    /// Whether processes that outlive the command are waited for.
+    pub(super) waits: bool,
+    pub(super) way: Way,
+}
+
+/// What came of it.
+pub(super) enum Outcome {
+    /// The stage has what the command made of the output.
+    Captured {
+        /// How to commit it.
+        publish: PublishOptions,
+        /// Whether the stage alone says what is to be published.
+        is_complete: bool,
+    },
+    /// This way is shut; nothing ran.
+    Refused(Failure),
+}
+
+impl Capturing<'_> {
+    /// Runs the command; an error says why what it made is not to be published.
+    pub(super) fn run(&self, transaction: &mut Transaction<'_>, tool: &mut Prepared) -> Result<Outcome, Failure> {
+        let capture = self.capture(&transaction.stage()).map_err(|error| self.failed(&error))?;
+        tool.command.env(CAPTURED, self.store.output());
+        self.context.signals.expect_none()?;
+        let (child, running) = match capture.spawn(&mut tool.command) {
+            Ok(spawned) => spawned,
+            Err(CaptureError::Command(error)) => return Err(tool.not_run(&error)),
+            Err(CaptureError::Refused(refusal)) => return Ok(Outcome::Refused(self.refused(&refusal, tool))),
+            Err(error) => return Err(self.failed(&error)),
+        };
+        let captured = self.wait(tool, child, running)?;
+        let mut publish = self.publish.clone();
+        if let Root::Upper(_) = captured.root {
+            // What was not changed is not in the stage: what checks the output has to see it as a whole.
+            self.check(&capture)?;
+            publish = publish.checked();
+        }
+        match captured.settle().map_err(|error| self.failed(&error))? {
+            Stage::Change { removed } => {
+                let is_complete = removed.is_empty();
+                transaction.set_captured(Some(&removed))?;
+                Ok(Outcome::Captured { publish, is_complete })
+            }
+            _ => {
+                transaction.set_captured(None)?;
+                Ok(Outcome::Captured { publish, is_complete: true })
+            }
+        }
+    }
+
+    fn capture(&self, stage: &Path) -> Result<Capture, CaptureError> {
+        let output = self.store.output();
+        let (place, name) = (stage.parent().unwrap_or(stage), stage.file_name().unwrap_or_default());
+        let capture = match self.way {
+            Way::Overlay => Capture::overlay(output, place, name)?,
+            Way::Copy | Way::Empty => Capture::directory(output, place, name)?,
+        };
+        Ok(capture.linger(if self.waits { Linger::Wait } else { Linger::End }))
+    }
+
+    fn wait(&self, tool: &Prepared, child: Child, running: Running) -> Result<Captured, Failure> {
+        let waited = tool.wait(&self.context.signals, child);
+        let captured = running.end();
+        waited?;
+        let captured = captured.map_err(|error| self.failed(&error))?;
+        if captured.survived {
+            let (name, names, nothing) = (&tool.name, shown(&captured.outlived), &tool.nothing);
+            return Err(failed(format!("{names} outlived `{name}` and cannot be killed: {nothing}")));
+        }
+        if !captured.outlived.is_empty() {
+            let (name, names) = (&tool.name, shown(&captured.outlived));
+            self.context
+                .ui
+                .warn(format_args!("ended what outlived `{name}`: {names}; --wait-children waits for it instead"));
+        }
+        Ok(captured)
+    }
+
+    /// Runs the checks where the command ran.
+    fn check(&self, capture: &Capture) -> Result<(), Failure> {
+        let failed = |check| {
+            let result = self.run_check(capture, check).err()?;
+            Some(Problem::Check { check: name_of(check), result })
+        };
+        let problems: Vec<_> = self.publish.checks().filter_map(failed).collect();
+        self.context.signals.expect_none()?;
+        if problems.is_empty() {
+            return Ok(());
+        }
+        Err(Error::Refused { output: self.store.output().to_path_buf(), problems }.into())
+    }
+
+    fn run_check(&self, capture: &Capture, check: &OsStr) -> Result<(), String> {
+        let output = self.store.output();
+        let not_run = |error: &dyn Display| format!("could not be run: {error}");
+        let spawned = capture.spawn(&mut check_command(check, output, output)).map_err(|error| not_run(&error))?;
+        let status = self.context.signals.supervise(spawned.0).map_err(|error| not_run(&error));
+        let captured = spawned.1.end().map_err(|error| not_run(&error));
+        let status = status?;
+        if !status.success() {
+            return Err(ended(status));
+        }
+        match captured?.root {
+            Root::Upper(_) => Ok(()),
+            _ => Err("removed the output".to_owned()),
+        }
+    }
+
+    fn failed(&self, error: &CaptureError) -> Failure {
+        let output = self.context.ui.name(self.store.output());
+        failed(format!("cannot divert what is written to {output}: {error}: txfs changed nothing in it"))
+    }
+
+    fn refused(&self, refusal: &Refusal, tool: &Prepared) -> Failure {
+        let (ui, name) = (&self.context.ui, &tool.name);
+        let output = ui.name(self.store.output());
+        let failure = failed(format!(
+            "`{name}` was not run: what it writes to {output} cannot be diverted here: {refusal}: {nothing}",
+            nothing = tool.nothing
+        ));
+        if refusal.gate == Gate::Nested {
+            return failure
+                .hint("let the outer `txfs run` run it alone, or give it a stage: `txfs run OUT --stage -- CMD`");
+        }
+        failure.hint(refusal.way_out()).hint(
+            "or have the command write to a stage: put {stage} where it is told where to write, or `txfs run OUT --stage -- CMD`, whose CMD writes to $TXFS_STAGE",
+        )
+    }
+}
+
+fn shown(names: &[String]) -> String {
+    let names: Vec<_> = names.iter().map(|name| Shown(&PathBuf::from(name)).to_string()).collect();
+    names.join(", ")
+}

@@ -1,0 +1,155 @@
+//! `txfs diff`.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use txfs::{Basis, Change, ChangeKind, CommitOptions, OpenTransaction, Plan, Shown, Store};
+
+use super::error::{self, DIFFERS, DONE, Failure, usage};
+use super::exclude::Excludes;
+use super::output::{Object, Style, Ui};
+use super::report::{self, Summary, summary_fields};
+use super::settings::{Given, Settings, take};
+use super::{Context, handle, publish};
+
+/// Print what a commit would change
+///
+/// One line for each path: A added, M content modified, m mode modified, T kind of entry modified, D removed. What would
+/// prevent the commit is said on stderr. Besides recovering, nothing is written, and an open transaction stays as it is. A directory is taken as
+/// `txfs publish` would copy it.
+#[derive(Args)]
+pub(super) struct DiffArgs {
+    /// The directory that is published
+    out: PathBuf,
+    /// What would be published: a transaction's stage or any other directory; the one open transaction unless given
+    #[arg(value_name = "STAGE|DIR")]
+    stage: Option<PathBuf>,
+    #[command(flatten)]
+    excludes: Excludes,
+    /// Exit with 8 if there are changes
+    #[arg(long)]
+    exit_code: bool,
+}
+
+impl DiffArgs {
+    pub(super) fn out(&self) -> &Path {
+        &self.out
+    }
+
+    /// What the command line does not say is as the file says.
+    pub(super) fn take(&mut self, settings: &Settings, given: &Given<'_>) {
+        take!(settings, given; exclude => self.excludes.exclude);
+    }
+}
+
+pub(super) fn run(context: &Context, args: &DiffArgs) -> Result<u8, Failure> {
+    let store = context.expect(&args.out)?;
+    let options = args
+        .excludes
+        .for_library()
+        .map_or_else(CommitOptions::default, |exclude| CommitOptions::default().exclude(exclude));
+    let (plan, notes) = match &args.stage {
+        None => of_transaction(&store, &handle::only(context, &store)?, &options)?,
+        Some(stage) => match find_transaction(context, &store, stage)? {
+            Some(open) => of_transaction(&store, &open, &options)?,
+            None => (of_directory(context, &store, stage, &options)?, Vec::new()),
+        },
+    };
+    report::warn(&context.ui, &plan);
+    let current = store.head()?.map(|head| head.info.generation);
+    print(&context.ui, store.output(), current, &plan, &notes)?;
+    notes.iter().for_each(|note| context.ui.problem(note));
+    plan.problems.iter().for_each(|problem| context.ui.problem(problem));
+    context.ui.detail(Summary(&plan));
+    Ok(if args.exit_code && !plan.changes.is_empty() { DIFFERS } else { DONE })
+}
+
+/// The open transaction whose stage a path is; `None` for any other directory.
+fn find_transaction(context: &Context, store: &Store, stage: &Path) -> Result<Option<OpenTransaction>, Failure> {
+    let Some((output, id)) = handle::parse(stage)? else { return Ok(None) };
+    if output != store.output() {
+        let (stage, output) = (Shown(stage), context.ui.name(&output));
+        return Err(usage(format!("{stage} is a stage of {output}")));
+    }
+    Ok(store.transactions()?.into_iter().find(|open| open.id == id))
+}
+
+/// As `txfs publish` would copy it.
+fn of_directory(context: &Context, store: &Store, dir: &Path, options: &CommitOptions<'_>) -> Result<Plan, Failure> {
+    publish::resolve_directory(dir)?;
+    let preview = store.preview_copy(dir, false, options)?;
+    publish::warn_of_states(&context.ui, &preview.left_out);
+    Ok(preview.plan)
+}
+
+/// A stage that is a whole generation is looked at without taking the transaction up: its process may be at work.
+fn of_transaction(
+    store: &Store,
+    open: &OpenTransaction,
+    options: &CommitOptions<'_>,
+) -> Result<(Plan, Vec<String>), Failure> {
+    if open.from == Some(Basis::Current) {
+        return Ok((store.resume(open.id)?.plan(options)?, Vec::new()));
+    }
+    let plan = store.preview(&open.stage, options)?;
+    let current = store.head()?.map_or(0, |head| head.info.generation);
+    let overtaken =
+        |base| format!("generation {current} was committed since this transaction began on generation {base}");
+    let base = if store.is_overtaken(open.id)? { open.base } else { None };
+    Ok((plan, base.map(overtaken).into_iter().collect()))
+}
+
+/// Prints the changes on stdout; with `--json` what stands against them, and how many there are, too.
+pub(super) fn print(
+    ui: &Ui,
+    output: &Path,
+    current: Option<u64>,
+    plan: &Plan,
+    notes: &[String],
+) -> Result<(), Failure> {
+    let mut data = ui.data();
+    for change @ Change { kind, path, .. } in &plan.changes {
+        if ui.json {
+            data.object(change_object(change))?;
+        } else {
+            let letter = data.paint(kind.letter().encode_utf8(&mut [0; 4]), style(*kind)).to_string();
+            data.line(format_args!("{letter} {path}"))?;
+        }
+    }
+    if ui.json {
+        for note in notes {
+            data.object(Object::new().field("problem", "overtaken").field("message", note.as_str()))?;
+        }
+        for problem in &plan.problems {
+            data.object(error::describe(Object::new(), problem))?;
+        }
+        let object = Object::new().field("summary", true).output(output).field("generation", current);
+        return ui.result(data, summary_fields(object, plan).field("operations", plan.operations()));
+    }
+    data.finish()
+}
+
+/// A path that changes, for programs.
+pub(super) fn change_object(Change { kind, path, entry, .. }: &Change) -> Object {
+    let object = Object::new().field("change", word(*kind)).field("letter", kind.letter().to_string());
+    object.relative("path", path).field("kind", entry.word())
+}
+
+fn word(kind: ChangeKind) -> &'static str {
+    match kind {
+        ChangeKind::Added => "added",
+        ChangeKind::Modified => "modified",
+        ChangeKind::Mode => "mode",
+        ChangeKind::Kind => "kind",
+        ChangeKind::Removed => "removed",
+        _ => "other",
+    }
+}
+
+fn style(kind: ChangeKind) -> Style {
+    match kind {
+        ChangeKind::Added => Style::Green,
+        ChangeKind::Removed => Style::Red,
+        _ => Style::Yellow,
+    }
+}

@@ -1,0 +1,57 @@
+//! `txfs prune`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use txfs::{Pruned, Store};
+
+use super::error::{DONE, Failure};
+use super::output::{Object, Ui};
+use super::{Context, count, nothing_published};
+
+/// Free what the last commit displaced
+///
+/// The generation before the current one can then not be gone back to; what is published stays as it is. Without this command the next commit
+/// frees it.
+#[derive(Args)]
+pub(super) struct PruneArgs {
+    /// The directory that is published
+    out: PathBuf,
+}
+
+pub(super) fn run(context: &Context, args: &PruneArgs) -> Result<u8, Failure> {
+    let Some(store) = context.find(&args.out)? else {
+        context.ui.say(nothing_published(&context.ui, &args.out));
+        print(context, &context.locate(&args.out)?, &Pruned::default())?;
+        return Ok(DONE);
+    };
+    let pruned = store.prune(0)?;
+    tell(&context.ui, &store, &pruned);
+    print(context, store.output(), &pruned)?;
+    Ok(DONE)
+}
+
+fn tell(ui: &Ui, store: &Store, pruned: &Pruned) {
+    let output = ui.name(store.output());
+    match (pruned.files, pruned.generation) {
+        (0, _) => ui.say(format_args!("there is nothing to free: no commit to {output} displaced what is still kept")),
+        (files, generation) => {
+            let (files, bytes) = (count(files, "file"), count(pruned.bytes, "byte"));
+            ui.say(format_args!("freed {bytes} in {files} that commits to {output} displaced"));
+            let generation = generation.unwrap_or_default();
+            ui.say(format_args!("generation {generation} of {output} can not be gone back from any more"));
+        }
+    }
+    ui.rescued(&pruned.rescued);
+    pruned.warnings.iter().for_each(|warning| ui.warn_of(warning));
+}
+
+fn print(context: &Context, output: &std::path::Path, pruned: &Pruned) -> Result<(), Failure> {
+    if !context.ui.json {
+        return Ok(());
+    }
+    let object = Object::new().output(output).field("generation", pruned.generation);
+    let object = object.field("freed_files", pruned.files).field("freed_bytes", pruned.bytes);
+    let rescued = pruned.rescued.iter().map(|path| std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str()));
+    context.ui.result(context.ui.data(), object.paths("rescued", rescued))
+}

@@ -1,0 +1,110 @@
+//! `txfs recover`, and the line in which every other command says what recovery did.
+
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use txfs::{Recovered, RecoveredCommit, Store};
+
+use super::error::{DONE, Failure};
+use super::output::{Object, Ui};
+use super::{Context, count};
+
+/// Finish or undo what a crash interrupted
+///
+/// Every other command but `journal` does this too, before anything else. Says in one line on stderr what it did; silent when
+/// there was nothing to do. Where nothing has been published yet it says so and exits with 0, so that it can run at boot.
+#[derive(Args)]
+pub(super) struct RecoverArgs {
+    /// The directory that is published
+    out: PathBuf,
+    /// Leave alone what is neither as before the interrupted commit nor as after it, and finish the rest; with --undo, undo the rest
+    #[arg(long)]
+    skip_unknown: bool,
+    /// Undo a commit that has passed its commit point but cannot be finished
+    #[arg(long)]
+    undo: bool,
+}
+
+pub(super) fn run(context: &Context, args: &RecoverArgs) -> Result<u8, Failure> {
+    let Some(store) = context.open(&context.options(), &args.out)? else {
+        let output = context.ui.name(&args.out);
+        context.ui.say(format_args!("there is nothing to recover: txfs has nothing for {output}"));
+        print(&context.ui, &context.locate(&args.out)?, None, &Recovered::default())?;
+        return Ok(DONE);
+    };
+    let recovered = match (args.skip_unknown, args.undo) {
+        (true, true) => store.recover_undoing_skipping_unknown()?,
+        (true, false) => store.recover_skipping_unknown()?,
+        (false, true) => store.recover_undoing()?,
+        (false, false) => store.recover()?,
+    };
+    tell(&context.ui, &store, &recovered);
+    let generation = if context.ui.json { store.head()?.map(|head| head.info.generation) } else { None };
+    print(&context.ui, store.output(), generation, &recovered)?;
+    Ok(DONE)
+}
+
+/// Says in one line what recovery did, if it did anything.
+pub(super) fn tell(ui: &Ui, store: &Store, recovered: &Recovered) {
+    if !recovered.is_nothing() {
+        tell_done(ui, store, recovered);
+    }
+    if !recovered.skipped.is_empty() {
+        let (skipped, output) = (&recovered.skipped, ui.name(store.output()));
+        let paths = count(skipped.total, "path");
+        ui.warn(format_args!("{paths} of {output} left as found, and no longer as published: {skipped}"));
+    }
+    recovered.warnings.iter().for_each(|warning| ui.warn_of(warning));
+}
+
+fn tell_done(ui: &Ui, store: &Store, recovered: &Recovered) {
+    let mut parts: Vec<_> = recovered.commit.iter().map(|commit| describe(*commit)).collect();
+    if !recovered.discarded.is_empty() {
+        parts.push(format!("discarded {}", count(recovered.discarded.len() as u64, "unfinished transaction")));
+    }
+    let line = format!("txfs: recovered {}: {}", ui.name(store.output()), parts.join("; "));
+    match ui.describe_rescued(&recovered.rescued) {
+        None => ui.say(line),
+        Some(moved) => ui.warn(format_args!("{line}{}{moved}", if parts.is_empty() { "" } else { "; " })),
+    }
+}
+
+fn describe(commit: RecoveredCommit) -> String {
+    match commit {
+        RecoveredCommit::RolledForward { generation, operations } => {
+            format!("finished the interrupted commit of generation {generation} ({})", count(operations, "operation"))
+        }
+        RecoveredCommit::RolledBack { generation } => {
+            format!("rolled back the interrupted commit of generation {generation}")
+        }
+        RecoveredCommit::Settled { generation } => {
+            format!("tidied up after the commit of generation {generation}, which was complete")
+        }
+        RecoveredCommit::Discarded => "discarded a commit that had not changed anything yet".to_owned(),
+        _ => "settled an interrupted commit".to_owned(),
+    }
+}
+
+/// `generation` is the one that is published now.
+fn print(ui: &Ui, output: &Path, generation: Option<u64>, recovered: &Recovered) -> Result<(), Failure> {
+    if !ui.json {
+        return Ok(());
+    }
+    let (commit, of, operations) = match recovered.commit {
+        None => (None, None, None),
+        Some(RecoveredCommit::RolledForward { generation, operations }) => {
+            (Some("rolled-forward"), Some(generation), Some(operations))
+        }
+        Some(RecoveredCommit::RolledBack { generation }) => (Some("rolled-back"), Some(generation), None),
+        Some(RecoveredCommit::Settled { generation }) => (Some("settled"), Some(generation), None),
+        Some(_) => (Some("discarded"), None, None),
+    };
+    let discarded: Vec<_> = recovered.discarded.iter().map(ToString::to_string).collect();
+    let rescued = recovered.rescued.iter().map(|path| path.as_os_str().as_bytes());
+    let object = Object::new().output(output).field("generation", generation);
+    let object = object.field("commit", commit).field("commit_generation", of).field("operations", operations);
+    let object = object.field("discarded", discarded).paths("rescued", rescued);
+    let object = object.relatives("skipped", &recovered.skipped.first);
+    ui.result(ui.data(), object.field("skipped_total", recovered.skipped.total))
+}

@@ -1,0 +1,83 @@
+//! `txfs rollback`.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use txfs::{BeginOptions, Store};
+
+use super::Context;
+use super::commit::{self, Done, PublishOptions, Removals};
+use super::error::{DONE, Failure};
+use super::hooks::{self, AfterHook, Hooks};
+use super::settings::{Given, Settings, take};
+
+/// Publish the generation before the current one again
+///
+/// It becomes a new generation, with a number of its own: going back twice is going forward again. Only what differs is touched.
+/// What the current generation took over or published over comes back too, and all of it with its attributes, owner and group, as
+/// far as you may give them. No generation before that one is kept.
+#[derive(Args)]
+pub(super) struct RollbackArgs {
+    /// The directory that is published
+    out: PathBuf,
+    /// Publish over entries that somebody else changed
+    #[arg(long)]
+    allow_drift: bool,
+    /// Give what comes back the time of the commit instead of its own, for clients that compare times: they may take what is older
+    /// than what they have for unchanged
+    #[arg(long)]
+    touch: bool,
+    /// Change nothing: print what would change as `txfs diff` does, and exit as the commit would
+    #[arg(long)]
+    dry_run: bool,
+    /// Keep TEXT with the generation; `status` shows it
+    #[arg(short, long, value_name = "TEXT")]
+    message: Option<String>,
+    #[command(flatten)]
+    after: AfterHook,
+}
+
+impl RollbackArgs {
+    pub(super) fn out(&self) -> &Path {
+        &self.out
+    }
+
+    /// What the command line does not say is as the file says.
+    pub(super) fn take(&mut self, settings: &Settings, given: &Given<'_>) {
+        take!(settings, given; allow_drift => self.allow_drift, touch => self.touch);
+        self.after.take(settings, given);
+    }
+
+    /// Whether it runs other commands.
+    pub(super) fn runs_any(&self) -> bool {
+        self.after.is_any()
+    }
+}
+
+pub(super) fn run(context: &Context, args: &RollbackArgs) -> Result<u8, Failure> {
+    let store = context.expect(&args.out)?;
+    if args.dry_run {
+        return preview(context, args, &store);
+    }
+    let mut transaction = context.begin(&store, BeginOptions::default())?;
+    let generation = transaction.copy_previous()?;
+    let message = args.message.clone().unwrap_or_else(|| format!("rollback to generation {generation}"));
+    let options = PublishOptions::of_an_old_generation(message, args.allow_drift, args.touch, false);
+    if let Done::Committed(committed) =
+        commit::conclude(context, &store, &mut transaction, &options, &Removals::default())?
+    {
+        let (committed, message) = (&*committed, args.message.as_deref());
+        let (store, hooks) = (&store, &Hooks::after_alone(&args.after));
+        hooks::Done { context, store, committed, hooks, touch: args.touch, message, print_number: true }.conclude()?;
+    }
+    Ok(DONE)
+}
+
+/// What going back would change. Nothing is written.
+fn preview(context: &Context, args: &RollbackArgs, store: &Store) -> Result<u8, Failure> {
+    let base = store.head()?.map_or(0, |head| head.info.generation);
+    let options = PublishOptions::of_an_old_generation(String::new(), args.allow_drift, args.touch, true);
+    let plan = store.preview_previous(&options.for_library())?;
+    context.signals.release()?;
+    commit::tell_rehearsed(context, store.output(), base, &plan, Vec::new()).map(|()| DONE)
+}

@@ -1,0 +1,117 @@
+//! The command that `txfs run` runs: how it is told where to write to, and what its end means.
+
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus};
+
+use txfs::{Shown, Store};
+
+use super::Context;
+use super::commit::ended;
+use super::error::{self, Failure, failed, killed_by, usage};
+use super::output::Ui;
+use super::signals::Signals;
+
+const PLACEHOLDER: &[u8] = b"{stage}";
+const NOT_FOUND: u8 = 127;
+const NOT_EXECUTABLE: u8 = 126;
+
+/// A command, and how to tell of it.
+pub(super) struct Prepared {
+    pub(super) command: Command,
+    /// The command, for people.
+    pub(super) name: String,
+    /// That txfs changed nothing.
+    pub(super) nothing: String,
+}
+
+impl Prepared {
+    /// `stage` is where it is to write to.
+    pub(super) fn new(context: &Context, store: &Store, words: &[OsString], stage: &Path) -> Result<Self, Failure> {
+        let words: Vec<_> = words.iter().map(|word| replace_stage(word, stage)).collect();
+        let Some((program, arguments)) = words.split_first() else {
+            return Err(usage("there is no command to run"));
+        };
+        let mut command = Command::new(program);
+        command.args(arguments).env("TXFS_STAGE", stage).env("TXFS_OUTPUT", store.output());
+        if context.ui.json {
+            // Whoever reads an object does not expect what a build says of itself before it.
+            command.stdout(io::stderr());
+        }
+        let name = Shown(Path::new(program)).to_string();
+        Ok(Self { command, name, nothing: changed_nothing(&context.ui, store) })
+    }
+
+    pub(super) fn not_run(&self, error: &io::Error) -> Failure {
+        let code = if error.kind() == io::ErrorKind::NotFound { NOT_FOUND } else { NOT_EXECUTABLE };
+        let (name, reason, nothing) = (&self.name, error::reason(error), &self.nothing);
+        Failure::with_code(code, format!("cannot run `{name}`: {reason}: {nothing}"))
+    }
+
+    /// Waits for it; an error says why what it made is not to be published.
+    pub(super) fn wait(&self, signals: &Signals, child: Child) -> Result<(), Failure> {
+        let (name, nothing) = (&self.name, &self.nothing);
+        let status = signals
+            .supervise(child)
+            .map_err(|error| failed(format!("cannot wait for `{name}`: {}", error::reason(&error))))?;
+        match (exit_code(status), signals.received()) {
+            (0, None) => Ok(()),
+            (0, Some(signal)) => Err(Failure::stopped(
+                signal,
+                format!("stopped by signal {signal}, although `{name}` finished: {nothing}"),
+            )),
+            (code, _) => Err(Failure::of_command(code, format!("`{name}` {}: {nothing}", ended(status)))),
+        }
+    }
+}
+
+/// The command itself may have written to the output, whatever txfs did.
+pub(super) fn changed_nothing(ui: &Ui, store: &Store) -> String {
+    format!("txfs changed nothing in {}", ui.name(store.output()))
+}
+
+/// Where the next `{stage}` stands.
+pub(super) fn find_placeholder(word: &[u8]) -> Option<usize> {
+    word.windows(PLACEHOLDER.len()).position(|window| window == PLACEHOLDER)
+}
+
+/// Whether a character means itself to a shell, or parts words.
+pub(super) fn is_plain(c: char) -> bool {
+    c.is_alphanumeric() || " _-./:=,@%+{}".contains(c)
+}
+
+/// Every `{stage}` in an argument becomes the stage's path, byte for byte.
+fn replace_stage(word: &OsStr, stage: &Path) -> OsString {
+    let mut rest = word.as_bytes();
+    let mut replaced = Vec::with_capacity(rest.len());
+    while let Some(at) = find_placeholder(rest) {
+        replaced.extend_from_slice(&rest[..at]);
+        replaced.extend_from_slice(stage.as_os_str().as_bytes());
+        rest = &rest[at + PLACEHOLDER.len()..];
+    }
+    replaced.extend_from_slice(rest);
+    OsString::from_vec(replaced)
+}
+
+fn exit_code(status: ExitStatus) -> u8 {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => u8::try_from(code).unwrap_or(error::RUN_FAILED),
+        (None, signal) => killed_by(signal.unwrap_or_default()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_placeholder_is_replaced_whatever_the_bytes_around_it() {
+        let replace = |word: &[u8]| replace_stage(OsStr::from_bytes(word), Path::new("/s{stage}")).into_vec();
+        assert_eq!(replace(b"-o={stage}/a:{stage}"), b"-o=/s{stage}/a:/s{stage}");
+        assert_eq!(replace(b"\xff{stage}\xfe"), b"\xff/s{stage}\xfe");
+        assert_eq!(replace(b"{stage"), b"{stage");
+    }
+}

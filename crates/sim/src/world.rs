@@ -1,0 +1,658 @@
+//! The live side of a simulated world: inodes, handles, permission, and what Linux answers to calls that only look.
+//!
+//! Invariants:
+//! 1. A slot names one inode for as long as anything (a name, a handle, an effect that is not durable) can refer to it.
+//!    Slots are internal; what callers see is the inode number, which is reused as [`Reuse`] says.
+//! 2. `disk` has an inode for every slot from its creation on; it is on the disk only if a durable name leads to it.
+//! 3. Every change goes through `persist.rs`, which records it as an effect that a crash may lose.
+
+use std::sync::{Arc, OnceLock};
+
+use nix::errno::Errno;
+
+use super::persist::{Effect, EffectId, Write};
+use super::{Config, Reuse};
+use txfs::RelPath;
+use txfs::fs::{Kind, Stat, Timestamp};
+
+/// The longest name, in bytes, as on Linux.
+const NAME_MAX: usize = 255;
+
+pub(super) type Res<T> = Result<T, Errno>;
+pub(super) type Slot = u32;
+pub(super) type Name = Arc<[u8]>;
+pub(super) type Entries = Vec<(Name, Slot)>;
+pub(super) type Table = Vec<Option<Arc<Inode>>>;
+
+pub(super) const ROOT: Slot = 0;
+/// The lowest inode number handed out, as on ext4.
+const FIRST_INO: u64 = 11;
+/// Symbolic links followed before ELOOP.
+const MAX_LINKS: usize = 40;
+/// The start of simulated time, in seconds since 1970.
+const EPOCH: i64 = 1_700_000_000;
+
+pub(super) const READ: u32 = 4;
+pub(super) const WRITE: u32 = 2;
+pub(super) const SEARCH: u32 = 1;
+
+/// Bytes with their hash, computed once.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Blob {
+    bytes: Vec<u8>,
+    hash: OnceLock<u64>,
+}
+
+impl Blob {
+    pub(super) fn new(bytes: Vec<u8>) -> Self {
+        Self { bytes, hash: OnceLock::new() }
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    pub(super) fn edit(&mut self) -> &mut Vec<u8> {
+        self.hash = OnceLock::new();
+        &mut self.bytes
+    }
+
+    pub(super) fn hash(&self) -> u64 {
+        *self.hash.get_or_init(|| super::view::hash_bytes(&self.bytes))
+    }
+}
+
+/// A hash that is computed when it is first wanted. A copy forgets it, for copies are made to be changed.
+#[derive(Debug, Default)]
+pub(super) struct Cached(OnceLock<u64>);
+
+impl Cached {
+    pub(super) fn get(&self, compute: impl FnOnce() -> u64) -> u64 {
+        *self.0.get_or_init(compute)
+    }
+}
+
+impl Clone for Cached {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
+
+#[derive(Debug, Clone, Default)]
+pub(super) struct FileBody {
+    pub(super) content: Arc<Blob>,
+    /// What was written since the last barrier, in order; empty on the disk's side.
+    pub(super) writes: Vec<Write>,
+    /// A failed barrier dropped pages: the disk no longer follows the content.
+    pub(super) diverged: bool,
+}
+
+#[derive(Debug, Clone)]
+pub(super) enum Body {
+    File(FileBody),
+    Directory(Entries),
+    Symlink(Arc<[u8]>),
+    /// A FIFO, say: nothing that txfs publishes.
+    Other,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Inode {
+    pub(super) ino: u64,
+    pub(super) dev: u64,
+    pub(super) mode: u32,
+    pub(super) uid: u32,
+    /// Nanoseconds of the world's clock, or what [`txfs::fs::Fs::set_mtime`] said.
+    pub(super) mtime: Timestamp,
+    /// When content or attributes were changed last. (Names do not count here; on Linux a rename does.)
+    pub(super) ctime: Timestamp,
+    pub(super) body: Body,
+    /// See `view.rs`; forgotten by [`edit`].
+    pub(super) hash: Cached,
+}
+
+impl Inode {
+    pub(super) fn kind(&self) -> Option<Kind> {
+        match self.body {
+            Body::File(_) => Some(Kind::File),
+            Body::Directory(_) => Some(Kind::Directory),
+            Body::Symlink(_) => Some(Kind::Symlink),
+            Body::Other => None,
+        }
+    }
+
+    pub(super) fn is_dir(&self) -> bool {
+        matches!(self.body, Body::Directory(_))
+    }
+
+    pub(super) fn entries(&self) -> &[(Name, Slot)] {
+        match &self.body {
+            Body::Directory(entries) => entries,
+            _ => &[],
+        }
+    }
+}
+
+pub(super) fn position(entries: &[(Name, Slot)], name: &[u8]) -> Result<usize, usize> {
+    entries.binary_search_by(|(n, _)| n.as_ref().cmp(name))
+}
+
+/// What the live side knows of a slot beside its inode.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Aux {
+    /// The directory that holds this directory.
+    pub(super) parent: Slot,
+    /// As `st_nlink`; 0 for a removed directory.
+    pub(super) nlink: u32,
+    /// Open handles.
+    pub(super) opens: u32,
+    /// The effect that put this directory where it is.
+    pub(super) placed: EffectId,
+    /// The last effect on the names in this directory.
+    pub(super) last: EffectId,
+    /// The last effect on the attributes.
+    pub(super) meta: EffectId,
+}
+
+#[derive(Debug, Clone, Default)]
+pub(super) struct Inos {
+    used: Vec<u64>,
+    /// Freed in the live tree, while effects that name the slot are still pending.
+    pub(super) freed: Vec<(u64, Slot)>,
+}
+
+impl Inos {
+    fn mark(&mut self, ino: u64) {
+        let word = (ino / 64) as usize;
+        if self.used.len() <= word {
+            self.used.resize(word + 1, 0);
+        }
+        self.used[word] |= 1 << (ino % 64);
+    }
+
+    pub(super) fn clear(&mut self, ino: u64) {
+        if let Some(word) = self.used.get_mut((ino / 64) as usize) {
+            *word &= !(1 << (ino % 64));
+        }
+    }
+
+    fn lowest(&self) -> u64 {
+        let free = self.used.iter().position(|&word| word != u64::MAX);
+        match free {
+            Some(word) => word as u64 * 64 + u64::from(self.used[word].trailing_ones()),
+            None => self.used.len() as u64 * 64,
+        }
+    }
+}
+
+/// One file system with its live and its durable side.
+#[derive(Debug, Clone)]
+pub(super) struct World {
+    pub(super) config: Arc<Config>,
+    pub(super) live: Arc<Table>,
+    pub(super) disk: Arc<Table>,
+    pub(super) aux: Vec<Aux>,
+    pub(super) pending: Vec<Arc<Effect>>,
+    pub(super) next_effect: EffectId,
+    /// Files with writes since their last barrier; may name one that is gone.
+    pub(super) dirty: Vec<Slot>,
+    /// Counts every change of the live tree or of what a crash can leave.
+    pub(super) version: u64,
+    pub(super) clock: u64,
+    pub(super) unique: u64,
+    /// Counts the crashes.
+    pub(super) boot: u64,
+    pub(super) inos: Option<Inos>,
+    next_ino: u64,
+    pub(super) free_slots: Vec<Slot>,
+    locks: Vec<(Slot, u64)>,
+    next_description: u64,
+    pub(super) mounts: u64,
+}
+
+impl World {
+    pub(super) fn new(config: Config) -> Self {
+        let root = Inode {
+            ino: 2,
+            dev: 1,
+            mode: 0o755,
+            uid: config.uid,
+            mtime: Timestamp { seconds: EPOCH, nanos: 0 },
+            ctime: Timestamp { seconds: EPOCH, nanos: 0 },
+            body: Body::Directory(Vec::new()),
+            hash: Cached::default(),
+        };
+        let table = Arc::new(vec![Some(Arc::new(root))]);
+        Self::from_table(Arc::new(config), table, vec![Aux { nlink: 2, ..Aux::default() }])
+    }
+
+    fn from_table(config: Arc<Config>, table: Arc<Table>, aux: Vec<Aux>) -> Self {
+        Self {
+            config,
+            live: table.clone(),
+            disk: table,
+            aux,
+            pending: Vec::new(),
+            next_effect: 1,
+            dirty: Vec::new(),
+            version: 0,
+            clock: 0,
+            unique: 0,
+            boot: 0,
+            inos: None,
+            next_ino: FIRST_INO,
+            free_slots: Vec::new(),
+            locks: Vec::new(),
+            next_description: 0,
+            mounts: 0,
+        }
+    }
+
+    /// The world that a reboot finds when `table` is what the disk holds.
+    pub(super) fn rebooted(&self, table: Table, aux: Vec<Aux>) -> Self {
+        let free_slots = (0..table.len()).filter(|&slot| table[slot].is_none()).map(|slot| slot as Slot).collect();
+        let mut world = Self::from_table(self.config.clone(), Arc::new(table), aux);
+        world.free_slots = free_slots;
+        world.clock = self.clock;
+        world.unique = self.unique;
+        world.boot = self.boot + 1;
+        world.next_ino = self.next_ino;
+        world.mounts = self.mounts;
+        world
+    }
+
+    /// The same world with no process that uses it: without handles, locks, and files that were unlinked while open.
+    pub(super) fn abandoned(&self) -> Self {
+        let mut world = self.clone();
+        world.locks.clear();
+        for slot in 0..world.aux.len() {
+            world.aux[slot].opens = 0;
+            if world.aux[slot].nlink == 0 && world.live[slot].is_some() {
+                world.free_if_unused(slot as Slot);
+            }
+        }
+        world
+    }
+
+    // ---- inodes
+
+    pub(super) fn find(&self, slot: Slot) -> Option<&Arc<Inode>> {
+        self.live.get(slot as usize)?.as_ref()
+    }
+
+    /// The inode behind a name or an open handle: there by invariant 1.
+    pub(super) fn inode(&self, slot: Slot) -> &Inode {
+        self.find(slot).expect("a slot that a name or handle refers to has its inode")
+    }
+
+    pub(super) fn live_mut(&mut self, slot: Slot) -> &mut Inode {
+        inode_mut(&mut self.live, slot)
+    }
+
+    pub(super) fn disk_mut(&mut self, slot: Slot) -> &mut Inode {
+        inode_mut(&mut self.disk, slot)
+    }
+
+    pub(super) fn aux(&mut self, slot: Slot) -> &mut Aux {
+        &mut self.aux[slot as usize]
+    }
+
+    pub(super) fn is_dir(&self, slot: Slot) -> bool {
+        self.inode(slot).is_dir()
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        stamp(self.clock)
+    }
+
+    /// Time goes on, and this is what the file system writes down of it.
+    pub(super) fn tick(&mut self) -> Timestamp {
+        self.version += 1;
+        self.clock += self.config.tick;
+        self.written_now()
+    }
+
+    /// The current time as the file system writes it down.
+    pub(super) fn written_now(&self) -> Timestamp {
+        stamp(self.clock - self.clock % self.config.mtime_granularity.max(1))
+    }
+
+    pub(super) fn lookup(&self, dir: Slot, name: &[u8]) -> Option<Slot> {
+        let entries = self.inode(dir).entries();
+        position(entries, name).ok().map(|i| entries[i].1)
+    }
+
+    /// A new inode on both sides, and the effects that its creation has to wait for because its number was another's.
+    pub(super) fn allocate(&mut self, mode: u32, uid: u32, dev: u64, body: Body) -> (Slot, Vec<EffectId>) {
+        let mtime = self.tick();
+        let (ino, after) = self.allocate_ino();
+        let is_dir = matches!(body, Body::Directory(_));
+        let inode = Arc::new(Inode { ino, dev, mode, uid, mtime, ctime: mtime, body, hash: Cached::default() });
+        let aux = Aux { nlink: if is_dir { 2 } else { 1 }, ..Aux::default() };
+        let slot = match self.free_slots.pop() {
+            Some(slot) => slot,
+            None => {
+                self.aux.push(aux);
+                Arc::make_mut(&mut self.live).push(None);
+                (self.aux.len() - 1) as Slot
+            }
+        };
+        let disk = Arc::make_mut(&mut self.disk);
+        if disk.len() <= slot as usize {
+            disk.resize(slot as usize + 1, None);
+        }
+        disk[slot as usize] = Some(inode.clone());
+        Arc::make_mut(&mut self.live)[slot as usize] = Some(inode);
+        self.aux[slot as usize] = aux;
+        (slot, after)
+    }
+
+    fn allocate_ino(&mut self) -> (u64, Vec<EffectId>) {
+        if self.config.reuse == Reuse::Never {
+            self.next_ino += 1;
+            return (self.next_ino - 1, Vec::new());
+        }
+        let mut inos = self.take_inos();
+        let ino = inos.lowest();
+        inos.mark(ino);
+        self.next_ino = self.next_ino.max(ino + 1);
+        let mut after = Vec::new();
+        if inos.freed.iter().any(|&(number, _)| number == ino) {
+            let of: Vec<Slot> =
+                inos.freed.iter().filter(|&&(number, _)| number == ino).map(|&(_, slot)| slot).collect();
+            after.extend(self.pending.iter().filter(|effect| of.iter().any(|&s| effect.mentions(s))).map(|e| e.id));
+        }
+        self.inos = Some(inos);
+        (ino, after)
+    }
+
+    /// The numbers in use, counted when they are first needed.
+    fn take_inos(&mut self) -> Inos {
+        self.inos.take().unwrap_or_else(|| {
+            let mut inos = Inos::default();
+            (0..FIRST_INO).for_each(|ino| inos.mark(ino));
+            self.live.iter().flatten().for_each(|inode| inos.mark(inode.ino));
+            inos
+        })
+    }
+
+    /// Frees the inode once neither a name nor a handle is left.
+    pub(super) fn free_if_unused(&mut self, slot: Slot) {
+        let aux = self.aux[slot as usize];
+        if aux.nlink > 0 || aux.opens > 0 || self.find(slot).is_none() {
+            return;
+        }
+        if self.config.reuse != Reuse::Never {
+            let mut inos = self.take_inos();
+            let ino = self.inode(slot).ino;
+            let awaited = self.pending.iter().any(|effect| effect.mentions(slot));
+            if awaited {
+                inos.freed.push((ino, slot));
+            }
+            if !awaited || self.config.reuse == Reuse::Immediate {
+                inos.clear(ino);
+            }
+            self.inos = Some(inos);
+        }
+        Arc::make_mut(&mut self.live)[slot as usize] = None;
+    }
+
+    // ---- handles and locks
+
+    pub(super) fn hold(&mut self, slot: Slot) {
+        self.aux(slot).opens += 1;
+    }
+
+    pub(super) fn release(&mut self, slot: Slot) {
+        let aux = self.aux(slot);
+        aux.opens = aux.opens.saturating_sub(1);
+        self.free_if_unused(slot);
+    }
+
+    pub(super) fn description(&mut self) -> u64 {
+        self.next_description += 1;
+        self.next_description
+    }
+
+    pub(super) fn try_lock(&mut self, slot: Slot, description: u64) -> bool {
+        match self.locks.iter().find(|&&(locked, _)| locked == slot) {
+            Some(&(_, holder)) => holder == description,
+            None => {
+                self.locks.push((slot, description));
+                true
+            }
+        }
+    }
+
+    pub(super) fn is_locked(&self, slot: Slot) -> bool {
+        self.locks.iter().any(|&(locked, _)| locked == slot)
+    }
+
+    pub(super) fn unlock(&mut self, description: u64) {
+        self.locks.retain(|&(_, holder)| holder != description);
+    }
+
+    // ---- permission
+
+    pub(super) fn permit(&self, uid: u32, slot: Slot, want: u32) -> Res<()> {
+        let inode = self.inode(slot);
+        let bits = match inode.uid == uid {
+            true => inode.mode >> 6,
+            false if self.config.members.contains(&uid) => inode.mode >> 3,
+            false => inode.mode,
+        };
+        if uid == 0 || bits & want == want { Ok(()) } else { Err(Errno::EACCES) }
+    }
+
+    fn permit_owner(&self, uid: u32, slot: Slot) -> Res<()> {
+        if uid == 0 || self.inode(slot).uid == uid { Ok(()) } else { Err(Errno::EPERM) }
+    }
+
+    /// What every call that names an entry checks of the directory and the name first.
+    pub(super) fn enter(&self, uid: u32, dir: Slot, name: &[u8]) -> Res<()> {
+        self.permit(uid, dir, SEARCH)?;
+        match name {
+            b"" => return Err(Errno::ENOENT),
+            b"." | b".." => return Err(Errno::EINVAL),
+            _ if name.contains(&b'/') || name.contains(&0) => return Err(Errno::EINVAL),
+            _ if name.len() > NAME_MAX => return Err(Errno::ENAMETOOLONG),
+            _ => {}
+        }
+        if self.is_removed(dir) { Err(Errno::ENOENT) } else { Ok(()) }
+    }
+
+    fn is_removed(&self, dir: Slot) -> bool {
+        self.aux[dir as usize].nlink == 0
+    }
+
+    pub(super) fn existing(&self, uid: u32, dir: Slot, name: &[u8]) -> Res<Slot> {
+        self.enter(uid, dir, name)?;
+        self.lookup(dir, name).ok_or(Errno::ENOENT)
+    }
+
+    // ---- looking
+
+    pub(super) fn stat(&self, slot: Slot) -> Stat {
+        let inode = self.inode(slot);
+        let size = match &inode.body {
+            Body::File(file) => file.content.bytes().len() as u64,
+            Body::Symlink(target) => target.len() as u64,
+            Body::Directory(_) => 4096,
+            Body::Other => 0,
+        };
+        Stat {
+            kind: inode.kind(),
+            mode: inode.mode,
+            uid: inode.uid,
+            gid: 0,
+            nlink: self.aux[slot as usize].nlink.into(),
+            dev: inode.dev,
+            ino: inode.ino,
+            size,
+            mtime: inode.mtime,
+            ctime: inode.ctime,
+        }
+    }
+
+    pub(super) fn list(&self, uid: u32, dir: Slot) -> Res<&[(Name, Slot)]> {
+        self.permit(uid, dir, SEARCH | READ)?;
+        // Of a removed directory the kernel says ENOENT, which glibc's readdir turns into the end.
+        Ok(self.inode(dir).entries())
+    }
+
+    pub(super) fn read_link(&self, uid: u32, dir: Slot, name: &[u8]) -> Res<Vec<u8>> {
+        match &self.inode(self.existing(uid, dir, name)?).body {
+            Body::Symlink(target) => Ok(target.to_vec()),
+            _ => Err(Errno::EINVAL),
+        }
+    }
+
+    pub(super) fn open_dir(&self, uid: u32, at: Slot, path: &RelPath) -> Res<Slot> {
+        let mut dir = at;
+        let mut rest = path.components().peekable();
+        self.permit(uid, dir, SEARCH)?;
+        while let Some(name) = rest.next() {
+            let next = self.existing(uid, dir, name)?;
+            let inode = self.inode(next);
+            match inode.body {
+                Body::Directory(_) if inode.dev != self.inode(dir).dev => return Err(Errno::EXDEV),
+                Body::Directory(_) => dir = next,
+                // The last component is not followed (O_NOFOLLOW) and is no directory; one on the way would be followed.
+                Body::Symlink(_) if rest.peek().is_some() => return Err(Errno::ELOOP),
+                _ => return Err(Errno::ENOTDIR),
+            }
+        }
+        Ok(dir)
+    }
+
+    pub(super) fn open_file(&self, uid: u32, dir: Slot, name: &[u8], write: bool) -> Res<Slot> {
+        let slot = self.existing(uid, dir, name)?;
+        match self.inode(slot).body {
+            Body::Symlink(_) => return Err(Errno::ELOOP),
+            Body::Directory(_) if write => return Err(Errno::EISDIR),
+            _ => {}
+        }
+        self.permit(uid, slot, if write { READ | WRITE } else { READ })?;
+        match self.inode(slot).body {
+            Body::File(_) => Ok(slot),
+            _ => Err(Errno::EINVAL),
+        }
+    }
+
+    /// The entry at a path of the user's and its canonical path; links are followed, the last one if `follow`.
+    pub(super) fn walk(&self, uid: u32, path: &[u8], follow: bool) -> Res<(Slot, Vec<(Name, Slot)>)> {
+        if path.is_empty() {
+            return Err(Errno::ENOENT);
+        }
+        let mut todo: Vec<Name> = path.rsplit(|&b| b == b'/').map(Into::into).collect();
+        let mut way: Vec<(Name, Slot)> = Vec::new();
+        let mut links = 0;
+        while let Some(name) = todo.pop() {
+            let here = way.last().map_or(ROOT, |&(_, slot)| slot);
+            if name.is_empty() || name.as_ref() == b"." || name.as_ref() == b".." {
+                if !self.is_dir(here) {
+                    return Err(Errno::ENOTDIR);
+                }
+                if name.as_ref() == b".." {
+                    way.pop();
+                }
+                continue;
+            }
+            if !self.is_dir(here) {
+                return Err(Errno::ENOTDIR);
+            }
+            let slot = self.existing(uid, here, &name)?;
+            match &self.inode(slot).body {
+                Body::Symlink(target) if follow || !todo.is_empty() => {
+                    links += 1;
+                    if links > MAX_LINKS {
+                        return Err(Errno::ELOOP);
+                    }
+                    if target.first() == Some(&b'/') {
+                        way.clear();
+                    }
+                    todo.extend(target.rsplit(|&b| b == b'/').map(Name::from));
+                }
+                _ => way.push((name, slot)),
+            }
+        }
+        Ok((way.last().map_or(ROOT, |&(_, slot)| slot), way))
+    }
+
+    // ---- changing inodes
+
+    pub(super) fn set_mode(&mut self, uid: u32, slot: Slot, mode: u32) -> Res<()> {
+        self.permit_owner(uid, slot)?;
+        self.tick();
+        self.live_mut(slot).mode = mode & 0o7777;
+        self.record_meta(slot, false);
+        Ok(())
+    }
+
+    /// Groups are not modelled: whoever owns an inode may give it to any.
+    pub(super) fn set_owner(&mut self, uid: u32, slot: Slot, owner: Option<u32>) -> Res<()> {
+        self.permit_owner(uid, slot)?;
+        if uid != 0 && owner.is_some_and(|owner| owner != uid) {
+            return Err(Errno::EPERM);
+        }
+        self.tick();
+        let inode = self.live_mut(slot);
+        inode.uid = owner.unwrap_or(inode.uid);
+        if !inode.is_dir() {
+            inode.mode &= !0o6000;
+        }
+        self.record_meta(slot, false);
+        Ok(())
+    }
+
+    pub(super) fn set_mtime(&mut self, uid: u32, slot: Slot, mtime: Timestamp) -> Res<()> {
+        self.permit_owner(uid, slot)?;
+        self.tick();
+        self.live_mut(slot).mtime = mtime;
+        self.record_meta(slot, false);
+        Ok(())
+    }
+
+    pub(super) fn read(&self, slot: Slot, at: usize, buffer: &mut [u8]) -> Res<usize> {
+        let Body::File(file) = &self.inode(slot).body else { return Err(Errno::EISDIR) };
+        let rest = file.content.bytes().get(at..).unwrap_or_default();
+        let n = rest.len().min(buffer.len());
+        buffer[..n].copy_from_slice(&rest[..n]);
+        Ok(n)
+    }
+
+    /// Makes an empty directory the root of a file system of its own.
+    pub(super) fn mount(&mut self, slot: Slot) {
+        self.mounts += 1;
+        let dev = 1 + self.mounts;
+        self.live_mut(slot).dev = dev;
+        self.disk_mut(slot).dev = dev;
+    }
+}
+
+fn inode_mut(table: &mut Arc<Table>, slot: Slot) -> &mut Inode {
+    let inode = Arc::make_mut(table)[slot as usize].as_mut();
+    edit(inode.expect("a slot that a name, a handle or an effect refers to has its inode"))
+}
+
+/// The inode, to be changed: the only way to change one.
+pub(super) fn edit(inode: &mut Arc<Inode>) -> &mut Inode {
+    let inode = Arc::make_mut(inode);
+    inode.hash = Cached::default();
+    inode
+}
+
+pub(super) fn set_entry(inode: &mut Inode, name: &[u8], slot: Option<Slot>, mtime: Timestamp) {
+    inode.mtime = mtime;
+    let Body::Directory(entries) = &mut inode.body else { return };
+    match (position(entries, name), slot) {
+        (Ok(i), Some(slot)) => entries[i].1 = slot,
+        (Ok(i), None) => drop(entries.remove(i)),
+        (Err(i), Some(slot)) => entries.insert(i, (name.into(), slot)),
+        (Err(_), None) => {}
+    }
+}
+
+fn stamp(clock: u64) -> Timestamp {
+    Timestamp { seconds: EPOCH + (clock / 1_000_000_000) as i64, nanos: (clock % 1_000_000_000) as u32 }
+}

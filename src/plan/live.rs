@@ -1,0 +1,226 @@
+//! What is published, as the planner sees it: the current manifest, and the output as it is now.
+//!
+//! A commit of a whole stage has to look at every owned entry, changed or not. An [`Audit`] does that while the stage is read, on
+//! a thread of its own, so that the planner has to look only at what is not as it was published.
+//!
+//! Invariant: what is spared a second look is as it was published by identity (kind, mode, inode, size and time); anything else
+//! the planner looks at itself.
+
+use std::io;
+
+use crate::error::{Error, Paths, Result};
+use crate::format::manifest::inventory::Inventory;
+use crate::format::manifest::{Entry, Head, Object, Totals};
+use crate::fs::tree::{Tree, Walked};
+use crate::fs::{Fs, Kind, Stat};
+use crate::path::RelPath;
+use crate::plan::{Base, Live};
+use crate::stage::digest;
+use crate::store::Store;
+use crate::store::layout::is_state_dir;
+use crate::store::output::Output;
+
+/// Looking at fewer entries is not worth a thread of its own.
+pub(crate) const WORTH_A_THREAD: usize = 256;
+
+/// The current generation, and the output.
+pub(crate) struct Published<F: Fs> {
+    pub(crate) inventory: Inventory<F>,
+    tree: Option<Tree<F>>,
+    drifted: Option<Drifted>,
+    /// What of it is planned for, and how much that is.
+    at: RelPath,
+    totals: Totals,
+}
+
+impl<F: Fs> Published<F> {
+    pub(crate) fn open(store: &Store<F>, head: Option<&Head>, at: RelPath) -> Result<Self> {
+        let inventory = store.inventory(head)?;
+        let totals = if at.is_root() { inventory.totals() } else { totals_of(inventory.range(&at))? };
+        Ok(Self { inventory, tree: store.output.open()?, drifted: None, at, totals })
+    }
+
+    /// Where nothing has been published, and no store is.
+    pub(crate) fn nothing(output: &Output<F>) -> Result<Self> {
+        let (inventory, at) = (Inventory::nothing(), RelPath::root());
+        Ok(Self { inventory, tree: output.open()?, drifted: None, at, totals: Totals::default() })
+    }
+
+    /// Whether the output is there.
+    pub(crate) fn is_there(&self) -> bool {
+        self.tree.is_some()
+    }
+
+    /// Takes what an audit found for true: an entry that is not among it is not looked at again.
+    pub(crate) fn spare(&mut self, drifted: Drifted) {
+        self.drifted = Some(drifted);
+    }
+}
+
+fn totals_of(entries: impl Iterator<Item = Result<Entry>>) -> Result<Totals> {
+    let mut entries = entries;
+    entries.try_fold(Totals::default(), |totals, entry| Ok(totals.plus(&Totals::of(&[entry?]))))
+}
+
+impl<F: Fs> Base for Published<F> {
+    fn totals(&self) -> Totals {
+        self.totals
+    }
+
+    fn get(&self, path: &RelPath) -> Result<Option<Object>> {
+        self.inventory.get(path)
+    }
+
+    fn at(&self) -> RelPath {
+        self.at.clone()
+    }
+
+    fn entries(&self) -> impl Iterator<Item = Result<Entry>> {
+        self.inventory.range(&self.at)
+    }
+
+    fn range(&self, path: &RelPath) -> impl Iterator<Item = Result<Entry>> {
+        self.inventory.range(path)
+    }
+
+    fn children(&self, path: &RelPath) -> Result<Vec<Entry>> {
+        self.inventory.children(path)
+    }
+}
+
+impl<F: Fs> Live for Published<F> {
+    fn stat(&self, path: &RelPath) -> Result<Option<Stat>> {
+        self.tree.as_ref().map_or(Ok(None), |tree| tree.stat(path))
+    }
+
+    fn is_as_published(&self, path: &RelPath) -> bool {
+        self.drifted.as_ref().is_some_and(|drifted| drifted.spares(path))
+    }
+
+    fn object(&self, path: &RelPath, kind: Kind, stat: &Stat) -> Result<Object> {
+        match &self.tree {
+            Some(tree) => {
+                tree.check_interrupt(path)?;
+                digest::object(tree, path, kind, stat)
+            }
+            None => Err(Error::io("read", path.as_path())(io::ErrorKind::NotFound.into())),
+        }
+    }
+
+    fn below(&self, path: &RelPath) -> Result<Vec<Walked>> {
+        self.tree.as_ref().map_or(Ok(Vec::new()), |tree| list(tree, path, |_| false))
+    }
+
+    fn foreign(&self) -> Result<Vec<Walked>> {
+        let Some(tree) = &self.tree else { return Ok(Vec::new()) };
+        // Through no link: what is behind one is not the output's.
+        if !self.at.is_root() && tree.find_directory(&self.at)?.is_none() {
+            return Ok(Vec::new());
+        }
+        list(tree, &self.at, |entry| is_state_dir(tree, &entry.path, entry.stat.kind))
+    }
+
+    fn exists(&self) -> bool {
+        self.is_there()
+    }
+}
+
+/// Everything below a directory but what is left out.
+fn list<F: Fs>(tree: &Tree<F>, path: &RelPath, is_left_out: impl Fn(&Walked) -> bool) -> Result<Vec<Walked>> {
+    let mut entries = Vec::new();
+    tree.walk(
+        path,
+        |entry| !is_left_out(entry),
+        |entry| {
+            tree.check_interrupt(&entry.path)?;
+            entries.extend((!is_left_out(&entry)).then_some(entry));
+            Ok(())
+        },
+    )?;
+    Ok(entries)
+}
+
+/// One look at each owned entry of the output, or of what is planned for in it and above that, to be taken beside other work.
+pub(crate) struct Audit<F: Fs> {
+    inventory: Inventory<F>,
+    tree: Tree<F>,
+    at: RelPath,
+}
+
+impl<F: Fs> Audit<F> {
+    /// `None` where there is nothing to look at, or too little to be worth a thread.
+    pub(crate) fn of(store: &Store<F>, head: Option<&Head>, at: RelPath) -> Result<Option<Self>> {
+        let many = head.is_some_and(|head| head.totals.entries >= WORTH_A_THREAD as u64);
+        if !many || store.fs.parallelism() < 2 {
+            return Ok(None);
+        }
+        let Some(tree) = store.output.open()? else { return Ok(None) };
+        Ok(Some(Self { inventory: store.inventory(head)?, tree, at }))
+    }
+
+    /// Does `work` and looks meanwhile. Where the system has no more threads to give nothing is looked at: the planner does.
+    pub(crate) fn beside<T>(audit: Option<Self>, work: impl FnOnce() -> Result<T>) -> Result<(T, Option<Drifted>)> {
+        std::thread::scope(|scope| {
+            let look = |audit: Self| std::thread::Builder::new().spawn_scoped(scope, move || audit.look()).ok();
+            let looking = audit.and_then(look);
+            let done = work();
+            let drifted = looking.map(|looking| looking.join().expect("an audit does not panic"));
+            Ok((done?, drifted.transpose()?))
+        })
+    }
+
+    fn look(self) -> Result<Drifted> {
+        let mut drifted = Vec::new();
+        let above = |path: RelPath| Ok(self.inventory.get(&path)?.map(|object| Entry { path, object }));
+        let above = self.at.ancestors().filter_map(|path| above(path).transpose());
+        for entry in above.chain(self.inventory.range(&self.at)) {
+            let entry = entry?;
+            if !self.tree.stat(&entry.path)?.is_some_and(|stat| is_untouched(&entry.object, &stat)) {
+                drifted.push(entry.path);
+            }
+        }
+        Ok(Drifted(drifted))
+    }
+}
+
+/// Which of some entries are not in `output` as they were published: by identity, and where that is another by content.
+pub(crate) fn drift<F: Fs>(output: &Tree<F>, entries: impl Iterator<Item = Result<Entry>>) -> Result<Paths> {
+    let mut drift = Paths::default();
+    for entry in entries {
+        let Entry { path, object } = entry?;
+        output.check_interrupt(&path)?;
+        let is_as_published = match output.stat(&path)? {
+            None => false,
+            Some(stat) if object.mode != stat.mode || Some(object.kind) != stat.kind => false,
+            // A directory may be another one.
+            Some(_) if object.kind == Kind::Directory => true,
+            Some(stat) if object.is(&stat) => true,
+            Some(stat) => {
+                object.size == stat.size && digest::object(output, &path, object.kind, &stat)?.publishes_same(&object)
+            }
+        };
+        if !is_as_published {
+            drift.push(path);
+        }
+    }
+    Ok(drift)
+}
+
+fn is_untouched(object: &Object, stat: &Stat) -> bool {
+    object.mode == stat.mode && object.is(stat)
+}
+
+/// The owned entries that are not as they were published, ascending.
+#[derive(Debug, Clone)]
+pub(crate) struct Drifted(Vec<RelPath>);
+
+impl Drifted {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether the owned entry at `path` was as it was published.
+    fn spares(&self, path: &RelPath) -> bool {
+        self.0.is_empty() || self.0.binary_search(path).is_err()
+    }
+}

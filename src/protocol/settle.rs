@@ -1,0 +1,448 @@
+//! Shelving a finished commit (P5): its transaction becomes `previous/N`, with what it displaced. Settling it (P6): its journal
+//! is retired. Sweeping: what nobody needs any more goes.
+//!
+//! Invariants:
+//! 1. Shelving is one rename, and needs no barrier: the journal names the transaction, which is found in either place. Retiring
+//!    the journal is another, and comes after barrier 2, when what the commit did is durable. A crash or an error in either loses
+//!    nothing and is no error of the commit: the next settling does the rest.
+//! 2. Sweeping is off the path of a commit: it is done when the next transaction begins, or when the caller has time for it.
+//!    Until then the stage's copies of what was published already take space.
+//! 3. Of what was displaced only that is deleted which the journal and the manifest before it prove to be ours. The rest is
+//!    moved to `rescued/` and reported (G6).
+//!
+//! A crash inside settling leaves the journal in place with HEAD at its generation, which recovery settles again; one inside
+//! sweeping leaves less to sweep.
+
+use std::collections::BTreeSet;
+use std::ops::Bound;
+
+use crate::error::{Error, Result};
+use crate::format::frame::Damage;
+use crate::format::journal::reader::{self, Journal, Read};
+use crate::format::journal::record::{Begin, Operation};
+use crate::format::manifest::Object;
+use crate::format::manifest::inventory::Inventory;
+use crate::fs::tree::{Tree, Walked};
+use crate::fs::{Fs, Kind, Stat};
+use crate::mutant::{Mutant, left_out};
+use crate::path::RelPath;
+use crate::protocol::displaced_dirs::{self, Displaced};
+use crate::stage::digest;
+use crate::store::Store;
+use crate::store::layout::{manifest_path, name, numbered, open_trusted, previous_path, state_path};
+use crate::store::transaction_dir::{self, REMOVED, STAGE, is_not_empty, part};
+
+/// How many generations back what was displaced is kept.
+const KEEP: u64 = 1;
+
+/// The journal's name once it is settled, in `previous/N`.
+pub(crate) const SETTLED: &str = "journal";
+
+/// In `previous/N` it says that the user wanted no more to be kept of it.
+const PRUNED: &str = "pruned";
+
+/// Whether a name in `previous/N` is of what says what was there, rather than of what was displaced.
+pub(crate) fn is_note(name: &[u8]) -> bool {
+    name == SETTLED.as_bytes() || name == PRUNED.as_bytes()
+}
+
+pub(crate) fn pruned_path(generation: u64) -> RelPath {
+    previous_path(generation).join(PRUNED.as_bytes()).expect("the names of the layout are valid")
+}
+
+/// Whether the user wanted nothing to be kept of what a generation displaced.
+pub(crate) fn is_pruned<F: Fs>(store: &Store<F>, generation: u64) -> Result<bool> {
+    Ok(store.state.stat(&pruned_path(generation))?.is_some())
+}
+
+/// The directory in which a journal's transaction lies: `tx/ID` until it is settled.
+pub(crate) fn find_transaction<F: Fs>(store: &Store<F>, journal: &Journal) -> Result<Option<Tree<F>>> {
+    match store.state.find_directory(&transaction_dir::path(journal.begin.transaction))? {
+        Some(tree) => Ok(Some(tree)),
+        None => store.state.find_directory(&previous_path(journal.begin.head.info.generation)),
+    }
+}
+
+/// Retires the journal of a commit that is done and durable.
+pub(crate) fn settle<F: Fs>(store: &Store<F>, begin: &Begin) -> Result<()> {
+    shelve(store, begin)?;
+    retire(store, begin.head.info.generation)
+}
+
+/// Renames the transaction of a commit that is done, durable or not, to `previous/N`.
+pub(crate) fn shelve<F: Fs>(store: &Store<F>, begin: &Begin) -> Result<()> {
+    let generation = begin.head.info.generation;
+    let previous = previous_path(generation);
+    let transaction = transaction_dir::path(begin.transaction);
+    if store.state.stat(&transaction)?.is_some() {
+        if store.state.stat(&previous)?.is_some() {
+            store.rescue(&previous, &generation.to_string())?;
+        }
+        // Where it stays nobody is to take it up again: in its stage lies what was displaced.
+        store.rename(&transaction, &previous).inspect_err(|_| drop(store.end_transaction(begin.transaction)))?;
+    }
+    Ok(())
+}
+
+/// Takes back [`shelve`]: without its commit it is a transaction again.
+pub(crate) fn unshelve<F: Fs>(store: &Store<F>, begin: &Begin) -> Result<()> {
+    let (previous, transaction) = (previous_path(begin.head.info.generation), transaction_dir::path(begin.transaction));
+    if store.state.stat(&transaction)?.is_none() && store.state.stat(&previous)?.is_some() {
+        store.rename(&previous, &transaction)?;
+    }
+    Ok(())
+}
+
+/// Moves the journal to what it displaced, or drops it where that is gone already.
+fn retire<F: Fs>(store: &Store<F>, generation: u64) -> Result<()> {
+    let (journal, settled) = (state_path(name::JOURNAL), settled_path(generation));
+    let previous = store.state.stat(&previous_path(generation))?;
+    let is_kept = previous.is_some_and(|stat| stat.is_dir());
+    if previous.is_some() && !is_kept {
+        store.rescue(&previous_path(generation), &generation.to_string())?;
+    }
+    let ino = |path: &RelPath| Ok(store.state.stat(path)?.map(|stat| stat.ino));
+    // A crash can leave both names of a rename, and renaming one to the other would do nothing.
+    if is_kept && (left_out(Mutant::SameInodeAtRetiring) || ino(&journal)? != ino(&settled)?) {
+        return store.rename(&journal, &settled);
+    }
+    store.state.remove_entry(&journal, Kind::File)
+}
+
+/// Retires a journal of an earlier generation that came back after a crash: only its name had not been durably gone.
+pub(crate) fn settle_stale<F: Fs>(store: &Store<F>, journal: &Journal) -> Result<()> {
+    let generation = journal.begin.head.info.generation;
+    let transaction = transaction_dir::path(journal.begin.transaction);
+    let previous = previous_path(generation);
+    if store.state.stat(&transaction)?.is_some() && store.state.stat(&previous)?.is_none() {
+        store.rename(&transaction, &previous)?;
+    }
+    retire(store, generation)?;
+    store.sync_state()
+}
+
+/// Removes what nobody needs any more. Call with the store's lock held.
+pub(crate) fn sweep<F: Fs>(store: &Store<F>) -> Result<()> {
+    let current = store.head()?.map_or(0, |head| head.info.generation);
+    // What cannot be removed does not keep the rest from going.
+    let mut left = vec![state_path(name::PROBE), state_path(name::STORE_NEW)];
+    left.extend(trash(store)?);
+    let emptied = left.iter().map(|left| match store.state.remove(left) {
+        // What is still open stays where the file system keeps it until then: the next sweep has it.
+        Err(error) if is_not_empty(&error) => Ok(()),
+        // What another member did not give to the group he sweeps himself, unless nothing is in it.
+        Err(error) if store.state.group().is_some() && error.is_denied() => {
+            let _ = store.state.remove_entry(left, Kind::Directory);
+            Ok(())
+        }
+        removed => removed,
+    });
+    let emptied = emptied.fold(Ok(()), Result::and);
+    let pruned = prune_current(store, current);
+    let handed_out = store.sweep_handed_out();
+    retain(store, current)?;
+    emptied.and(pruned).and(handed_out)
+}
+
+/// Transactions that are over.
+fn trash<F: Fs>(store: &Store<F>) -> Result<Vec<RelPath>> {
+    let path = state_path(name::TRASH);
+    if store.state.group().is_none() {
+        return Ok(vec![path]);
+    }
+    // Each by itself, and then the directory: what another member did not give to the group stays.
+    let Some(trash) = store.state.find_directory(&path)? else { return Ok(vec![path]) };
+    let listed = store.unless_closed(store.fs.list(trash.root()).map_err(store.state.io("list", &path)))?;
+    let paths = listed.iter().map(|entry| path.join(&entry.name)).chain([Ok(path.clone())]);
+    paths.collect::<std::result::Result<_, _>>().map_err(|error| store.state.corrupt(&path, error))
+}
+
+/// Of what the current generation displaced, the stage's copies of what was published already.
+fn prune_current<F: Fs>(store: &Store<F>, current: u64) -> Result<()> {
+    // A crash can keep that `meta` went and bring `copy` back: another name of a published file.
+    let is_left = |tree: &Tree<F>, file| Ok::<_, Error>(tree.stat(&part(file))?.is_some());
+    if let Some(tree) = store.state.find_below(&previous_path(current))?
+        && (is_left(&tree, transaction_dir::META)? || is_left(&tree, transaction_dir::COPY)?)
+        && let Some(journal) = read_settled(store, current)?
+    {
+        make_dirs_anew(store, &tree, &journal)?;
+        prune(&tree, &journal.operations)?;
+    }
+    Ok(())
+}
+
+/// Gives the directories that a commit displaced other inodes, which nobody watches under the names that they had.
+fn make_dirs_anew<F: Fs>(store: &Store<F>, previous: &Tree<F>, journal: &Journal) -> Result<()> {
+    let mut displaced = displaced(&journal.operations);
+    displaced.retain(|(place, index, _, old)| old.kind == Kind::Directory && *place != transaction_dir::kept(*index));
+    if displaced.is_empty() {
+        return Ok(());
+    }
+    let before = published_before(store, journal)?;
+    displaced.iter().try_for_each(|(from, index, original, old)| {
+        let (to, before) = (&transaction_dir::kept(*index), &before);
+        displaced_dirs::make_anew(previous, &Displaced { from, to, original, old, before })
+    })
+}
+
+/// The settled journal of a generation.
+pub(crate) fn settled_path(generation: u64) -> RelPath {
+    previous_path(generation).join(SETTLED.as_bytes()).expect("the names of the layout are valid")
+}
+
+/// Removes from the stage what was published already and so was not moved: everything that the journal did not put there.
+fn prune<F: Fs>(previous: &Tree<F>, operations: &[Operation]) -> Result<()> {
+    let displaced: BTreeSet<&RelPath> = operations
+        .iter()
+        .filter(|operation| matches!(operation, Operation::Replace { .. }))
+        .map(Operation::path)
+        .collect();
+    match previous.find_below(&part(STAGE))? {
+        Some(_) if displaced.is_empty() => previous.remove(&part(STAGE))?,
+        Some(stage) => prune_stage(&stage, &displaced)?,
+        None => {}
+    }
+    // `meta` comes last: it says that there is something to prune.
+    [transaction_dir::LOCK, transaction_dir::TURN, transaction_dir::COPY, transaction_dir::LEFT, transaction_dir::META]
+        .iter()
+        .try_for_each(|file| previous.remove_entry(&part(file), Kind::File))
+}
+
+fn prune_stage<F: Fs>(stage: &Tree<F>, displaced: &BTreeSet<&RelPath>) -> Result<()> {
+    let is_displaced = |path: &RelPath| displaced.contains(path);
+    // In order of the tree everything below a path follows it directly.
+    let holds_displaced = |path: &RelPath| {
+        displaced
+            .range::<RelPath, _>((Bound::Excluded(path), Bound::Unbounded))
+            .next()
+            .is_some_and(|d| d.is_below(path))
+    };
+    let mut entries = Vec::new();
+    stage.walk_names(
+        &RelPath::root(),
+        |entry| !is_displaced(&entry.path) && stage.make_writable(&entry.path).is_ok(),
+        |entry| {
+            if !is_displaced(&entry.path) && !holds_displaced(&entry.path) {
+                entries.push(entry);
+            }
+            Ok(())
+        },
+    )?;
+    stage.remove_entries(entries)
+}
+
+/// Removes what generations displaced that are no longer kept, and their manifests.
+fn retain<F: Fs>(store: &Store<F>, current: u64) -> Result<()> {
+    let mut failed = None;
+    for generation in numbers(store, name::PREVIOUS)? {
+        // One that cannot be removed does not keep the others from going.
+        if let Err(error) = drop_displaced(store, generation, current) {
+            failed.get_or_insert(error);
+        }
+    }
+    drop_manifests(store)?;
+    failed.map_or(Ok(()), Err)
+}
+
+/// Removes what a generation displaced, if it is no longer kept.
+fn drop_displaced<F: Fs>(store: &Store<F>, generation: u64, current: u64) -> Result<()> {
+    // A crash may have kept a part of what was to go.
+    let is_over = current.saturating_sub(generation) > KEEP;
+    if current.saturating_sub(generation) >= KEEP || is_pruned(store, generation)? {
+        let is_purged = purge(store, generation)?;
+        if is_purged && is_over {
+            // No barrier has passed since, as nobody swept between two commits: a crash would keep what the proof is of, without it.
+            let path = previous_path(generation);
+            let synced = store.state.dir(&path).and_then(|dir| store.fs.sync_dir(&dir));
+            synced.map_err(store.state.io("make durable", &path))?;
+        }
+    }
+    if is_over || generation < current && left_out(Mutant::ProofKept) {
+        store.state.remove(&previous_path(generation))?;
+    }
+    Ok(())
+}
+
+/// Removes the files of manifests that neither HEAD nor a kept journal names.
+fn drop_manifests<F: Fs>(store: &Store<F>) -> Result<()> {
+    let files = numbers(store, name::MANIFESTS)?;
+    let mut named: BTreeSet<u64> = store.head()?.iter().map(|head| head.extent.file).collect();
+    if files.iter().all(|file| named.contains(file)) {
+        return Ok(());
+    }
+    for generation in numbers(store, name::PREVIOUS)? {
+        // All of it can be long.
+        if let Some(begin) = read_begin(store, &settled_path(generation))?
+            && !left_out(Mutant::ManifestKept)
+        {
+            named.extend([begin.base_extent.file, begin.head.extent.file]);
+        }
+    }
+    files
+        .iter()
+        .filter(|file| !named.contains(file))
+        .try_for_each(|file| store.state.remove_entry(&manifest_path(*file), Kind::File))
+}
+
+/// The numbers that entries of one of the state directory's directories have for names.
+pub(crate) fn numbers<F: Fs>(store: &Store<F>, directory: &str) -> Result<Vec<u64>> {
+    let path = state_path(directory);
+    let listed = store.state.dir(&path).and_then(|dir| store.fs.list(&dir)).map_err(store.state.io("list", &path))?;
+    let number =
+        |name: &[u8]| std::str::from_utf8(name).ok()?.parse::<u64>().ok().filter(|n| n.to_string().as_bytes() == name);
+    let mut numbers: Vec<u64> = listed.iter().filter_map(|entry| number(&entry.name)).collect();
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
+/// Empties `previous/N`, after moving out of it what cannot be proved to be ours. The journal is the proof, so it stays
+/// until the next generation, whose barriers make the removals durable. The manifest before it stays as long. Returns whether there was
+/// anything to remove.
+pub(super) fn purge<F: Fs>(store: &Store<F>, generation: u64) -> Result<bool> {
+    let path = previous_path(generation);
+    let previous = store.state.below(&path)?;
+    let listed = store.fs.list(previous.root()).map_err(store.state.io("list", &path))?;
+    if listed.iter().all(|entry| is_note(&entry.name)) {
+        return Ok(false);
+    }
+    let Some(journal) = read_settled(store, generation)? else {
+        // Without its journal nothing says what it holds.
+        return store.rescue(&path, &generation.to_string()).map(|()| false);
+    };
+    let before = published_before(store, &journal)?;
+    for (place, index, original, old) in displaced(&journal.operations) {
+        if !is_ours(&previous, &place, original, old, &before)? {
+            store.rescue(&place.within(&path), &format!("{generation}.{index}"))?;
+        }
+    }
+    for entry in listed.iter().filter(|entry| !is_note(&entry.name)) {
+        let entry = path.join(&entry.name).map_err(|error| Error::corrupt(previous.at(), error))?;
+        store.state.remove(&entry)?;
+    }
+    Ok(true)
+}
+
+/// What was published before a commit; nothing where that cannot be made out.
+fn published_before<F: Fs>(store: &Store<F>, journal: &Journal) -> Result<Inventory<F>> {
+    match store.base_inventory(&journal.begin) {
+        Err(Error::Corrupt { .. }) => Ok(Inventory::nothing()),
+        // What could not be read now is proved another time.
+        before => before,
+    }
+}
+
+pub(crate) fn read_settled<F: Fs>(store: &Store<F>, generation: u64) -> Result<Option<Journal>> {
+    Ok(read_journal(store, &settled_path(generation))?.and_then(Result::ok))
+}
+
+/// What the journal at a path of the state directory begins with; `None` where there is none, or that cannot be made out.
+pub(crate) fn read_begin<F: Fs>(store: &Store<F>, path: &RelPath) -> Result<Option<Begin>> {
+    let Some(stream) = open_trusted(&store.state, path)? else { return Ok(None) };
+    match reader::begin(stream) {
+        Err(damage @ Damage::Io(_)) => Err(store.damaged(path, damage)),
+        begin => Ok(begin.unwrap_or_default()),
+    }
+}
+
+/// Reads the journal at a path of the state directory; `None` where there is none.
+pub(crate) fn read_journal<F: Fs>(store: &Store<F>, path: &RelPath) -> Result<Option<Read>> {
+    let Some(stream) = open_trusted(&store.state, path)? else { return Ok(None) };
+    match reader::read(stream) {
+        Err(damage @ Damage::Io(_)) => Err(store.damaged(path, damage)),
+        read => Ok(Some(read)),
+    }
+}
+
+/// Where in `previous/N` the operations may have left what they displaced, in order of the tree; with the operation's number, where
+/// it was in the output, and what.
+fn displaced(operations: &[Operation]) -> Vec<(RelPath, usize, &RelPath, &Object)> {
+    let mut all = Vec::new();
+    for (index, operation) in operations.iter().enumerate() {
+        if let Operation::Replace { path, old, .. } | Operation::Remove { path, old } = operation {
+            all.extend(displaced_places(index, operation).into_iter().map(|place| (place, index, path, old)));
+        }
+    }
+    all.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+    all
+}
+
+/// Where in `previous/N` an operation may have left what it displaced.
+pub(crate) fn displaced_places(index: usize, operation: &Operation) -> Vec<RelPath> {
+    let (mut places, old) = match operation {
+        Operation::Replace { path, old, .. } => (vec![path.within(&part(STAGE)), numbered(REMOVED, index)], old),
+        Operation::Remove { old, .. } => (vec![numbered(REMOVED, index)], old),
+        Operation::Add { .. } | Operation::SetMode { .. } | Operation::RemoveDirectory { .. } => return Vec::new(),
+    };
+    if old.kind == Kind::Directory {
+        places.push(transaction_dir::kept(index));
+    }
+    places
+}
+
+/// Whether everything at `place`, which was at `original` in the output, is what was published there.
+fn is_ours<F: Fs>(
+    previous: &Tree<F>,
+    place: &RelPath,
+    original: &RelPath,
+    old: &Object,
+    before: &Inventory<F>,
+) -> Result<bool> {
+    let Some(stat) = previous.stat(place)? else { return Ok(true) };
+    if left_out(Mutant::IsOurs) {
+        return Ok(true);
+    }
+    if old.kind != Kind::Directory {
+        return Ok(is_recorded(previous, place, old, &stat));
+    }
+    if !stat.is_dir() {
+        return Ok(false);
+    }
+    let tree = previous.below(place)?;
+    let mut ours = true;
+    tree.walk(
+        &RelPath::root(),
+        |_| true,
+        |Walked { path, stat }| {
+            ours = ours
+                && match before.get(&path.within(original)) {
+                    Err(Error::Corrupt { .. }) => false,
+                    published => published?.is_some_and(|object| match object.kind {
+                        Kind::Directory => stat.is_dir(),
+                        Kind::File | Kind::Symlink => is_recorded(&tree, &path, &object, &stat),
+                    }),
+                };
+            Ok(())
+        },
+    )?;
+    Ok(ours)
+}
+
+/// Whether an entry that was displaced is the one that was recorded, or has all that would be lost with it: its content. Somebody may
+/// have touched it, a store may have been copied, and there are file systems whose inode numbers change, or follow the path.
+fn is_recorded<F: Fs>(tree: &Tree<F>, path: &RelPath, object: &Object, stat: &Stat) -> bool {
+    if object.is(stat) {
+        return true;
+    }
+    let may_be = Some(object.kind) == stat.kind && object.size == stat.size;
+    // What cannot be read proves nothing, and is kept.
+    may_be && digest::object(tree, path, object.kind, stat).is_ok_and(|found| found.same_content(object))
+}
+
+/// Moves entries of a stage aside that are not to be published with the directories that hold them, or were not published.
+pub(crate) fn rescue_staged<F: Fs>(store: &Store<F>, begin: &Begin, unlisted: &[RelPath]) -> Result<()> {
+    if unlisted.is_empty() {
+        return Ok(());
+    }
+    let (transaction, generation) = (transaction_dir::path(begin.transaction), begin.head.info.generation);
+    let is_shelved = store.state.stat(&transaction)?.is_none();
+    let stage = part(STAGE).within(&if is_shelved { previous_path(generation) } else { transaction });
+    for path in unlisted {
+        match store.rescue(&path.within(&stage), &generation.to_string()) {
+            // To open the directory that holds it would change what is evidence. It moves along, and is foreign then.
+            Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::PermissionDenied => {}
+            moved => moved?,
+        }
+    }
+    // Before a directory moves: a crash must not keep that and lose this.
+    store.sync_all()
+}

@@ -1,0 +1,39 @@
+//! A transaction from begin to commit (journal-spec.md, "Commit").
+//!
+//! | room | holds |
+//! |---|---|
+//! | [`queue`] | waiting for the builds before |
+//! | [`at`] | transactions that replace only what is below a path |
+//! | [`begin`] | transactions that are open: begun, taken up, kept, ended |
+//! | [`place`] | where in stage and output lies what it is about |
+//! | [`fill`] | writing to the stage through the library |
+//! | [`borrowed`] | files of the output that a stage takes over as they lie there |
+//! | [`restage`] | going back: a stage made from what a commit displaced |
+//! | [`receiver`] | who is told what that stage has: the stage, or a list |
+//! | [`touch`] | the time of a commit for what it publishes |
+//! | [`commit`] | plan, guards, the commit point, and what follows it |
+//! | [`planning`] | the plan of a commit, with a transaction or without |
+//! | [`share`] | giving a store to a group, and taking it back |
+//! | [`preview`] | what a commit would change, where nothing may be written |
+//!
+//! Invariants:
+//! 1. Nothing in the output changes before the commit point (G2).
+//! 2. A transaction commits only on the generation that it began on, or on one that agrees with that in all that it replaces (G10).
+
+pub(crate) mod at;
+pub(crate) mod begin;
+pub(crate) mod begin_options;
+pub(crate) mod borrowed;
+pub(crate) mod commit;
+pub(crate) mod fill;
+pub(crate) mod place;
+pub(crate) mod planning;
+pub(crate) mod preview;
+pub(crate) mod queue;
+mod receiver;
+pub(crate) mod restage;
+pub(crate) mod share;
+pub(crate) mod touch;
+
+pub use begin::{Left, OpenTransaction, Transaction};
+pub use begin_options::BeginOptions;

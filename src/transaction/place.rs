@@ -1,0 +1,68 @@
+//! Where in the stage, and in the output, lies what a transaction is about: everything, or what is at one path (`at.rs`).
+//!
+//! Invariant: callers name paths as they are called there; everything else has those of the output.
+//!
+//! A crash inside leaves a stage that nobody commits.
+
+use std::path::Path;
+
+use crate::error::{Error, Result};
+use crate::fs::Fs;
+use crate::fs::tree::Tree;
+use crate::path::RelPath;
+use crate::transaction::begin::Transaction;
+
+impl<F: Fs> Transaction<'_, F> {
+    /// Says that nothing is to be published any more at the path that the transaction began at ([`BeginOptions::at`](crate::BeginOptions::at)),
+    /// the path itself included. Staging something takes that back.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] when the transaction is about the whole output, when nothing is published there, or when it is over;
+    /// [`Error::BaseMoved`]; the stage cannot be written.
+    pub fn remove_at(&mut self) -> Result<()> {
+        let (stage, at) = (self.stage_tree()?, self.at());
+        let refused = |what: &str| Error::Usage { path: at.under(&self.store.output.path), what: what.to_owned() };
+        if at.is_root() {
+            return Err(refused("this transaction is about the whole output: publish an empty stage instead"));
+        }
+        let head = self.check_base()?;
+        if self.store.inventory(head.as_ref())?.get(&at)?.is_none() {
+            return Err(refused("nothing is published there"));
+        }
+        stage.remove(&at)?;
+        self.known.clear();
+        self.unfinished.clear();
+        self.referenced = None;
+        self.removes_at = true;
+        Ok(())
+    }
+
+    /// A path that the caller names, as one of the output.
+    pub(crate) fn place(&self, path: &Path) -> Result<RelPath> {
+        let confined = RelPath::from_path(path);
+        let confined = confined.map_err(|error| Error::Usage { path: path.to_path_buf(), what: error.to_string() })?;
+        Ok(confined.within(&self.at()))
+    }
+
+    /// The directory of the output that it is about, if there is one.
+    pub(crate) fn place_in_output(&self) -> Result<Option<Tree<F>>> {
+        let (output, at) = (self.store.output.open()?, self.at());
+        match output {
+            Some(output) if !at.is_root() => output.find_directory(&at),
+            output => Ok(output),
+        }
+    }
+
+    /// Whether it takes away the path that it is about: nothing is staged there, because it was said to go.
+    pub(crate) fn is_vacated(&self, stage: &Tree<F>) -> Result<bool> {
+        let at = self.at();
+        if at.is_root() {
+            return Ok(false);
+        }
+        match stage.stat(&at)? {
+            Some(stat) if stat.is_dir() => Ok(false),
+            None if self.removes_at => Ok(true),
+            _ => Err(self.stage_gone()),
+        }
+    }
+}
