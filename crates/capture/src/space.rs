@@ -7,12 +7,13 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-use nix::sys::wait::waitpid;
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, StatVfsMountFlags, Uid};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_bind, mount_change, mount_remount};
@@ -129,11 +130,21 @@ fn leave(rootless: bool) -> Result<(), Failed> {
 /// Does something with a directory that is not there from then on, to whoever asks: `stat` says ENOENT, and so does all that looks for
 /// something in it. It is a process' directory of descriptors, whose process has ended.
 fn with_ghost<T>(act: impl FnOnce(&OwnedFd) -> io::Result<T>) -> io::Result<T> {
-    let Some(child) = sys::fork()? else { sys::exit(0) };
-    // Not reaped yet, it has its directory still.
-    let done = rustix::fs::openat(CWD, format!("/proc/{child}/fd"), DIRECTORY, Mode::empty());
-    let done = done.map_err(io::Error::from).and_then(|directory| act(&directory));
-    while waitpid(child, None) == Err(nix::errno::Errno::EINTR) {}
+    let (end, mut waiting) = UnixStream::pair()?;
+    let Some(child) = sys::fork()? else {
+        drop(end);
+        let _ = waiting.read(&mut [0]);
+        sys::exit(0)
+    };
+    drop(waiting);
+    // The child lives: of one that has ended the directory belongs to root, and others get EACCES below it.
+    let directory = rustix::fs::openat(CWD, format!("/proc/{child}/fd"), DIRECTORY, Mode::empty());
+    drop(end);
+    let wait = |flags| while waitid(Id::Pid(child), WaitPidFlag::WEXITED | flags) == Err(nix::errno::Errno::EINTR) {};
+    // From here on the directory is empty, and until the child is reaped it can be mounted.
+    wait(WaitPidFlag::WNOWAIT);
+    let done = directory.map_err(io::Error::from).and_then(|directory| act(&directory));
+    wait(WaitPidFlag::empty());
     done
 }
 
@@ -297,4 +308,18 @@ pub(crate) fn inherit(from: &OwnedFd, to: &OwnedFd) {
 fn is_internal(name: &OsStr) -> bool {
     let name = name.as_encoded_bytes();
     name.starts_with(b"user.overlay.") || name.starts_with(b"trusted.")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// To an ordinary user, too; root may search any directory.
+    #[test]
+    fn nothing_is_below_what_is_not_there() {
+        let look = |ghost: &OwnedFd| Ok(rustix::fs::statat(ghost, "name", AtFlags::empty()));
+        for _ in 0..1000 {
+            assert_eq!(with_ghost(look).unwrap().map(drop), Err(Errno::NOENT));
+        }
+    }
 }
