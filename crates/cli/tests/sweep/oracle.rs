@@ -160,7 +160,9 @@ impl Case<'_> {
         let cause = reason(errno);
         ensure!(line.contains(&cause), "the message does not say `{cause}`");
         let world = self.world.dir.to_str().unwrap();
-        let named = [world, "/proc", "/dev/urandom", "stdout", "`cp`"].iter().any(|name| line.contains(name));
+        // A `txfs.toml` is looked for up to the root.
+        let named =
+            [world, "/txfs.toml", "/proc", "/dev/urandom", "stdout", "`cp`"].iter().any(|name| line.contains(name));
         ensure!(named, "the message does not say where");
         Ok(())
     }
