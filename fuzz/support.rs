@@ -8,7 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use txfs::fs::Fs;
-use txfs::{BeginOptions, CommitOptions, Store};
+use txfs::{BeginOptions, CommitOptions, RecoverOptions, Store};
 
 /// Where scratch stores are made: in memory, where there is such a place.
 fn scratch() -> tempfile::TempDir {
@@ -41,7 +41,7 @@ impl Scene {
         for files in [OLD, NEW] {
             publish(&store, files).expect("a commit");
         }
-        store.recover().expect("the last commit is settled");
+        store.recover(RecoverOptions::default()).expect("the last commit is settled");
         scene
     }
 }

@@ -134,7 +134,7 @@ pub use options::{CommitOptions, Exclude};
 pub use path::{PathError, RelPath, Shown, Word, is_hidden};
 pub use plan::{Change, ChangeKind, Plan, Summary};
 pub use protocol::prune::Pruned;
-pub use protocol::recover::{Recovered, RecoveredCommit, Swept};
+pub use protocol::recover::{RecoverOptions, Recovered, RecoveredCommit, Swept};
 #[doc(hidden)]
 pub use store::Barriers;
 pub use store::handed_out::HandedOut;

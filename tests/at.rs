@@ -11,7 +11,10 @@ use std::path::{Path, PathBuf};
 use common::tree::snapshot;
 use common::{Scratch, fast_scratch, lenient, publish, read};
 use txfs::fs::LinuxFs;
-use txfs::{Basis, BeginOptions, CommitOptions, Committed, Error, ErrorKind, Exclude, Problem, Store, Transaction};
+use txfs::{
+    Basis, BeginOptions, CommitOptions, Committed, Error, ErrorKind, Exclude, Problem, RecoverOptions, Store,
+    Transaction,
+};
 
 struct World {
     dir: Scratch,
@@ -125,7 +128,7 @@ fn transactions_whose_paths_do_not_overlap_do_not_conflict() {
     assert_eq!(deep.commit(&CommitOptions::default()).unwrap().generation, 4);
     assert_eq!(world.files(), ["docs/v1/page", "index.html", "preview/1/page", "preview/2/page"]);
     assert!(world.store.verify().unwrap().is_empty());
-    assert_eq!(world.store.recover().unwrap().warnings.len(), 0);
+    assert_eq!(world.store.recover(RecoverOptions::default()).unwrap().warnings.len(), 0);
 }
 
 #[test]

@@ -10,7 +10,9 @@ use std::path::Path;
 
 use common::tree::{Node, snapshot};
 use tempfile::TempDir;
-use txfs::{Basis, BeginOptions, CommitOptions, Committed, Error, ErrorKind, Problem, RecoveredCommit, Store};
+use txfs::{
+    Basis, BeginOptions, CommitOptions, Committed, Error, ErrorKind, Problem, RecoverOptions, RecoveredCommit, Store,
+};
 
 /// Publishes exactly these files.
 fn publish(store: &Store, files: &[(&str, &str)]) -> txfs::Result<Committed> {
@@ -52,7 +54,9 @@ fn a_commit_is_over_with_its_journal_in_place_and_is_settled_by_what_comes_after
     let settlers: [(&str, Settler); 4] = [
         ("sweep", |store, _| assert!(store.sweep().unwrap().rescued.is_empty())),
         ("begin", |store, _| drop(store.begin(BeginOptions::default()).unwrap())),
-        ("recover", |store, _| assert!(store.recover().unwrap().is_nothing(), "nobody has to be told")),
+        ("recover", |store, _| {
+            assert!(store.recover(RecoverOptions::default()).unwrap().is_nothing(), "nobody has to be told")
+        }),
         ("open", |_, out| drop(Store::open(out).unwrap())),
     ];
     let (_dir, out) = scratch();
@@ -68,7 +72,7 @@ fn a_commit_is_over_with_its_journal_in_place_and_is_settled_by_what_comes_after
         assert!(store.verify().unwrap().is_empty(), "{what}");
         settle(&store, &out);
         assert!(!state.join("journal").exists() && retired.exists(), "{what}");
-        assert!(store.recover().unwrap().commit.is_none(), "{what}: once");
+        assert!(store.recover(RecoverOptions::default()).unwrap().commit.is_none(), "{what}: once");
         assert_eq!(store.head().unwrap().unwrap().info.generation, generation, "{what}");
         assert_eq!(read(&out, "a"), what);
     }
@@ -195,7 +199,7 @@ fn first_committer_wins() {
     assert!(matches!(error, Error::BaseMoved { base: 0, current: 1, .. }), "{error}");
     let stage = second.keep().unwrap();
     assert_eq!(read(&stage, "x"), "second");
-    assert_eq!(store.recover().unwrap().discarded, []);
+    assert_eq!(store.recover(RecoverOptions::default()).unwrap().discarded, []);
     assert_eq!(read(&out, "x"), "first");
 }
 
@@ -351,7 +355,7 @@ fn dropping_an_open_transaction_aborts_it() {
         transaction.stage()
     };
     assert!(!stage.exists() && !out.exists());
-    assert!(store.recover().unwrap().is_nothing());
+    assert!(store.recover(RecoverOptions::default()).unwrap().is_nothing());
 }
 
 #[test]
@@ -394,7 +398,10 @@ fn an_error_while_applying_rolls_back() {
     assert!(!out.join("d").exists());
     transaction.commit(&CommitOptions::default()).unwrap();
     assert_eq!(read(&out, "d"), "2");
-    assert!(!matches!(store.recover().unwrap().commit, Some(RecoveredCommit::RolledForward { .. })));
+    assert!(!matches!(
+        store.recover(RecoverOptions::default()).unwrap().commit,
+        Some(RecoveredCommit::RolledForward { .. })
+    ));
 }
 
 #[test]

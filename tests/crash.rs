@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use common::generations::{self, ALWAYS};
 use common::tree::snapshot;
 use common::{Random, lenient, publish, state_of};
-use txfs::{BeginOptions, Error, ErrorKind, OpenOptions, RecoveredCommit, Store};
+use txfs::{BeginOptions, Error, ErrorKind, OpenOptions, RecoverOptions, RecoveredCommit, Store};
 
 /// What the processes tell their parent, in a file that survives them: one line an event, appended by one write.
 struct Log(PathBuf);
@@ -107,10 +107,10 @@ fn race_for_ever(out: &Path, log: &Log, seed: u64) {
 }
 
 fn race_once(out: &Path, log: &Log, options: &OpenOptions, random: &mut Random) -> txfs::Result<()> {
-    let store = Store::make(options, out)?;
+    let store = Store::open_with(&options.clone().recover(false), out)?;
     match random.below(12) {
         0 | 1 => {
-            let recovered = store.recover()?;
+            let recovered = store.recover(RecoverOptions::default())?;
             if let Some(RecoveredCommit::RolledBack { generation }) = recovered.commit {
                 log.say(&format!("bad: rolled back {generation}"));
             }
@@ -195,8 +195,8 @@ fn a_killed_commit_leaves_a_whole_generation() {
             process.wait().unwrap();
             kills += 1;
             let acknowledged = log.acknowledged().last().copied().unwrap();
-            let store = Store::make(&OpenOptions::default(), &out).unwrap();
-            let recovered = store.recover().unwrap();
+            let store = Store::open_with(&OpenOptions::default().recover(false), &out).unwrap();
+            let recovered = store.recover(RecoverOptions::default()).unwrap();
             assert!(recovered.rescued.is_empty() && recovered.warnings.is_empty(), "{recovered:?}");
             let what = recovered.commit.map_or("nothing".into(), |commit| format!("{commit:?}"));
             let what = what.split_whitespace().next().unwrap();
@@ -207,7 +207,7 @@ fn a_killed_commit_leaves_a_whole_generation() {
             // The kill may have come between the commit and its line in the log.
             assert!([acknowledged, acknowledged + 1].contains(&current), "{acknowledged} was lost: {current}");
             assert_eq!(snapshot(&out), generations::expected(current, true));
-            assert!(store.recover().unwrap().is_nothing());
+            assert!(store.recover(RecoverOptions::default()).unwrap().is_nothing());
             if current > acknowledged {
                 log.say(&format!("committed {current}"));
             }

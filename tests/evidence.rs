@@ -16,8 +16,8 @@ use common::tree::snapshot;
 use common::{Scratch, fast_scratch, lenient, publish, read};
 use nix::errno::Errno;
 use txfs::{
-    Barriers, Basis, BeginOptions, Error, ErrorKind, OpenOptions, Outcome, Recovered, RecoveredCommit, Store,
-    Transaction,
+    Barriers, Basis, BeginOptions, Error, ErrorKind, OpenOptions, Outcome, RecoverOptions, Recovered, RecoveredCommit,
+    Store, Transaction,
 };
 
 fn scratch() -> (Scratch, PathBuf) {
@@ -50,7 +50,7 @@ fn interrupted(out: &Path, from: Basis, fill: impl FnOnce(&mut Transaction<'_, F
 }
 
 fn recovered(out: &Path) -> txfs::Result<Recovered> {
-    Store::make(&OpenOptions::default(), out).unwrap().recover()
+    Store::open_with(&OpenOptions::default().recover(false), out).unwrap().recover(RecoverOptions::default())
 }
 
 fn assert_rolled_forward(recovered: &Recovered) {
@@ -302,7 +302,7 @@ fn an_early_barrier_that_fails_alone_loses_the_stage_although_the_barrier_after_
         assert!(matches!(error, Error::StageLost { .. }), "{from:?}: {error}");
         assert_eq!((seen, transaction.is_open()), ([true; 2], false), "{from:?}");
         drop(transaction);
-        assert!(store.recover().unwrap().is_nothing(), "{from:?}");
+        assert!(store.recover(RecoverOptions::default()).unwrap().is_nothing(), "{from:?}");
         assert_eq!((read(&out, "a"), store.verify().unwrap().len()), ("old".into(), 0), "{from:?}");
     }
 }
@@ -542,8 +542,8 @@ fn what_somebody_wrote_and_recovery_was_told_to_leave_is_moved_aside() {
     std::thread::sleep(std::time::Duration::from_millis(20));
     fs::write(stage.join("added"), "edited by somebody").unwrap();
     assert!(matches!(recovered(&out).unwrap_err(), Error::Unrecognized { .. }));
-    let store = Store::make(&OpenOptions::default(), &out).unwrap();
-    let recovered = store.recover_skipping_unknown().unwrap();
+    let store = Store::open_with(&OpenOptions::default().recover(false), &out).unwrap();
+    let recovered = store.recover(RecoverOptions::default().skip_unknown(true)).unwrap();
     store.sweep().unwrap();
     let [aside] = &recovered.rescued[..] else { panic!("{recovered:?}") };
     assert_eq!((fs::read_to_string(aside).unwrap(), read(&out, "top")), ("edited by somebody".into(), "new".into()));

@@ -18,8 +18,8 @@ use nix::errno::Errno;
 use txfs::fs::linux::Without;
 use txfs::fs::{Fs, LinuxFs};
 use txfs::{
-    Barriers, Basis, BeginOptions, Error, ErrorKind, OpenOptions, Outcome, RecoveredCommit, Store, Transaction,
-    TransactionId,
+    Barriers, Basis, BeginOptions, Error, ErrorKind, OpenOptions, Outcome, RecoverOptions, RecoveredCommit, Store,
+    Transaction, TransactionId,
 };
 
 fn scratch() -> (Scratch, PathBuf) {
@@ -97,7 +97,7 @@ fn expected() -> [BTreeMap<Vec<u8>, Node>; 2] {
 /// Publishes the old tree and settles it: what fails afterwards is the next commit's.
 fn publish_old<F: Fs>(store: &Store<F>) {
     publish(store, &OLD).unwrap();
-    store.recover().unwrap();
+    store.recover(RecoverOptions::default()).unwrap();
 }
 
 /// A transaction with the new tree in its stage.
@@ -153,8 +153,8 @@ fn a_failed_barrier_at_the_commit_point_takes_the_journal_back_and_discards_the_
     assert!(transaction.commit(&lenient()).is_err(), "an fsync is never retried");
     assert!(!transaction.stage().exists());
     drop(transaction);
-    let store = Store::make(&OpenOptions::default(), &out).unwrap();
-    assert!(store.recover().unwrap().is_nothing());
+    let store = Store::open_with(&OpenOptions::default().recover(false), &out).unwrap();
+    assert!(store.recover(RecoverOptions::default()).unwrap().is_nothing());
     assert_eq!(snapshot(&out), before);
 }
 
@@ -191,7 +191,7 @@ fn recovers_to(out: &Path, tree: &BTreeMap<Vec<u8>, Node>, what: &str) {
     assert_eq!(snapshot(out), *tree, "{what}");
     assert_eq!(left(out, &OF_A_COMMIT), [""; 0], "{what}");
     assert_eq!(fs::read_dir(state_of(out).join("tx")).unwrap().count(), 0, "{what}");
-    assert!(store.recover().unwrap().is_nothing(), "{what}");
+    assert!(store.recover(RecoverOptions::default()).unwrap().is_nothing(), "{what}");
     publish(&store, &[("next", "n")]).unwrap_or_else(|error| panic!("{what}: next: {error}"));
 }
 
@@ -286,7 +286,7 @@ fn a_commit_whose_journal_has_no_name_is_discarded_when_what_it_appended_to_the_
         let mut transaction = store.begin(BeginOptions::default()).unwrap();
         fill("old", &mut transaction);
         transaction.commit(&lenient()).unwrap();
-        store.recover().unwrap();
+        store.recover(RecoverOptions::default()).unwrap();
         let manifest = state_of(&out).join("manifests/1");
         let before = fs::metadata(&manifest).unwrap().len();
         leave_intent(&out, |transaction| fill("new!", transaction));
@@ -310,9 +310,9 @@ fn a_commit_whose_journal_has_no_name_is_discarded_when_what_it_appended_to_the_
 /// The calls of a recovery that meets no error.
 fn recovering(out: &Path) -> Vec<Call> {
     let (kernel, arm, calls) = noting(usize::MAX, |_| true);
-    let store = Store::make(&OpenOptions::with(kernel), out).unwrap();
+    let store = Store::open_with(&OpenOptions::with(kernel).recover(false), out).unwrap();
     arm.store(true, Ordering::SeqCst);
-    store.recover().unwrap();
+    store.recover(RecoverOptions::default()).unwrap();
     arm.store(false, Ordering::SeqCst);
     std::mem::take(&mut *calls.lock().unwrap())
 }
@@ -374,9 +374,9 @@ fn what_cannot_be_read_is_no_reason_to_discard_a_commit() {
                 asked => *asked == Call::Read(call),
             };
             let (kernel, arm) = nth(n, is_this, Errno::EIO);
-            let store = Store::make(&OpenOptions::with(kernel), &out).unwrap();
+            let store = Store::open_with(&OpenOptions::with(kernel).recover(false), &out).unwrap();
             arm.store(true, Ordering::SeqCst);
-            let recovered = store.recover();
+            let recovered = store.recover(RecoverOptions::default());
             arm.store(false, Ordering::SeqCst);
             failed += usize::from(recovered.is_err());
             recovers_to(&out, &new, &format!("{call} {n}: {recovered:?}"));
@@ -396,15 +396,18 @@ fn a_commit_that_cannot_be_read_and_has_not_begun_is_given_up_by_undoing_alone()
         publish_old(&Store::open(&out).unwrap());
         leave_intent(&out, fill);
         let kernel = Faulty::new(|call| matches!(call, Call::DropCached { .. }).then_some(Errno::EIO));
-        let store = Store::make(&OpenOptions::with(kernel), &out).unwrap();
-        for recover in [Store::recover, Store::recover_skipping_unknown] {
-            let refused = recover(&store);
+        let store = Store::open_with(&OpenOptions::with(kernel).recover(false), &out).unwrap();
+        for options in [RecoverOptions::default(), RecoverOptions::default().skip_unknown(true)] {
+            let refused = store.recover(options);
             // Nothing was moved, but a directory may have been opened.
             assert!(matches!(refused, Err(Error::OutcomeUnknown { .. })), "{refused:?}");
             assert_eq!((left(&out, &["journal.new"]), snapshot(&out)), (vec!["journal.new"], old.clone()));
         }
         if undo {
-            assert_eq!(store.recover_undoing().unwrap().commit, Some(RecoveredCommit::Discarded));
+            assert_eq!(
+                store.recover(RecoverOptions::default().undo(true)).unwrap().commit,
+                Some(RecoveredCommit::Discarded)
+            );
         }
         recovers_to(&out, if undo { &old } else { &new }, "given up by undoing alone");
     }
@@ -451,9 +454,9 @@ fn a_failed_barrier_after_a_commit_is_an_error_of_whatever_settles_it_and_the_co
     let settlers: [(&str, Settler); 5] = [
         ("begin", |store, _| store.begin(BeginOptions::default()).map(drop)),
         ("sweep", |store, _| store.sweep().map(drop)),
-        ("recover", |store, _| store.recover().map(drop)),
+        ("recover", |store, _| store.recover(RecoverOptions::default()).map(drop)),
         ("abort", |store, other| store.resume(other)?.abort()),
-        ("undo", |store, _| store.recover_undoing().map(drop)),
+        ("undo", |store, _| store.recover(RecoverOptions::default().undo(true)).map(drop)),
     ];
     for (what, settle) in settlers {
         // The store that made the commit, and another one that looks at all of it.
@@ -465,7 +468,8 @@ fn a_failed_barrier_after_a_commit_is_an_error_of_whatever_settles_it_and_the_co
             publish_old(&store);
             let other = begin_new(&store, BeginOptions::default().detached(true)).id();
             begin_new(&store, BeginOptions::default()).commit(&lenient()).unwrap();
-            let store = if own { store } else { Store::make(&OpenOptions::with(kernel), &out).unwrap() };
+            let store =
+                if own { store } else { Store::open_with(&OpenOptions::with(kernel).recover(false), &out).unwrap() };
             arm.store(true, Ordering::SeqCst);
             let error = settle(&store, other).expect_err(&what);
             arm.store(false, Ordering::SeqCst);
@@ -475,7 +479,7 @@ fn a_failed_barrier_after_a_commit_is_an_error_of_whatever_settles_it_and_the_co
             assert_eq!(left(&out, &["journal", "previous/2/journal"]), ["journal"], "{what}");
             assert!(store.verify().unwrap().is_empty(), "{what}");
             assert_eq!(read(&state_of(&out), "previous/2/stage/a"), "old", "{what}: the next commit may still need it");
-            let recovered = store.recover().unwrap();
+            let recovered = store.recover(RecoverOptions::default()).unwrap();
             assert_eq!(recovered.commit, Some(RecoveredCommit::Settled { generation: 2 }), "{what}");
             // Its stage was open when the barrier failed.
             assert_eq!(recovered.discarded, [other], "{what}");
@@ -515,7 +519,7 @@ fn whichever_call_of_settling_fails_the_commit_stands() {
             let store = Store::open(&out).unwrap_or_else(|error| panic!("{what}: {error}"));
             assert_eq!(left(&out, &["journal", "previous/2/journal"]), ["previous/2/journal"], "{what}");
             assert!(snapshot(&out) == new && store.verify().unwrap().is_empty(), "{what}");
-            assert!(store.recover().unwrap().is_nothing(), "{what}");
+            assert!(store.recover(RecoverOptions::default()).unwrap().is_nothing(), "{what}");
             publish(&store, &[("next", "n")]).unwrap_or_else(|error| panic!("{what}: next: {error}"));
             if !hit.load(Ordering::SeqCst) {
                 break;
@@ -560,7 +564,7 @@ fn synced_one_by_one(out: &Path, fill: impl FnOnce(&mut Transaction<'_, Faulty>)
     arm.store(true, Ordering::SeqCst);
     transaction.commit(&lenient()).unwrap();
     let committed = std::mem::take(&mut *calls.lock().unwrap());
-    store.recover().unwrap();
+    store.recover(RecoverOptions::default()).unwrap();
     arm.store(false, Ordering::SeqCst);
     let settled = std::mem::take(&mut *calls.lock().unwrap());
     [committed, settled]
@@ -715,7 +719,7 @@ fn whichever_call_fails(barriers: Barriers) {
             let store = Store::open(&out).unwrap_or_else(|error| panic!("{at}: {error}"));
             let after = snapshot(&out);
             assert!(after == old || after == new, "{at}: {after:?}");
-            assert!(store.recover().unwrap().is_nothing(), "{at}");
+            assert!(store.recover(RecoverOptions::default()).unwrap().is_nothing(), "{at}");
             publish(&store, &[("next", "n")]).unwrap_or_else(|error| panic!("{at}: next: {error}"));
             assert_eq!((fs::read_dir(&out).unwrap().count(), read(&out, "next")), (1, "n".into()));
             if !hit.load(Ordering::SeqCst) {
@@ -810,7 +814,7 @@ fn dies_at_every_call(without: Without, piecewise: bool) {
             assert_eq!(after, new, "dead at call {n}: acknowledged and lost");
         }
         *(if after == new { &mut forward } else { &mut back }) += 1;
-        assert!(store.recover().unwrap().is_nothing(), "dead at call {n}");
+        assert!(store.recover(RecoverOptions::default()).unwrap().is_nothing(), "dead at call {n}");
         assert!(store.verify().unwrap().is_empty(), "dead at call {n}");
         publish(&store, &[("next", "n")]).unwrap_or_else(|error| panic!("dead at call {n}: next: {error}"));
         assert_eq!((fs::read_dir(&out).unwrap().count(), read(&out, "next")), (1, "n".into()));
@@ -1009,7 +1013,7 @@ fn what_a_commit_displaced_stays_where_it_cannot_be_shelved() {
         let committed = transaction.commit(&lenient().adopt(true)).unwrap();
         assert_eq!(committed.warnings.len(), 1);
         drop(transaction);
-        assert_eq!(store().recover().unwrap().discarded, []);
+        assert_eq!(store().recover(RecoverOptions::default()).unwrap().discarded, []);
         assert!(store().resume(id).is_err(), "in its stage lies what was displaced");
         armed.store(false, Ordering::SeqCst);
         let store = store();
@@ -1115,8 +1119,13 @@ fn a_commit_that_recovery_cannot_carry_out_is_unfinished_until_it_can_or_is_undo
             assert_eq!((read(&out, "b"), read(&out, "z.html")), ("new!".into(), "old".into()));
             assert_eq!(left(&out, &["journal", "journal.undo"]), ["journal"]);
         }
-        let store = Store::make(&OpenOptions::default(), &out).unwrap();
-        let recovered = if undo { store.recover_undoing() } else { store.recover() }.unwrap();
+        let store = Store::open_with(&OpenOptions::default().recover(false), &out).unwrap();
+        let recovered = if undo {
+            store.recover(RecoverOptions::default().undo(true))
+        } else {
+            store.recover(RecoverOptions::default())
+        }
+        .unwrap();
         if undo {
             assert_eq!(recovered.commit, Some(RecoveredCommit::RolledBack { generation: 2 }));
         } else {
@@ -1137,9 +1146,9 @@ fn an_undoing_that_was_asked_for_and_dies_at_any_call_is_whole() {
         cut_short(&out, BeginOptions::default(), 3, false);
         let count = AtomicUsize::new(0);
         let (kernel, arm) = armed(move |_| (count.fetch_add(1, Ordering::SeqCst) >= n).then_some(Errno::EIO));
-        let store = Store::make(&OpenOptions::with(kernel), &out).unwrap();
+        let store = Store::open_with(&OpenOptions::with(kernel).recover(false), &out).unwrap();
         arm.store(true, Ordering::SeqCst);
-        let undone = store.recover_undoing();
+        let undone = store.recover(RecoverOptions::default().undo(true));
         let intended = state_of(&out).join("journal.undo").exists();
         Store::open(&out).unwrap_or_else(|error| panic!("dead at call {n}: {undone:?}: {error}"));
         let after = snapshot(&out);
@@ -1273,8 +1282,8 @@ fn a_stage_that_the_medium_lacks_cannot_be_committed_again_wherever_discarding_i
             let changes = !matches!(call, Call::Read(_));
             (changes && count.fetch_add(1, Ordering::SeqCst) >= n).then_some(Errno::EIO)
         });
-        let store = Store::make(&OpenOptions::with(kernel), &out).unwrap();
-        let done = store.recover().is_ok_and(|recovered| recovered.warnings.is_empty());
+        let store = Store::open_with(&OpenOptions::with(kernel).recover(false), &out).unwrap();
+        let done = store.recover(RecoverOptions::default()).is_ok_and(|recovered| recovered.warnings.is_empty());
         let store = Store::open(&out).unwrap();
         assert!(store.resume(id).is_err(), "dead at call {n}: the damaged stage is open");
         if done {
@@ -1330,7 +1339,8 @@ fn an_error_that_says_unchanged_is_not_told_after_recovery_has_changed_the_outpu
             met.fetch_or(this, Ordering::SeqCst);
             this.then_some(Errno::EIO)
         });
-        let recovered = Store::make(&OpenOptions::with(kernel), &out).and_then(|store| store.recover());
+        let recovered = Store::open_with(&OpenOptions::with(kernel).recover(false), &out)
+            .and_then(|store| store.recover(RecoverOptions::default()));
         if let Err(error) = recovered {
             let unchanged = read(&out, "b") == "old";
             assert!(
@@ -1376,7 +1386,7 @@ fn no_half_of_a_commit_is_copied_that_is_taken_back() {
     let at = out.clone();
     let other = std::thread::spawn(move || {
         begun.recv().unwrap();
-        let store = Store::make(&OpenOptions::with(failing), &at).unwrap();
+        let store = Store::open_with(&OpenOptions::with(failing).recover(false), &at).unwrap();
         let error = publish(&store, &FILES.map(|path| (path, "new"))).unwrap_err();
         assert!(matches!(error, Error::RolledBack { .. }), "{error}");
     });

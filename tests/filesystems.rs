@@ -12,7 +12,7 @@ use common::mounts::{self, Mount};
 use common::suite::{self, Ground};
 use common::{kernels, lenient, publish, read, skip};
 use txfs::fs::LinuxFs;
-use txfs::{BeginOptions, Error, OpenOptions, Place, Store};
+use txfs::{BeginOptions, Error, OpenOptions, Place, RecoverOptions, Store};
 
 fn run_suite(name: &str, dir: &std::path::Path, sparse: bool, levels: usize) {
     let started = std::time::Instant::now();
@@ -43,7 +43,7 @@ fn mount_point_as_output(mount: &Mount) {
         let committed = publish(&store, &[("a/b", content), ("c", "c")]).unwrap();
         assert!(committed.warnings.is_empty(), "{:?}", committed.warnings);
         assert_eq!(read(out, "a/b"), content);
-        assert!(store.recover().unwrap().is_nothing());
+        assert!(store.recover(RecoverOptions::default()).unwrap().is_nothing());
     }
     let store = Store::open(out).unwrap();
     publish(&store, &[]).unwrap();
@@ -217,7 +217,7 @@ fn a_read_only_mount_can_be_looked_at() {
     };
     remount("remount,ro");
     let store = Store::find(&txfs::OpenOptions::default(), &out).unwrap().unwrap();
-    store.recover().unwrap();
+    store.recover(RecoverOptions::default()).unwrap();
     assert_eq!(store.verify().unwrap(), []);
     assert_eq!(store.head().unwrap().unwrap().info.generation, 1);
     assert!(!store.transactions().unwrap().is_empty());

@@ -16,7 +16,7 @@ use common::{Scratch, bytes, change_a_byte, kernels, lenient, publish, read, sta
 use txfs::fs::{Kind, LinuxFs, Timestamp};
 use txfs::{
     Begin, BeginOptions, CommitOptions, Entry, Error, ErrorKind, Head, Object, OpenOptions, Operation, Problem,
-    RecoveredCommit, Store, Totals,
+    RecoverOptions, RecoveredCommit, Store, Totals,
 };
 
 /// A store with two generations, and a tree beside it that nobody may touch.
@@ -34,7 +34,10 @@ type Trees = [BTreeMap<Vec<u8>, Node>; 2];
 impl Scene {
     fn new() -> Self {
         let scene = Self::unsettled();
-        Store::make(&OpenOptions::default(), &scene.out).unwrap().recover().unwrap();
+        Store::open_with(&OpenOptions::default().recover(false), &scene.out)
+            .unwrap()
+            .recover(RecoverOptions::default())
+            .unwrap();
         scene
     }
 
@@ -635,8 +638,11 @@ mod table {
 
     fn recover(scene: &Scene) -> txfs::Result<Option<RecoveredCommit>> {
         let store = Store::find(&OpenOptions::default(), &scene.out)?.unwrap();
-        let first = store.recover()?.commit;
-        assert!(store.recover()?.commit.is_none(), "recovery is a fixed point after {first:?}");
+        let first = store.recover(RecoverOptions::default())?.commit;
+        assert!(
+            store.recover(RecoverOptions::default())?.commit.is_none(),
+            "recovery is a fixed point after {first:?}"
+        );
         Ok(first)
     }
 
@@ -938,7 +944,7 @@ mod table {
         let stale = fs::read(scene.state.join("previous/2/journal")).unwrap();
         let store = scene.open().unwrap();
         publish(&store, &[("a", "3")]).unwrap();
-        store.recover().unwrap();
+        store.recover(RecoverOptions::default()).unwrap();
         let before = scene.trees();
         scene.plant("journal.new", stale);
         assert_eq!(recover(&scene).unwrap(), None);
@@ -958,7 +964,11 @@ mod table {
             let before = snapshot(&scene.state);
             scene.refused(&format!("version {version}"));
             let store = Store::find(&OpenOptions::default(), &scene.out).unwrap().unwrap();
-            for recovered in [store.recover(), store.recover_skipping_unknown(), store.recover_undoing()] {
+            for recovered in [
+                store.recover(RecoverOptions::default()),
+                store.recover(RecoverOptions::default().skip_unknown(true)),
+                store.recover(RecoverOptions::default().undo(true)),
+            ] {
                 let error = recovered.unwrap_err();
                 assert!(error.kind() == ErrorKind::Corrupt && error.to_string().contains("version"), "{error}");
             }
@@ -1080,11 +1090,15 @@ mod table {
                 change(&scene);
                 let before = scene.trees();
                 let store = Store::find(&OpenOptions::default(), &scene.out).unwrap().unwrap();
-                let recovered = if undo { store.recover_undoing() } else { store.recover() };
+                let recovered = if undo {
+                    store.recover(RecoverOptions::default().undo(true))
+                } else {
+                    store.recover(RecoverOptions::default())
+                };
                 let recovered = recovered.unwrap_or_else(|error| panic!("{what}: {error}"));
                 assert_eq!(recovered.commit, Some(RecoveredCommit::Settled { generation: 2 }), "{what}");
                 assert_eq!(scene.trees(), before, "{what}");
-                assert!(store.recover().unwrap().commit.is_none(), "{what}");
+                assert!(store.recover(RecoverOptions::default()).unwrap().commit.is_none(), "{what}");
                 assert!(scene.state.join("previous/2/journal").exists(), "{what}");
                 let foreign = what == "put where something was removed";
                 assert_eq!(store.verify().unwrap().is_empty(), foreign, "{what}: it is drift");
@@ -1099,7 +1113,7 @@ mod table {
         let store = scene.open().unwrap();
         for content in ["3", "4"] {
             publish(&store, &[("a", content)]).unwrap();
-            store.recover().unwrap();
+            store.recover(RecoverOptions::default()).unwrap();
             let before = scene.trees();
             scene.plant("journal", &stale);
             assert_eq!(recover(&scene).unwrap(), Some(RecoveredCommit::Settled { generation: 2 }));
@@ -1139,7 +1153,7 @@ mod table {
         let stale = fs::read(scene.state.join("previous/2/journal")).unwrap();
         let store = scene.open().unwrap();
         publish(&store, &[("a", "3")]).unwrap();
-        store.recover().unwrap();
+        store.recover(RecoverOptions::default()).unwrap();
         let before = scene.trees();
         scene.plant("journal.undo", stale);
         assert_eq!(recover(&scene).unwrap(), Some(RecoveredCommit::Discarded));
@@ -1202,7 +1216,7 @@ mod table {
         fs::write(scene.out.join("a"), "somebody else's").unwrap();
         scene.refused("a foreign entry in the way");
         let store = Store::find(&OpenOptions::default(), &scene.out).unwrap().unwrap();
-        store.recover_skipping_unknown().unwrap();
+        store.recover(RecoverOptions::default().skip_unknown(true)).unwrap();
         assert_eq!(read(&scene.out, "a"), "somebody else's");
         assert_eq!(store.head().unwrap().unwrap().info.generation, 3);
     }
@@ -1214,14 +1228,14 @@ mod undoing {
 
     fn undo(scene: &Scene) -> txfs::Result<Option<RecoveredCommit>> {
         let store = Store::find(&OpenOptions::default(), &scene.out)?.unwrap();
-        Ok(store.recover_undoing()?.commit)
+        Ok(store.recover(RecoverOptions::default().undo(true))?.commit)
     }
 
     /// A journal that takes `old` apart and replaces `a`.
     fn take_apart(scene: &mut Scene) -> Vec<Operation> {
         let store = scene.open().unwrap();
         publish(&store, &[("a", "3"), ("old/y", "3")]).unwrap();
-        store.recover().unwrap();
+        store.recover(RecoverOptions::default()).unwrap();
         scene.head = store.head().unwrap().unwrap();
         let transaction = scene.transaction(&[("a", "4")]);
         let at = |name: &str| object(&scene.out.join(name));

@@ -20,8 +20,8 @@ use fs2::FileExt;
 use nix::errno::Errno;
 use txfs::fs::LinuxFs;
 use txfs::{
-    Basis, BeginOptions, CommitOptions, Committed, Error, ErrorKind, Exclude, OpenOptions, Outcome, Problem, Store,
-    Transaction,
+    Basis, BeginOptions, CommitOptions, Committed, Error, ErrorKind, Exclude, OpenOptions, Outcome, Problem,
+    RecoverOptions, Store, Transaction,
 };
 
 fn scratch() -> (Scratch, PathBuf) {
@@ -133,7 +133,7 @@ fn what_recovery_rescued_when_a_transaction_begins_is_told_with_its_commit() {
     fs::create_dir(store.state().join("previous/1")).unwrap();
     fs::write(store.state().join("previous/1/note"), "not txfs'").unwrap();
 
-    let store = Store::make(&OpenOptions::default(), &out).unwrap();
+    let store = Store::open_with(&OpenOptions::default().recover(false), &out).unwrap();
     let mut transaction = store.begin(BeginOptions::default()).unwrap();
     transaction.write("a", "two").unwrap();
     let rescued = transaction.commit(&CommitOptions::default()).unwrap().rescued;
@@ -232,7 +232,7 @@ fn a_transaction_that_cannot_begin_leaves_nothing() {
         let error = store.begin(BeginOptions::default().from(Basis::Empty)).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Failed, "{error}");
         assert_eq!(fs::read_dir(state_of(&out).join("tx")).unwrap().count(), 0, "{error}");
-        assert!(Store::open(&out).unwrap().recover().unwrap().is_nothing());
+        assert!(Store::open(&out).unwrap().recover(RecoverOptions::default()).unwrap().is_nothing());
     }
 }
 
@@ -251,7 +251,11 @@ fn a_store_at_rest_that_is_damaged_is_not_opened() {
         publish(&store, &[("a", "one")]).unwrap();
         assert!(store.sweep().unwrap().done);
         damage(store.state());
-        for recovered in [store.recover(), store.recover_undoing(), store.recover_skipping_unknown()] {
+        for recovered in [
+            store.recover(RecoverOptions::default()),
+            store.recover(RecoverOptions::default().undo(true)),
+            store.recover(RecoverOptions::default().skip_unknown(true)),
+        ] {
             assert_eq!(recovered.unwrap_err().kind(), ErrorKind::Corrupt, "{name}");
         }
         assert_eq!(Store::open(&out).unwrap_err().kind(), ErrorKind::Corrupt, "{name}");

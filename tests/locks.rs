@@ -109,7 +109,7 @@ fn a_wait_lasts_as_long_as_was_said_however_long_each_of_its_tries_takes() {
         }
         None
     });
-    let store = Store::make(&OpenOptions::with(slow).lock_timeout(limit), &out).unwrap();
+    let store = Store::open_with(&OpenOptions::with(slow).lock_timeout(limit).recover(false), &out).unwrap();
     // With such tries between them 6 pauses of 100 ms would take 3.6 s, and 60 of 10 ms 18 s.
     let waits = |what: &str, begin: &dyn Fn() -> ErrorKind, at_most: f64| {
         let begun = Instant::now();

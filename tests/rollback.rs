@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use common::faulty::{Call, Faulty};
 use common::tree::snapshot;
 use common::{Random, Scratch, fast_scratch, lenient, publish, read};
-use txfs::{Basis, BeginOptions, CommitOptions, Committed, Error, ErrorKind, OpenOptions, Store};
+use txfs::{Basis, BeginOptions, CommitOptions, Committed, Error, ErrorKind, OpenOptions, RecoverOptions, Store};
 
 fn scratch() -> (Scratch, PathBuf) {
     let dir = fast_scratch();
@@ -29,7 +29,7 @@ fn set_mode(path: &Path, mode: u32) {
 
 /// Goes back, and holds what was said of that before to what came of it.
 fn roll_back(store: &Store) -> txfs::Result<Committed> {
-    store.recover().unwrap();
+    store.recover(RecoverOptions::default()).unwrap();
     // What it moves aside is not of interest here.
     let _ = store.sweep();
     drop(store.take_rescued());

@@ -19,7 +19,7 @@ use common::faulty::{Call, Faulty};
 use common::{Scratch, fast_scratch, lenient, publish, state_of};
 use nix::sys::stat::{Mode, umask};
 use txfs::fs::{Fs, LinuxFs};
-use txfs::{BeginOptions, Error, ErrorKind, OpenOptions, Problem, Store};
+use txfs::{BeginOptions, Error, ErrorKind, OpenOptions, Problem, RecoverOptions, Store};
 
 const GROUP: u32 = 62_000;
 const ANNE: User = User { id: 61_001, groups: &[GROUP] };
@@ -191,7 +191,7 @@ fn scenes() {
         "prune" => drop(open(&options, &out).prune(0).unwrap()),
         "recover" => {
             let store = open(&options, &out);
-            let recovered = store.recover().unwrap();
+            let recovered = store.recover(RecoverOptions::default()).unwrap();
             assert!(recovered.warnings.is_empty(), "{recovered:?}");
             assert!(store.transactions().unwrap().is_empty());
             assert!(store.verify().unwrap().is_empty());

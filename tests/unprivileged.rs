@@ -22,7 +22,9 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tempfile::TempDir;
 use txfs::fs::LinuxFs;
 use txfs::fs::linux::Without;
-use txfs::{Barriers, BeginOptions, Error, ErrorKind, OpenOptions, Outcome, Place, RecoveredCommit, Store};
+use txfs::{
+    Barriers, BeginOptions, Error, ErrorKind, OpenOptions, Outcome, Place, RecoverOptions, RecoveredCommit, Store,
+};
 
 const USER: u32 = 65534;
 
@@ -160,7 +162,7 @@ fn denied(out: &Path) {
         assert!(error.to_string().contains("dist/b"), "{error}");
         assert_eq!(without_state(out), before);
     }
-    assert!(store.recover().unwrap().is_nothing());
+    assert!(store.recover(RecoverOptions::default()).unwrap().is_nothing());
     assert!(store.verify().unwrap().is_empty());
 }
 
@@ -178,19 +180,19 @@ fn interrupted(out: &Path) {
 
 /// `b` belongs to root since then: the commit can be undone, and not carried out.
 fn unfinished(out: &Path) {
-    let store = Store::make(&OpenOptions::default(), out).unwrap();
+    let store = Store::open_with(&OpenOptions::default().recover(false), out).unwrap();
     for _ in 0..2 {
-        let error = store.recover().unwrap_err();
+        let error = store.recover(RecoverOptions::default()).unwrap_err();
         assert!(matches!(error, Error::Unfinished { generation: 2, .. }), "{error}");
         assert!(error.to_string().contains("dist/b") && error.hint().unwrap().contains("--undo"), "{error}");
         assert_eq!((error.kind(), error.outcome()), (ErrorKind::Unknown, Outcome::Unknown));
         assert_eq!((read(out, "a/x"), read(out, "b/y")), ("2".into(), "1".into()));
     }
     assert!(matches!(store.begin(BeginOptions::default()), Err(Error::Unfinished { .. })));
-    let undone = store.recover_undoing().unwrap();
+    let undone = store.recover(RecoverOptions::default().undo(true)).unwrap();
     assert_eq!(undone.commit, Some(RecoveredCommit::RolledBack { generation: 2 }));
     assert_eq!(["a/x", "b/y", "c"].map(|path| read(out, path)), ["1", "1", "1"]);
-    assert!(store.verify().unwrap().is_empty() && store.recover().unwrap().is_nothing());
+    assert!(store.verify().unwrap().is_empty() && store.recover(RecoverOptions::default()).unwrap().is_nothing());
 }
 
 /// Nothing can be made beside the output.
@@ -259,7 +261,7 @@ fn unsyncable(out: &Path) {
         (0..100).for_each(|n| transaction.write(format!("d/{n}"), content).unwrap());
         let committed = transaction.commit(&lenient()).unwrap();
         let at_commit = whole.swap(0, Ordering::SeqCst);
-        store.recover().unwrap();
+        store.recover(RecoverOptions::default()).unwrap();
         assert!(committed.warnings.is_empty(), "{committed:?}");
         assert_eq!([at_commit, whole.load(Ordering::SeqCst)], expected, "generation {content}");
         assert_eq!((read(out, "d/7"), store.verify().unwrap().len()), (content.into(), 0));
@@ -621,7 +623,10 @@ fn unlisted(out: &Path) {
     set_mode(&closed, 0o755);
     fs::write(closed.join("late"), "late").unwrap();
     set_mode(&closed, 0o555);
-    let recovered = Store::make(&OpenOptions::default(), out).unwrap().recover().unwrap();
+    let recovered = Store::open_with(&OpenOptions::default().recover(false), out)
+        .unwrap()
+        .recover(RecoverOptions::default())
+        .unwrap();
     assert!(matches!(recovered.commit, Some(RecoveredCommit::RolledForward { generation: 2, .. })), "{recovered:?}");
     assert_eq!((read(out, "top"), read(out, "new/closed/x")), ("new".into(), "new".into()));
     assert_eq!((read(out, "new/closed/late"), mode(&out.join("new/closed"))), ("late".into(), 0o555));

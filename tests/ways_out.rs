@@ -16,7 +16,10 @@ use common::faulty::{Call, Faulty};
 use common::tree::snapshot;
 use common::{Scratch, lenient, publish, read, state_of};
 use nix::errno::Errno;
-use txfs::{BeginOptions, CommitOptions, Error, ErrorKind, OpenOptions, Outcome, Recovered, RecoveredCommit, Store};
+use txfs::{
+    BeginOptions, CommitOptions, Error, ErrorKind, OpenOptions, Outcome, RecoverOptions, Recovered, RecoveredCommit,
+    Store,
+};
 
 const OLD: [(&str, &str); 5] = [("a", "a 1"), ("d/x", "x 1"), ("d/y", "y 1"), ("stale/z", "z 1"), ("w.html", "w 1")];
 const NEW: [(&str, &str); 5] =
@@ -101,13 +104,8 @@ struct Manner {
 }
 
 fn recover(out: &Path, manner: Manner) -> txfs::Result<Recovered> {
-    let store = Store::make(&OpenOptions::default(), out)?;
-    match (manner.undo, manner.skip) {
-        (false, false) => store.recover(),
-        (false, true) => store.recover_skipping_unknown(),
-        (true, false) => store.recover_undoing(),
-        (true, true) => store.recover_undoing_skipping_unknown(),
-    }
+    let store = Store::open_with(&OpenOptions::default().recover(false), out)?;
+    store.recover(RecoverOptions::default().undo(manner.undo).skip_unknown(manner.skip))
 }
 
 /// As the errors say.
@@ -256,16 +254,22 @@ fn what_cannot_be_looked_at_is_not_given_up_where_it_may_have_been_begun() {
     let arm = begun.clone();
     let kernel =
         Faulty::new(move |call| (arm.load(Ordering::SeqCst) && *call == Call::Read("stat")).then_some(Errno::EACCES));
-    let store = Store::make(&OpenOptions::with(kernel), &out).unwrap();
+    let store = Store::open_with(&OpenOptions::with(kernel).recover(false), &out).unwrap();
     let all = contents(out.parent().unwrap());
     begun.store(true, Ordering::SeqCst);
-    for recovered in [store.recover_undoing(), store.recover_undoing_skipping_unknown()] {
+    for recovered in [
+        store.recover(RecoverOptions::default().undo(true)),
+        store.recover(RecoverOptions::default().undo(true).skip_unknown(true)),
+    ] {
         let error = recovered.unwrap_err();
         assert!(!matches!(error.kind(), ErrorKind::Usage), "{error}");
     }
     begun.store(false, Ordering::SeqCst);
     assert_eq!(contents(out.parent().unwrap()), all);
-    assert!(matches!(store.recover().unwrap().commit, Some(RecoveredCommit::RolledForward { generation: 2, .. })));
+    assert!(matches!(
+        store.recover(RecoverOptions::default()).unwrap().commit,
+        Some(RecoveredCommit::RolledForward { generation: 2, .. })
+    ));
     let now = contents(out.parent().unwrap());
     for (_, content) in OLD.iter().chain(&NEW) {
         assert!(now.contains(content.as_bytes()), "{content}");
@@ -482,14 +486,14 @@ fn a_store_that_was_being_made_is_made_by_the_next_command_or_taken_away() {
             let state = if inside { out.join(".txfs") } else { state_of(&out) };
             let options = OpenOptions::with(kernel);
             let options = if inside { options.state(&out) } else { options };
-            let is_made = Store::make(&options, &out).is_ok();
+            let is_made = Store::open_with(&options.clone().recover(false), &out).is_ok();
             // Who only looks finds nothing to tell of, or a store in which nothing is.
             if let Some(store) = Store::find(&OpenOptions::default(), &out).unwrap() {
                 assert!(store.head().unwrap().is_none());
             }
             let options = if inside { OpenOptions::default().state(&out) } else { OpenOptions::default() };
             if calls % 2 == 0 {
-                let store = Store::make(&options, &out).unwrap();
+                let store = Store::open_with(&options.clone().recover(false), &out).unwrap();
                 assert!(store.remove_unused().unwrap(), "after {calls} calls");
                 assert!(!state.exists(), "after {calls} calls");
             }

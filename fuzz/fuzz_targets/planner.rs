@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use fuzz_support::{Item, Scene, lenient, published, snapshot, stage, tree};
 use libfuzzer_sys::fuzz_target;
 use txfs::fs::LinuxFs;
-use txfs::{BeginOptions, Committed, OpenOptions, Outcome, Store, Transaction};
+use txfs::{BeginOptions, Committed, OpenOptions, Outcome, RecoverOptions, Store, Transaction};
 use txfs_sim::{Call, Config, Fault, SimFs, Weakness};
 
 type Tree = BTreeMap<PathBuf, Item>;
@@ -47,7 +47,7 @@ fn apply(trees: &[Tree; 2]) {
             assert!(tree.is_empty());
         }
         assert!(store.verify().expect("an audit").is_empty());
-        assert!(store.recover().expect("nothing").is_nothing());
+        assert!(store.recover(RecoverOptions::default()).expect("nothing").is_nothing());
         if round == 3 {
             assert!(!committed.changed, "the same again changes nothing");
         }

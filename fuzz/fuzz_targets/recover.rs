@@ -6,7 +6,7 @@ use std::fs;
 
 use fuzz_support::{Scene, snapshot};
 use libfuzzer_sys::fuzz_target;
-use txfs::{BeginOptions, Outcome, Store};
+use txfs::{BeginOptions, Outcome, RecoverOptions, Store};
 
 const PLACES: [&str; 8] = [
     "journal",
@@ -24,13 +24,13 @@ fuzz_target!(|input: &[u8]| {
     let scene = Scene::published();
     plant(&scene, *which, rest);
     let [before, outside] = [&scene.out, &scene.outside].map(|root| snapshot(root));
-    let recovered = Store::open(&scene.out).and_then(|store| store.recover().map(|_| store));
+    let recovered = Store::open(&scene.out).and_then(|store| store.recover(RecoverOptions::default()).map(|_| store));
     assert_eq!(snapshot(&scene.outside), outside);
     match recovered.and_then(|store| store.begin(BeginOptions::default()).map(drop)) {
         Ok(()) => {
             let after = snapshot(&scene.out);
             let store = Store::open(&scene.out).expect("recovery is a fixed point");
-            assert!(store.recover().expect("twice is as once").is_nothing());
+            assert!(store.recover(RecoverOptions::default()).expect("twice is as once").is_nothing());
             assert_eq!(snapshot(&scene.out), after);
             // Only a journal is a reason to change the output.
             assert!(after == before || PLACES[(*which & 7) as usize].starts_with("journal"));

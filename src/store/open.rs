@@ -52,6 +52,7 @@ pub struct OpenOptions<F: Fs = LinuxFs> {
     pub(crate) patience: Patience,
     pub(crate) barriers: Barriers,
     fanout: usize,
+    pub(crate) recovers: bool,
     pub(crate) state: Option<PathBuf>,
     pub(crate) sharing: Option<Sharing>,
 }
@@ -66,7 +67,7 @@ impl<F: Fs> OpenOptions<F> {
     /// Options for a store on another implementation of the file system.
     pub fn with(fs: F) -> Self {
         let patience = Patience::of(Duration::from_secs(10));
-        Self { fs, patience, barriers: Barriers::Chosen, fanout: FANOUT, state: None, sharing: None }
+        Self { fs, patience, barriers: Barriers::Chosen, fanout: FANOUT, recovers: true, state: None, sharing: None }
     }
 
     /// How the barriers of a commit are passed; for tests of either way.
@@ -109,6 +110,14 @@ impl<F: Fs> OpenOptions<F> {
     #[must_use = "this returns the changed options"]
     pub fn shared(mut self, group: Option<u32>) -> Self {
         self.sharing = Some(Sharing { group });
+        self
+    }
+
+    /// Whether [`Store::open_with`] recovers the store; `true` unless said. Without it the caller does so, before anything else, by
+    /// [`Store::recover`], and learns what was done.
+    #[must_use = "this returns the changed options"]
+    pub fn recover(mut self, recover: bool) -> Self {
+        self.recovers = recover;
         self
     }
 
@@ -155,6 +164,15 @@ impl<F: Fs> std::fmt::Debug for Store<F> {
 impl<F: Fs> Store<F> {
     /// Opens the store of `out` without making or recovering it; `None` when there is none.
     ///
+    /// ```
+    /// # fn main() -> txfs::Result<()> {
+    /// # let dir = tempfile::tempdir().expect("a temporary directory");
+    /// let nothing = txfs::Store::find(&txfs::OpenOptions::default(), dir.path().join("dist"))?;
+    /// assert!(nothing.is_none());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// As [`Store::open`], but for those of [`Store::recover`].
     pub fn find(options: &OpenOptions<F>, out: impl AsRef<Path>) -> Result<Option<Self>> {
@@ -186,12 +204,8 @@ impl<F: Fs> Store<F> {
         Output::locate(&options.fs, out, options.state.as_deref(), options.sharing)
     }
 
-    /// As [`Store::open_with`], without recovering: for callers that want to report what recovery does.
-    ///
-    /// # Errors
-    /// As [`Store::find`].
-    pub fn make(options: &OpenOptions<F>, out: impl AsRef<Path>) -> Result<Self> {
-        let out = out.as_ref();
+    /// The store of `out`, made where there is none; not recovered.
+    pub(crate) fn find_or_make(options: &OpenOptions<F>, out: &Path) -> Result<Self> {
         if let Some(store) = Self::find(options, out)? {
             if store.place() == Place::Elsewhere {
                 store.output.remember(&store.state)?;

@@ -22,7 +22,7 @@ use events::{Named, Watcher};
 use nix::errno::Errno;
 use txfs::fs::linux::Without;
 use txfs::fs::{Fs, LinuxFs};
-use txfs::{BeginOptions, Error, OpenOptions, RecoveredCommit, Store, Transaction};
+use txfs::{BeginOptions, Error, OpenOptions, RecoverOptions, RecoveredCommit, Store, Transaction};
 
 const WITHOUT: [Without; 3] = [
     Without { exchange: false, no_replace: false, links: false, openat2: false },
@@ -164,8 +164,15 @@ fn watchers_know_what_is_there_after_recovery_either_way() {
                     break 'next;
                 }
                 drop(store);
-                let store = Store::make(&OpenOptions::with(LinuxFs::without(without)), &out).unwrap();
-                let commit = if undo { store.recover_undoing() } else { store.recover() }.unwrap().commit;
+                let store =
+                    Store::open_with(&OpenOptions::with(LinuxFs::without(without)).recover(false), &out).unwrap();
+                let commit = if undo {
+                    store.recover(RecoverOptions::default().undo(true))
+                } else {
+                    store.recover(RecoverOptions::default())
+                }
+                .unwrap()
+                .commit;
                 recovered[usize::from(undo)] += usize::from(matches!(
                     (undo, commit),
                     (false, Some(RecoveredCommit::RolledForward { .. }))
@@ -221,7 +228,7 @@ fn a_sweep_that_is_cut_short_at_any_call_loses_nothing_of_what_was_displaced() {
         begin(&store, false).commit(&lenient()).unwrap();
         let first = snapshot(&out);
         begin(&store, true).commit(&lenient()).unwrap();
-        store.recover().unwrap();
+        store.recover(RecoverOptions::default()).unwrap();
         let second = snapshot(&out);
         arm.store(true, Ordering::SeqCst);
         let swept = store.sweep();

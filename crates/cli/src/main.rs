@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use txfs::fs::LinuxFs;
-use txfs::{Barriers, BeginOptions, OpenOptions, Recovered, Shown, Store, Transaction, is_hidden};
+use txfs::{Barriers, BeginOptions, OpenOptions, RecoverOptions, Recovered, Shown, Store, Transaction, is_hidden};
 
 use config::Config;
 use error::{Failure, usage};
@@ -344,7 +344,7 @@ impl Context {
 
     fn make_as_it_is(&self, out: &Path) -> Result<Store, Failure> {
         handle::refuse_as_output(&self.ui, out)?;
-        let store = Store::make(&self.options(), out)?;
+        let store = Store::open_with(&self.options().recover(false), out)?;
         self.recover(&store)?;
         status::warn_of_weaknesses(&self.ui, &store);
         Ok(store)
@@ -401,7 +401,7 @@ impl Context {
     }
 
     fn recover(&self, store: &Store) -> Result<Recovered, Failure> {
-        let recovered = self.signals.hold_during(|| store.recover_unless_busy())?;
+        let recovered = self.signals.hold_during(|| store.recover(RecoverOptions::default().unless_busy(true)))?;
         recover::tell(&self.ui, store, &recovered);
         self.signals.expect_none_held_back()?;
         Ok(recovered)

@@ -4,7 +4,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use txfs::{Recovered, RecoveredCommit, Store};
+use txfs::{RecoverOptions, Recovered, RecoveredCommit, Store};
 
 use super::error::{DONE, Failure};
 use super::output::{Object, Ui};
@@ -33,12 +33,7 @@ pub(super) fn run(context: &Context, args: &RecoverArgs) -> Result<u8, Failure> 
         print(&context.ui, &context.locate(&args.out)?, None, &Recovered::default())?;
         return Ok(DONE);
     };
-    let recovered = match (args.skip_unknown, args.undo) {
-        (true, true) => store.recover_undoing_skipping_unknown()?,
-        (true, false) => store.recover_skipping_unknown()?,
-        (false, true) => store.recover_undoing()?,
-        (false, false) => store.recover()?,
-    };
+    let recovered = store.recover(RecoverOptions::default().undo(args.undo).skip_unknown(args.skip_unknown))?;
     tell(&context.ui, &store, &recovered);
     let generation = if context.ui.json { store.head()?.map(|head| head.info.generation) } else { None };
     print(&context.ui, store.output(), generation, &recovered)?;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 use serde_json::Value;
-use txfs::{Basis, Capabilities, ErrorKind, Head, OpenTransaction, Place, Shown, Store, Totals};
+use txfs::{Basis, Capabilities, ErrorKind, Head, OpenTransaction, Place, RecoverOptions, Shown, Store, Totals};
 
 use super::begin::from_word;
 use super::diverting::Diverting;
@@ -29,14 +29,15 @@ pub(super) fn run(context: &Context, args: &StatusArgs) -> Result<u8, Failure> {
         return Ok(DONE);
     };
     // What cannot be recovered is shown all the same, as far as it can be read, and then said to be so.
-    let (committing, refused) = match context.signals.hold_during(|| store.recover_unless_busy()) {
-        Ok(recovered) => {
-            recover::tell(&context.ui, &store, &recovered);
-            (false, None)
-        }
-        Err(error) if error.kind() == ErrorKind::Busy => (true, None),
-        Err(error) => (false, Some(error)),
-    };
+    let (committing, refused) =
+        match context.signals.hold_during(|| store.recover(RecoverOptions::default().unless_busy(true))) {
+            Ok(recovered) => {
+                recover::tell(&context.ui, &store, &recovered);
+                (false, None)
+            }
+            Err(error) if error.kind() == ErrorKind::Busy => (true, None),
+            Err(error) => (false, Some(error)),
+        };
     context.signals.expect_none_held_back()?;
     let shown = show(&context.ui, &store, committing, refused.is_some());
     match refused {

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use fs2::FileExt;
-use txfs::{BeginOptions, OpenOptions, Store};
+use txfs::{BeginOptions, OpenOptions, RecoverOptions, Store};
 use txfs_testing::Scratch;
 
 struct Project(Scratch);
@@ -115,11 +115,15 @@ fn recovery_says_that_another_process_is_at_work() {
     let held = fs::File::open(project.at(".dist.txfs/lock")).unwrap();
     held.lock_exclusive().unwrap();
     fs::write(project.at(".dist.txfs/journal.new"), "").unwrap();
-    let store = Store::make(&OpenOptions::default().lock_timeout(Duration::ZERO), &out).unwrap();
-    for recovered in [store.recover(), store.recover_undoing(), store.recover_skipping_unknown()] {
+    let store = Store::open_with(&OpenOptions::default().lock_timeout(Duration::ZERO).recover(false), &out).unwrap();
+    for recovered in [
+        store.recover(RecoverOptions::default()),
+        store.recover(RecoverOptions::default().undo(true)),
+        store.recover(RecoverOptions::default().skip_unknown(true)),
+    ] {
         assert_eq!(recovered.unwrap_err().kind(), txfs::ErrorKind::Busy);
     }
-    assert!(store.recover_unless_busy().unwrap().is_nothing());
+    assert!(store.recover(RecoverOptions::default().unless_busy(true)).unwrap().is_nothing());
     project.txfs(&["--lock-timeout=0", "recover", "dist"], 3);
     project.txfs(&["--lock-timeout=0", "verify", "dist"], 0);
     drop(held);

@@ -3,16 +3,16 @@
 use std::path::Path;
 
 use txfs::fs::{Fs, LinuxFs};
-use txfs::{BeginOptions, CommitOptions, OpenOptions, Result, Store};
+use txfs::{BeginOptions, CommitOptions, OpenOptions, RecoverOptions, Result, Store};
 
 use crate::faulty::Faulty;
 
 /// Calls every entry point of the engine, so that the compiler makes an instance of it. Nobody runs it.
 fn everything<F: Fs>(options: &OpenOptions<F>, out: &Path) -> Result<()> {
-    Store::make(options, out)?;
+    Store::open_with(&options.clone().recover(false), out)?;
     let store = Store::open_with(options, out)?;
     Store::find(options, out)?;
-    store.recover()?;
+    store.recover(RecoverOptions::default())?;
     store.sweep()?;
     store.head()?;
     store.verify()?;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use txfs::fs::Fs;
-use txfs::{BeginOptions, Error, OpenOptions, Place, Problem, RelPath, Store};
+use txfs::{BeginOptions, Error, OpenOptions, Place, Problem, RecoverOptions, RelPath, Store};
 
 use crate::{bytes, lenient, publish, read};
 
@@ -104,7 +104,7 @@ fn additions_replacements_removals<F: Fs>(ground: &Ground<F>) {
     assert_eq!(read(&out, "new/deep/n"), "n");
     assert!(!out.join("gone").exists() && !out.join("gone-dir").exists() && !out.join("dir/y").exists());
     assert!(store.verify().unwrap().is_empty());
-    assert!(store.recover().unwrap().is_nothing());
+    assert!(store.recover(RecoverOptions::default()).unwrap().is_nothing());
 }
 
 fn kinds<F: Fs>(ground: &Ground<F>) {

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 
 use txfs::fs::Fs;
 use txfs::{
-    Barriers, BeginOptions, CommitOptions, Committed, Error, OpenOptions, Recovered, RecoveredCommit, Store,
-    Transaction,
+    Barriers, BeginOptions, CommitOptions, Committed, Error, OpenOptions, RecoverOptions, Recovered, RecoveredCommit,
+    Store, Transaction,
 };
 
 use crate::random::Random;
@@ -304,8 +304,9 @@ pub(crate) fn check_recovery_on<F: Fs>(
 ) -> Verdict {
     let output = root.join(OUTPUT);
     // As `Store::open`, and what it did is heard of.
-    let store = Store::make(options, &output).map_err(|error| format!("opening the store: {error}"))?;
-    let recovered = store.recover().map_err(|error| format!("recovery: {error}"))?;
+    let store = Store::open_with(&options.clone().recover(false), &output)
+        .map_err(|error| format!("opening the store: {error}"))?;
+    let recovered = store.recover(RecoverOptions::default()).map_err(|error| format!("recovery: {error}"))?;
     if !recovered.warnings.is_empty() || !recovered.rescued.is_empty() {
         return Err(format!("recovery had doubts: {recovered:?}"));
     }
@@ -316,7 +317,7 @@ pub(crate) fn check_recovery_on<F: Fs>(
         return Err(format!("the output is generation {generation}, and HEAD says {head}"));
     }
     check_residue(&store)?;
-    let again = store.recover().map_err(|error| format!("recovering again: {error}"))?;
+    let again = store.recover(RecoverOptions::default()).map_err(|error| format!("recovering again: {error}"))?;
     if !again.is_nothing() || !again.warnings.is_empty() {
         return Err(format!("recovering again was not nothing: {again:?}"));
     }

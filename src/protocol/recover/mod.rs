@@ -54,7 +54,7 @@ use crate::store::{OpenOptions, Store};
 
 use decide::{Action, Found, decide, found_as};
 pub(crate) use outcome::Manner;
-pub use outcome::{Recovered, RecoveredCommit, Swept};
+pub use outcome::{RecoverOptions, Recovered, RecoveredCommit, Swept};
 
 impl Store {
     /// Opens the store of the output `out`, makes one where there is none, and recovers it if that is needed.
@@ -71,13 +71,26 @@ impl Store {
 }
 
 impl<F: Fs> Store<F> {
-    /// As [`Store::open`], with options. Who wants to know what recovery did calls [`Store::make`] and [`Store::recover`].
+    /// As [`Store::open`], with options.
+    ///
+    /// ```
+    /// # fn main() -> txfs::Result<()> {
+    /// # let dir = tempfile::tempdir().expect("a temporary directory");
+    /// use std::time::Duration;
+    ///
+    /// let options = txfs::OpenOptions::default().lock_timeout(Duration::from_secs(60));
+    /// let store = txfs::Store::open_with(&options, dir.path().join("dist"))?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// As [`Store::open`].
     pub fn open_with(options: &OpenOptions<F>, out: impl AsRef<Path>) -> Result<Self> {
-        let store = Self::make(options, out)?;
-        store.recover_unless_busy()?;
+        let store = Self::find_or_make(options, out.as_ref())?;
+        if options.recovers {
+            store.recover(RecoverOptions::default().unless_busy(true))?;
+        }
         Ok(store)
     }
 
@@ -86,49 +99,26 @@ impl<F: Fs> Store<F> {
     ///
     /// When it returns, the output is exactly the old or exactly the new generation, durably.
     ///
+    /// ```
+    /// # fn main() -> txfs::Result<()> {
+    /// # let dir = tempfile::tempdir().expect("a temporary directory");
+    /// use txfs::{OpenOptions, RecoverOptions, Store};
+    ///
+    /// let store = Store::open_with(&OpenOptions::default().recover(false), dir.path().join("dist"))?;
+    /// let recovered = store.recover(RecoverOptions::default())?;
+    /// assert!(recovered.is_nothing());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// [`Error::Unrecognized`] and [`Error::Corrupt`] when it would have to guess: then nothing was touched. [`Error::Unfinished`]
     /// and [`Error::OutcomeUnknown`] when it could not be carried to its end: the next recovery goes on. [`Error::Busy`] while
     /// another process commits.
-    pub fn recover(&self) -> Result<Recovered> {
-        self.recover_if_needed(Manner::PLAIN, Self::wait_for_lock)
-    }
-
-    /// As [`Store::recover`], but what can wait is left while another process is at work on the store: what dead processes left that changed
-    /// nothing. That process recovered first, or the next one does. [`Store::open`] and the command do so.
-    ///
-    /// # Errors
-    /// As [`Store::recover`]; [`Error::Busy`] only while another process is past its commit point.
-    pub fn recover_unless_busy(&self) -> Result<Recovered> {
-        self.recover_if_needed(Manner::PLAIN, Self::try_lock)
-    }
-
-    /// As [`Store::recover`], but entries that are neither as before the commit nor as after it are left as they are; the rest
-    /// is finished. They are drift afterwards.
-    ///
-    /// # Errors
-    /// As [`Store::recover`].
-    pub fn recover_skipping_unknown(&self) -> Result<Recovered> {
-        self.recover_if_needed(Manner { skip_unknown: true, ..Manner::PLAIN }, Self::wait_for_lock)
-    }
-
-    /// As [`Store::recover`], but a commit that is not carried out yet is undone: the way out where it cannot be carried out.
-    /// Whoever made it may have been told of success already.
-    ///
-    /// # Errors
-    /// As [`Store::recover`].
-    pub fn recover_undoing(&self) -> Result<Recovered> {
-        self.recover_if_needed(Manner { undo: true, ..Manner::PLAIN }, Self::wait_for_lock)
-    }
-
-    /// As [`Store::recover_undoing`], but entries that are neither as before the commit nor as after it, or that have no place to come
-    /// back to, are left as they are: the way out where another process removed a part of the output or of the stage. What was
-    /// displaced and cannot come back is moved to `rescued/` with the stage.
-    ///
-    /// # Errors
-    /// As [`Store::recover`].
-    pub fn recover_undoing_skipping_unknown(&self) -> Result<Recovered> {
-        self.recover_if_needed(Manner { undo: true, skip_unknown: true }, Self::wait_for_lock)
+    pub fn recover(&self, options: RecoverOptions) -> Result<Recovered> {
+        let mut recovered = self.telling(self.recover_what_is_left(options))?;
+        recovered.rescued = self.take_rescued();
+        Ok(recovered)
     }
 
     /// Settles the last commit, so that the output is durable as it is; and removes what nobody needs any more: the stage's copies
@@ -147,26 +137,8 @@ impl<F: Fs> Store<F> {
         self.telling(swept)
     }
 
-    fn wait_for_lock(&self) -> Result<Option<Lock<F>>> {
-        self.lock().map(Some)
-    }
-
-    /// `lock` takes the store's lock where what is left can wait.
-    fn recover_if_needed(
-        &self,
-        manner: Manner,
-        lock: impl FnOnce(&Self) -> Result<Option<Lock<F>>>,
-    ) -> Result<Recovered> {
-        let mut recovered = self.telling(self.recover_what_is_left(manner, lock))?;
-        recovered.rescued = self.take_rescued();
-        Ok(recovered)
-    }
-
-    fn recover_what_is_left(
-        &self,
-        manner: Manner,
-        lock: impl FnOnce(&Self) -> Result<Option<Lock<F>>>,
-    ) -> Result<Recovered> {
+    fn recover_what_is_left(&self, options: RecoverOptions) -> Result<Recovered> {
+        let manner = options.manner;
         if self.has_any(&[name::JOURNAL, name::JOURNAL_UNDO])? {
             let lock = self.lock()?;
             return self.recover_locked(&lock, manner);
@@ -177,7 +149,8 @@ impl<F: Fs> Store<F> {
         if at_rest && self.head()?.is_some_and(|head| self.inventory(Some(&head)).is_ok()) {
             return Ok(Recovered::default());
         }
-        match lock(self)? {
+        let lock = if options.unless_busy { self.try_lock()? } else { Some(self.lock()?) };
+        match lock {
             Some(lock) => self.recover_locked(&lock, manner),
             None => Ok(Recovered::default()),
         }

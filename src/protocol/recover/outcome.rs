@@ -7,6 +7,41 @@ use std::path::PathBuf;
 use crate::error::{Error, Paths};
 use crate::format::journal::record::TransactionId;
 
+/// How a store is recovered ([`Store::recover`](crate::Store::recover)). The default finishes what reached its commit point, waits for
+/// another process as long as [`OpenOptions::lock_timeout`](crate::OpenOptions::lock_timeout) says, and refuses where it would have to guess.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[must_use = "they do nothing until a store is recovered with them"]
+pub struct RecoverOptions {
+    pub(super) manner: Manner,
+    pub(super) unless_busy: bool,
+}
+
+impl RecoverOptions {
+    /// Whether a commit that is not carried out yet is undone: the way out where it cannot be carried out. Whoever made it may have been
+    /// told of success already.
+    pub fn undo(mut self, undo: bool) -> Self {
+        self.manner.undo = undo;
+        self
+    }
+
+    /// Whether entries that are neither as before the commit nor as after it are left as they are, and the rest is finished; they are
+    /// drift afterwards. With [`RecoverOptions::undo`] the rest is undone, and left are also entries that have no place to come back to:
+    /// the way out where another process removed a part of the output or of the stage. What was displaced and cannot come back is
+    /// moved to `rescued/` with the stage.
+    pub fn skip_unknown(mut self, skip: bool) -> Self {
+        self.manner.skip_unknown = skip;
+        self
+    }
+
+    /// Whether what can wait is left while another process is at work on the store: what dead processes left that changed nothing. That
+    /// process recovered first, or the next one does. [`Error::Busy`] is then told only while another process is past its commit point.
+    /// [`Store::open`](crate::Store::open) and the command do so.
+    pub fn unless_busy(mut self, unless_busy: bool) -> Self {
+        self.unless_busy = unless_busy;
+        self
+    }
+}
+
 /// What recovery did.
 #[derive(Debug, Default)]
 #[non_exhaustive]
@@ -17,7 +52,7 @@ pub struct Recovered {
     pub discarded: Vec<TransactionId>,
     /// Where entries were moved that txfs found among its own and could not prove to be so.
     pub rescued: Vec<PathBuf>,
-    /// What was left as it is, being neither as before the interrupted commit nor as after it ([`Store::recover_skipping_unknown`](crate::Store::recover_skipping_unknown)).
+    /// What was left as it is, being neither as before the interrupted commit nor as after it ([`RecoverOptions::skip_unknown`]).
     pub skipped: Paths,
     /// What failed after the output was as it has to be. The next txfs command tries again.
     pub warnings: Vec<Error>,
@@ -81,7 +116,7 @@ pub enum RecoveredCommit {
 }
 
 /// What recovery may do that it does not do by itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Manner {
     /// Undo a commit that may have been reported.
     pub(crate) undo: bool,

@@ -8,7 +8,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::{CrashPoint, SimFs, Stranger, View};
-use txfs::{Error, Kind, Outcome, RelPath, Store};
+use txfs::{Error, Kind, Outcome, RecoverOptions, RelPath, Store};
 
 use super::explorer::{Explorer, Lasting, last_of};
 use super::oracle::{Allowed, Generation, Oracle, failed};
@@ -227,7 +227,7 @@ impl Explorer<'_> {
         let head = store.head().map_err(|error| failed("reading HEAD", &error))?.map_or(0, |head| head.info.generation);
         let is_new = head > u64::from(self.world.is_published());
         closed.give_back(fs, &self.oracle, Some(if is_new { Generation::New } else { Generation::Old }));
-        store.recover().map_err(|error| failed("a recovery with access", &error))?;
+        store.recover(RecoverOptions::default()).map_err(|error| failed("a recovery with access", &error))?;
         store.sweep().map_err(|error| failed("sweeping with access", &error))?;
         // What could not be read could not be recognised.
         fs.remove(format!("{STATE}/rescued"));

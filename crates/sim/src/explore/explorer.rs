@@ -5,7 +5,7 @@ use std::collections::HashSet;
 
 use crate::{Call, CrashPoint, Fault, SimFs, Tree, possible_errors};
 use nix::errno::Errno;
-use txfs::{Error, Outcome, RecoveredCommit, Store};
+use txfs::{Error, Outcome, RecoverOptions, RecoveredCommit, Store};
 
 use super::access::Closed;
 use super::oracle::{self, Allowed, Generation, Oracle, Watch, failed};
@@ -355,8 +355,9 @@ impl Explorer<'_> {
     fn undo(&mut self, before: &SimFs, recovered: Generation) -> Checked {
         self.tally.injections += 1;
         let fs = before.fork();
-        let store = Store::make(&World::options(&fs), OUTPUT).map_err(|error| failed("opening", &error))?;
-        let checked = match store.recover_undoing() {
+        let store =
+            Store::open_with(&World::options(&fs).recover(false), OUTPUT).map_err(|error| failed("opening", &error))?;
+        let checked = match store.recover(RecoverOptions::default().undo(true)) {
             Ok(done) => {
                 let allowed = match done.commit {
                     // The generation before the old one is none that is known here.

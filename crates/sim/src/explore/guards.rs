@@ -4,7 +4,7 @@ use std::path::Path;
 use txfs::fs::{Fs, RenameMode, Timestamp};
 
 use crate::{Call, Config, Fault, Reuse, SimFs, Weakness, Without};
-use txfs::{BeginOptions, Error, ErrorKind, Outcome, RelPath, Store};
+use txfs::{BeginOptions, Error, ErrorKind, Outcome, RecoverOptions, RelPath, Store};
 
 use super::oracle::failed;
 use super::tally::{Checked, Violation};
@@ -146,7 +146,7 @@ fn a_live_transaction_is_left_alone() -> Checked {
     live.write("a", "1").map_err(|error| failed("writing", &error))?;
     let stage = live.stage();
     let other = open(&fs)?;
-    other.recover().map_err(|error| failed("recovery", &error))?;
+    other.recover(RecoverOptions::default()).map_err(|error| failed("recovery", &error))?;
     other.sweep().map_err(|error| failed("sweeping", &error))?;
     drop(other.begin(BeginOptions::default()).map_err(|error| failed("begin", &error))?);
     ensure(fs.entry(stage.join("a")).is_some(), "the stage of a live process is gone")?;
@@ -257,7 +257,7 @@ fn what_was_displaced_is_kept() -> Checked {
         let store = open(&fs)?;
         let second = Spec::from([("a", FILES[1])]);
         world::publish_in(&fs, &store, &second).map_err(|error| failed("publishing", &error))?;
-        store.recover().map_err(|error| failed("settling", &error))?;
+        store.recover(RecoverOptions::default()).map_err(|error| failed("settling", &error))?;
         let replaced = if without.exchange { "removed/0" } else { "stage/a" };
         for state in fs.crash_states(1024) {
             open(&state)?;
@@ -428,7 +428,8 @@ fn what_cannot_be_read_is_not_given_up() -> Checked {
         state.put_file(format!("{STATE}/journal.new"), &journal, 0o600);
         let begun = state.entry(format!("{OUTPUT}/a/n")).is_some();
         state.put_mode(format!("{OUTPUT}/a"), 0o000);
-        let undone = Store::make(&World::options(&state), OUTPUT).and_then(|store| store.recover_undoing());
+        let undone = Store::open_with(&World::options(&state).recover(false), OUTPUT)
+            .and_then(|store| store.recover(RecoverOptions::default().undo(true)));
         state.put_mode(format!("{OUTPUT}/a"), 0o755);
         open_store_is_whole(&state, &world, begun.then_some(&undone))?;
         refused += usize::from(undone.is_err());

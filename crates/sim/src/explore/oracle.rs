@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::{Call, Entry, Event, SimFs, Tree, View};
 use txfs::fs::Stat;
-use txfs::{Kind, RelPath, Store};
+use txfs::{Kind, RecoverOptions, RelPath, Store};
 
 use super::tally::{Checked, Tally, Violation};
 use super::world::{self, FILES, FOREIGN, Node, OUTPUT, OUTSIDE, STATE, Spec, World};
@@ -101,7 +101,7 @@ impl Oracle {
     /// nothing, and the next commit works.
     pub fn aftermath(&self, fs: &SimFs, store: &Store<SimFs>, tally: &mut Tally) -> Checked {
         let before = fs.hash();
-        let again = store.recover().map_err(|error| failed("the second recovery", &error))?;
+        let again = store.recover(RecoverOptions::default()).map_err(|error| failed("the second recovery", &error))?;
         if !again.is_nothing() || fs.hash() != before {
             return Err(Violation::new("recovery is a fixed point", format!("the second one did: {again:?}")));
         }

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::{Config, Fault, SimFs, Stranger, Weakness, Without};
-use txfs::{BeginOptions, CommitOptions, Error, Outcome, Recovered, Store, Transaction};
+use txfs::{BeginOptions, CommitOptions, Error, Outcome, RecoverOptions, Recovered, Store, Transaction};
 
 use super::oracle::failed;
 use super::tally::{Checked, Violation};
@@ -50,12 +50,7 @@ struct Manner {
 
 impl Manner {
     fn recover(self, store: &Store<SimFs>) -> txfs::Result<Recovered> {
-        match (self.undo, self.skip) {
-            (false, false) => store.recover(),
-            (false, true) => store.recover_skipping_unknown(),
-            (true, false) => store.recover_undoing(),
-            (true, true) => store.recover_undoing_skipping_unknown(),
-        }
+        store.recover(RecoverOptions::default().undo(self.undo).skip_unknown(self.skip))
     }
 }
 
@@ -112,7 +107,7 @@ fn ways_out(fs: &SimFs, first: Manner) -> Checked<Vec<String>> {
     let mut told = Vec::new();
     let mut manner = first;
     for _ in 0..4 {
-        let store = match Store::make(&World::options(fs), OUTPUT) {
+        let store = match Store::open_with(&World::options(fs).recover(false), OUTPUT) {
             Ok(store) => store,
             Err(error) if in_the_way(&error) => {
                 told.push(error.to_string());
