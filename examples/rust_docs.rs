@@ -45,7 +45,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 fn publish(
     store: &Store,
     name: &str,
-    fill: impl FnOnce(&mut txfs::Transaction<'_>) -> txfs::Result<()>,
+    fill: impl FnOnce(&mut txfs::Transaction) -> txfs::Result<()>,
 ) -> txfs::Result<Committed> {
     let start = Instant::now();
     let mut transaction = store.begin(BeginOptions::default())?;

@@ -140,7 +140,7 @@ pub fn tree(bytes: &[u8]) -> BTreeMap<PathBuf, Item> {
 /// Writes a tree into a stage.
 pub fn stage<F: Fs>(
     fs: &F,
-    transaction: &mut txfs::Transaction<'_, F>,
+    transaction: &mut txfs::Transaction<F>,
     tree: &BTreeMap<PathBuf, Item>,
 ) -> txfs::Result<()> {
     for (path, item) in tree {

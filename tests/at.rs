@@ -35,7 +35,7 @@ impl World {
         Self { dir, out, store }
     }
 
-    fn begin(&self, at: &str) -> Transaction<'_> {
+    fn begin(&self, at: &str) -> Transaction {
         self.store.begin(BeginOptions::default().at(at)).unwrap()
     }
 

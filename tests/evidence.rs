@@ -38,7 +38,7 @@ fn dying() -> Faulty {
 }
 
 /// Commits what `fill` stages up to the commit point, and returns the stage that is left behind.
-fn interrupted(out: &Path, from: Basis, fill: impl FnOnce(&mut Transaction<'_, Faulty>)) -> PathBuf {
+fn interrupted(out: &Path, from: Basis, fill: impl FnOnce(&mut Transaction<Faulty>)) -> PathBuf {
     let store = Store::open_with(&OpenOptions::with(dying()), out).unwrap();
     let mut transaction = store.begin(BeginOptions::default().from(from)).unwrap();
     let stage = transaction.stage();

@@ -44,7 +44,7 @@ const OLD: [(&str, &str); 4] = [("a", "old"), ("b", "old"), ("stale/x", "old"), 
 const NEW: [(&str, &str); 4] = [("a", "new!"), ("b", "new!"), ("fresh/y", "new!"), ("z.html", "new!")];
 
 /// Fills a stage; the directory is read-only, so that modes have to be opened and closed on the way.
-fn fill<F: Fs>(transaction: &mut Transaction<'_, F>) {
+fn fill<F: Fs>(transaction: &mut Transaction<F>) {
     for (path, content) in NEW {
         transaction.write(path, content).unwrap();
     }
@@ -101,7 +101,7 @@ fn publish_old<F: Fs>(store: &Store<F>) {
 }
 
 /// A transaction with the new tree in its stage.
-fn begin_new<F: Fs>(store: &Store<F>, options: BeginOptions) -> Transaction<'_, F> {
+fn begin_new<F: Fs>(store: &Store<F>, options: BeginOptions) -> Transaction<F> {
     let mut transaction = store.begin(options).unwrap();
     fill(&mut transaction);
     transaction
@@ -235,7 +235,7 @@ fn a_journal_that_cannot_be_taken_back_is_an_unknown_outcome_and_recovery_asks_t
 }
 
 /// A commit of which everything is durable, and whose process dies before its journal has its name.
-fn leave_intent(out: &Path, fill: impl FnOnce(&mut Transaction<'_, Faulty>)) -> PathBuf {
+fn leave_intent(out: &Path, fill: impl FnOnce(&mut Transaction<Faulty>)) -> PathBuf {
     let dead = AtomicBool::new(false);
     let kernel = Faulty::new(move |call| {
         dead.fetch_or(matches!(call, Call::Rename { name, .. } if name == b"journal.new"), Ordering::SeqCst);
@@ -278,7 +278,7 @@ fn a_commit_whose_journal_has_no_name_is_carried_out_when_all_of_it_is_on_the_me
 fn a_commit_whose_journal_has_no_name_is_discarded_when_what_it_appended_to_the_manifest_is_not_on_the_medium() {
     for damaged in ["nothing", "a leaf", "the root"] {
         let (_dir, out) = scratch();
-        let fill = |content: &str, transaction: &mut Transaction<'_, Faulty>| {
+        let fill = |content: &str, transaction: &mut Transaction<Faulty>| {
             (0..2000).for_each(|n| transaction.write(format!("{n:04}"), "same").unwrap());
             transaction.write("1000", content).unwrap();
         };
@@ -548,7 +548,7 @@ fn directories_that_cannot_be_renamed_are_taken_apart() {
 }
 
 /// What each synced inode was, in order, and the renames between: of a commit, and of settling it.
-fn synced_one_by_one(out: &Path, fill: impl FnOnce(&mut Transaction<'_, Faulty>)) -> [Vec<Call>; 2] {
+fn synced_one_by_one(out: &Path, fill: impl FnOnce(&mut Transaction<Faulty>)) -> [Vec<Call>; 2] {
     let calls = Arc::new(Mutex::new(Vec::new()));
     let seen = calls.clone();
     let (kernel, arm) = armed(move |call| {
@@ -748,7 +748,7 @@ fn a_refused_commit_leaves_the_stage_as_it_was() {
 
 /// A generation with everything in it that takes more than one operation: read-only directories that stay, come, go, and change
 /// their kind.
-fn fill_rich<F: Fs>(transaction: &mut Transaction<'_, F>, new: bool, kinds: bool) {
+fn fill_rich<F: Fs>(transaction: &mut Transaction<F>, new: bool, kinds: bool) {
     let content = if new { "new!" } else { "old" };
     for path in ["a", "ro/x", "ro/sub/y", "z.html"] {
         transaction.write(path, content).unwrap();

@@ -30,7 +30,7 @@ fn scratch() -> (Scratch, PathBuf) {
     (dir, out)
 }
 
-type Alter = fn(&mut Transaction<'_>, &Path) -> txfs::Result<()>;
+type Alter = fn(&mut Transaction, &Path) -> txfs::Result<()>;
 
 /// Every way to change a transaction.
 const CHANGES: [(&str, Alter); 6] = [
@@ -76,7 +76,7 @@ fn a_transaction_that_is_over_cannot_change_what_its_commit_displaced() {
 
 #[test]
 fn a_file_that_was_not_finished_is_not_published() {
-    type Mend = fn(&mut Transaction<'_>) -> txfs::Result<()>;
+    type Mend = fn(&mut Transaction) -> txfs::Result<()>;
     let mends: [(&str, Mend); 3] = [
         ("write", |transaction| transaction.write("dir/page.html", "whole")),
         ("finish", |transaction| {

@@ -40,7 +40,7 @@ impl World {
     }
 
     /// A transaction in which everything is taken from the current generation.
-    fn referencing(&self) -> Transaction<'_> {
+    fn referencing(&self) -> Transaction {
         let mut transaction = self.store.begin(BeginOptions::default()).unwrap();
         transaction.copy_differing_from(&self.source).unwrap();
         transaction

@@ -125,7 +125,7 @@ impl Scene {
         tree::write_mixed(dir, self.change.files, |i| if changed.contains(&i) { version } else { 0 })
     }
 
-    fn stage(&self, version: usize) -> Outcome<Transaction<'_>> {
+    fn stage(&self, version: usize) -> Outcome<Transaction> {
         let transaction = self.store.begin(BeginOptions::default())?;
         self.write(&transaction.stage(), version)?;
         Ok(transaction)
@@ -142,7 +142,7 @@ impl Scene {
     }
 }
 
-fn commit(transaction: &mut Transaction<'_>) -> Outcome<()> {
+fn commit(transaction: &mut Transaction) -> Outcome<()> {
     transaction.commit(&CommitOptions::default())?;
     Ok(())
 }

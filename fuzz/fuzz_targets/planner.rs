@@ -80,13 +80,13 @@ fn undo(trees: &[Tree; 2]) {
     }
 }
 
-fn with_stage<T>(fs: &SimFs, tree: &Tree, act: impl FnOnce(&mut Transaction<'_, SimFs>) -> T) -> T {
+fn with_stage<T>(fs: &SimFs, tree: &Tree, act: impl FnOnce(&mut Transaction<SimFs>) -> T) -> T {
     let store = Store::open_with(&OpenOptions::with(fs.clone()), OUT).expect("a store");
     let mut transaction = store.begin(BeginOptions::default()).expect("a transaction");
     stage(fs, &mut transaction, tree).expect("a stage");
     act(&mut transaction)
 }
 
-fn commit(transaction: &mut Transaction<'_, SimFs>) -> txfs::Result<Committed> {
+fn commit(transaction: &mut Transaction<SimFs>) -> txfs::Result<Committed> {
     transaction.commit(&lenient())
 }

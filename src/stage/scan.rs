@@ -7,7 +7,7 @@
 //!
 //! A crash inside leaves the stage with fewer hard links, and perhaps a directory open to its owner.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 
 use crate::error::{Owned, Paths, Problem, Result};
 use crate::format::manifest::inventory::Inventory;
@@ -305,9 +305,9 @@ fn to_come(kind: Kind) -> Object {
 
 impl Staged {
     /// Notes the files that are here and that whoever created them did not finish.
-    pub(crate) fn note_unfinished(&mut self, unfinished: &BTreeSet<RelPath>) {
+    pub(crate) fn note_unfinished<'p>(&mut self, unfinished: impl Iterator<Item = &'p RelPath>) {
         let is_staged = |path: &&RelPath| self.entries.binary_search_by(|entry| entry.path.cmp(path)).is_ok();
-        let paths: Paths = unfinished.iter().filter(is_staged).cloned().collect();
+        let paths: Paths = unfinished.filter(is_staged).cloned().collect();
         if !paths.is_empty() {
             self.problems.push(Problem::Unfinished(paths));
         }

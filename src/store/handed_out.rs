@@ -24,23 +24,23 @@ const LOCK: &str = ".lock";
 
 /// A file for commands that this process runs; it goes when this is dropped.
 #[must_use = "the file goes when this is dropped"]
-pub struct HandedOut<'s, F: Fs = LinuxFs> {
-    state: &'s Tree<F>,
+pub struct HandedOut<F: Fs = LinuxFs> {
+    store: Store<F>,
     id: TransactionId,
     _lock: Lock<F>,
 }
 
-impl<F: Fs> HandedOut<'_, F> {
+impl<F: Fs> HandedOut<F> {
     /// Where it is.
     pub fn path(&self) -> PathBuf {
-        file(self.id).under(self.state.at())
+        file(self.id).under(self.store.state.at())
     }
 }
 
-impl<F: Fs> Drop for HandedOut<'_, F> {
+impl<F: Fs> Drop for HandedOut<F> {
     fn drop(&mut self) {
         // What stays the next sweep has.
-        let _ = remove(self.state, self.id);
+        let _ = remove(&self.store.state, self.id);
     }
 }
 
@@ -50,11 +50,11 @@ impl<F: Fs> Store<F> {
     ///
     /// # Errors
     /// It cannot be written.
-    pub fn hand_out(&self, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<HandedOut<'_, F>> {
+    pub fn hand_out(&self, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<HandedOut<F>> {
         make_dir(&self.state, &state_path(name::HANDED))?;
         let id = self.draw_id()?;
         let lock = lock::acquire(&self.state, &lock_of(id), &self.patience)?;
-        let handed = HandedOut { state: &self.state, id, _lock: lock };
+        let handed = HandedOut { store: self.clone(), id, _lock: lock };
         write_new(&self.state, &file(id), |stream| {
             let mut stream = BufWriter::new(stream);
             fill(&mut stream)?;

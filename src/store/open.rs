@@ -6,6 +6,7 @@
 //! A crash while a store is being made leaves a part of it, which the next opening completes.
 
 use std::io;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -130,8 +131,15 @@ impl<F: Fs> OpenOptions<F> {
     }
 }
 
-/// An output and its state directory.
+/// An output and its state directory. It is a handle: a clone of it is the same store, and what is made by it, as a transaction, holds
+/// one.
 pub struct Store<F: Fs = LinuxFs> {
+    opened: Arc<Opened<F>>,
+}
+
+/// What all handles of a store share.
+#[doc(hidden)]
+pub struct Opened<F: Fs> {
     pub(crate) fs: F,
     pub(crate) output: Output<F>,
     pub(crate) state: Tree<F>,
@@ -153,6 +161,21 @@ pub(crate) struct FailedBarriers {
     pub(crate) count: AtomicU64,
     /// How many had failed when every transaction was ended last.
     pub(crate) ended_at: AtomicU64,
+}
+
+impl<F: Fs> Clone for Store<F> {
+    fn clone(&self) -> Self {
+        Self { opened: Arc::clone(&self.opened) }
+    }
+}
+
+#[doc(hidden)]
+impl<F: Fs> Deref for Store<F> {
+    type Target = Opened<F>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.opened
+    }
 }
 
 impl<F: Fs> std::fmt::Debug for Store<F> {
@@ -270,7 +293,7 @@ impl<F: Fs> Store<F> {
     fn new(options: &OpenOptions<F>, output: Output<F>, state: Tree<F>, capabilities: Capabilities) -> Self {
         let OpenOptions { fs, patience, barriers, fanout, .. } = options.clone();
         let capabilities = Mutex::new(capabilities);
-        Self {
+        let opened = Opened {
             fs,
             output,
             state,
@@ -282,12 +305,21 @@ impl<F: Fs> Store<F> {
             failed_barriers: Arc::default(),
             rescued: Mutex::default(),
             rescued_before: AtomicU64::new(0),
-        }
+        };
+        Self { opened: Arc::new(opened) }
     }
 
     /// The same store, once its state was given to others.
-    pub(crate) fn with_state(self, state: Tree<F>) -> Self {
-        Self { state, ..self }
+    pub(crate) fn with_state(mut self, state: Tree<F>) -> Result<Self> {
+        self.alone()?.state = state;
+        Ok(self)
+    }
+
+    /// What this handle alone has: another would go on with the state as it was.
+    pub(crate) fn alone(&mut self) -> Result<&mut Opened<F>> {
+        let path = self.output.path.clone();
+        let what = "it is in use: drop its transactions, and other handles of its store, before";
+        Arc::get_mut(&mut self.opened).ok_or_else(|| Error::Usage { path, what: what.into() })
     }
 
     /// Takes the state directory away again, if nothing is in it: for callers that made a store to try something, and leave no trace. Says

@@ -12,7 +12,6 @@
 //!
 //! A crash inside leaves a dead transaction, which the next txfs command discards.
 
-use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
@@ -34,7 +33,6 @@ use crate::protocol::barrier;
 use crate::protocol::recover::Manner;
 use crate::protocol::settle;
 use crate::stage::copy::{self, Source};
-use crate::stage::scan::Known;
 use crate::stage::source_look::{self, SourceLook};
 use crate::stage::sources::Sources;
 use crate::stage::traces::Traces;
@@ -48,24 +46,24 @@ use crate::store::whereabouts;
 use crate::transaction::at;
 use crate::transaction::begin_options::BeginOptions;
 use crate::transaction::borrowed::{Referenced, are_there, copy_from_source, not_staged};
+use crate::transaction::staged_file::Ledger;
 
 /// An open transaction.
 ///
 /// Dropping one that is open and not detached discards it. That takes the store's lock, and so may wait for as long as
 /// [`OpenOptions::lock_timeout`](crate::OpenOptions::lock_timeout) says, and for what the disk has been given to do; [`Transaction::abort`] does the same and tells of errors.
 #[must_use = "a transaction that is dropped is aborted, unless it is detached"]
-pub struct Transaction<'s, F: Fs = LinuxFs> {
-    pub(crate) store: &'s Store<F>,
+pub struct Transaction<F: Fs = LinuxFs> {
+    pub(crate) store: Store<F>,
     pub(crate) id: TransactionId,
     pub(crate) meta: Meta,
     pub(crate) tree: Tree<F>,
     /// Held for as long as this process works on the transaction.
     _lock: Lock<F>,
-    pub(crate) known: Known,
+    /// What is known of the files that were written here.
+    pub(crate) ledger: Ledger,
     /// What its stage is looked for by in what is published.
     pub(crate) traces: Arc<Traces<F>>,
-    /// Files that were created here and not finished: half of one is not to be published.
-    pub(crate) unfinished: BTreeSet<RelPath>,
     pub(crate) removals: Vec<RelPath>,
     /// Whether the path that it is about is to go.
     pub(crate) removes_at: bool,
@@ -73,7 +71,6 @@ pub struct Transaction<'s, F: Fs = LinuxFs> {
     pub(crate) captured: bool,
     pub(crate) referenced: Option<Referenced<F>>,
     pub(crate) early: Option<EarlySync<F>>,
-    pub(crate) written: Written,
     pub(crate) open: bool,
     pub(crate) left_out: Vec<PathBuf>,
     pub(crate) without_set_id: Paths,
@@ -91,7 +88,7 @@ pub struct Transaction<'s, F: Fs = LinuxFs> {
     pub(crate) warnings: Vec<Error>,
 }
 
-impl<F: Fs> fmt::Debug for Transaction<'_, F> {
+impl<F: Fs> fmt::Debug for Transaction<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Transaction").field("stage", &self.stage()).field("base", &self.meta.base).finish()
     }
@@ -136,11 +133,11 @@ impl<F: Fs> Store<F> {
     /// [`Error::Usage`] when it is to be about a path that is no place for it; [`Error::Busy`] while another process commits; [`Error::Waited`] when it was to wait for others, for longer than that; [`Error::Io`] when the stage cannot be made; [`Error::StageLost`] when the disk
     /// failed while the current generation was copied; [`Error::Refused`] when it was to be copied and is not in the output as it was
     /// published; and those of [`Store::recover`].
-    pub fn begin(&self, options: BeginOptions) -> Result<Transaction<'_, F>> {
+    pub fn begin(&self, options: BeginOptions) -> Result<Transaction<F>> {
         self.telling(self.begin_on_current(options))
     }
 
-    fn begin_on_current(&self, options: BeginOptions) -> Result<Transaction<'_, F>> {
+    fn begin_on_current(&self, options: BeginOptions) -> Result<Transaction<F>> {
         let at = options.at.as_deref().map(at::parse).transpose()?;
         let (lock, turn) = match options.wait {
             Some(limit) => self.wait_for_turn(limit)?,
@@ -194,18 +191,16 @@ impl<F: Fs> Store<F> {
             .map_err(Error::io("give what is staged the group, or the default ACL, of", model.at()))
     }
 
-    fn transaction(&self, id: TransactionId, meta: Meta, tree: Tree<F>, lock: Lock<F>) -> Transaction<'_, F> {
+    fn transaction(&self, id: TransactionId, meta: Meta, tree: Tree<F>, lock: Lock<F>) -> Transaction<F> {
         Transaction {
-            store: self,
+            store: self.clone(),
             id,
             meta,
             early: barrier::early(self, &tree),
-            written: Written::default(),
             tree,
             _lock: lock,
-            known: Known::new(),
+            ledger: Ledger::default(),
             traces: Arc::new(self.traces(id)),
-            unfinished: BTreeSet::new(),
             removals: Vec::new(),
             removes_at: false,
             captured: false,
@@ -232,7 +227,7 @@ impl<F: Fs> Store<F> {
     ///
     /// # Errors
     /// [`Error::Busy`] when another process works on it for longer than the options say, [`Error::Usage`] when there is none.
-    pub fn resume(&self, id: TransactionId) -> Result<Transaction<'_, F>> {
+    pub fn resume(&self, id: TransactionId) -> Result<Transaction<F>> {
         let stage = transaction_dir::path(id).under(self.state.at()).join(STAGE);
         let missing = |what: &str| Err(Error::Usage { path: stage.clone(), what: what.to_owned() });
         let Some(tree) = self.state.find_below(&transaction_dir::path(id))? else {
@@ -342,7 +337,7 @@ impl<F: Fs> Store<F> {
     }
 }
 
-impl<F: Fs> Transaction<'_, F> {
+impl<F: Fs> Transaction<F> {
     /// The directory to write to: by this transaction's methods, or by any tool.
     pub fn stage(&self) -> PathBuf {
         self.at().within(&part(STAGE)).under(self.tree.at())
@@ -424,7 +419,7 @@ impl<F: Fs> Transaction<'_, F> {
     fn copy_current(&mut self, allow_drift: bool) -> Result<()> {
         let head = self.store.head()?;
         let at = self.at();
-        let published = Published::open(self.store, head.as_ref(), at.clone())?;
+        let published = Published::open(&self.store, head.as_ref(), at.clone())?;
         let refused = |problem| Err(Error::Refused { output: self.store.output.path.clone(), problems: vec![problem] });
         let from = match self.store.output.open()? {
             Some(from) => from,
@@ -492,7 +487,7 @@ impl<F: Fs> Transaction<'_, F> {
     /// The stage cannot be removed, or [`Error::Busy`]; the transaction is over all the same, and the next txfs command removes it
     /// unless it is detached.
     pub fn abort(mut self) -> Result<()> {
-        let store = self.store;
+        let store = self.store.clone();
         store.telling(self.discard())
     }
 
@@ -519,7 +514,7 @@ impl<F: Fs> Transaction<'_, F> {
     /// it is not there any more, and after [`Transaction::copy_previous`] also [`Error::Refused`], [`Error::BaseMoved`],
     /// [`Error::Busy`], and those of [`Store::recover`]. The stage is discarded then.
     pub fn keep(mut self) -> Result<PathBuf> {
-        let store = self.store;
+        let store = self.store.clone();
         store.telling(self.detach())
     }
 
@@ -543,7 +538,7 @@ impl<F: Fs> Transaction<'_, F> {
         self.check_open()?;
         // Before it outlives this process: one without the mark would stay beside the next.
         write_new(&self.tree, &part(LEFT), |_| Ok(()))?;
-        let (store, id) = (self.store, self.id);
+        let (store, id) = (self.store.clone(), self.id);
         let stage = self.keep()?;
         Ok(Left { stage, replaced: store.discard_left_before(id).unwrap_or_default() })
     }
@@ -591,19 +586,11 @@ impl<F: Fs> Transaction<'_, F> {
     }
 }
 
-impl<F: Fs> Drop for Transaction<'_, F> {
+impl<F: Fs> Drop for Transaction<F> {
     fn drop(&mut self) {
         if self.open && self.meta.attached {
             // What cannot be removed now is removed by the next txfs command: its lock is free then.
             let _ = self.discard();
         }
     }
-}
-
-/// What was written by the library and is not being made durable yet.
-#[derive(Debug, Default)]
-pub(crate) struct Written {
-    /// Since it was last asked whether that is worth its while.
-    pub(crate) files: usize,
-    pub(crate) bytes: u64,
 }

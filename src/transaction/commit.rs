@@ -72,14 +72,14 @@ pub struct Committed {
     pub rescued: Vec<PathBuf>,
 }
 
-impl<F: Fs> Transaction<'_, F> {
+impl<F: Fs> Transaction<F> {
     /// What committing now would change, and what stands against it. Nothing is written, and the checks of `options` do not run.
     ///
     /// # Errors
     /// The stage or the output cannot be read; [`Error::BaseMoved`].
     pub fn plan(&self, options: &CommitOptions<'_>) -> Result<Plan> {
         let head = self.check_base()?;
-        let mut published = Published::open(self.store, head.as_ref(), self.at())?;
+        let mut published = Published::open(&self.store, head.as_ref(), self.at())?;
         self.prepare(&mut published, head.as_ref(), options, None, Stale::Whole)
     }
 
@@ -108,16 +108,19 @@ impl<F: Fs> Transaction<'_, F> {
             Basis::Current => Scope::Change { removals: &self.removals },
         };
         let audit = match (scope, &self.referenced) {
-            (Scope::Whole, None) => Audit::of(self.store, head, at.clone())?,
+            (Scope::Whole, None) => Audit::of(&self.store, head, at.clone())?,
             // A change looks at what it names alone, and for what is referenced the output has been looked at.
             _ => None,
         };
         let reach = Reach { states: States::Refuse, excluded, at: &at, vacated };
+        // Until it is known which are not finished, none is: a part of one would be taken for the whole.
+        let filled = self.ledger.open();
         let (mut staged, drifted) = Audit::beside(audit, || {
-            scan::scan(&stage, &self.known, &published.inventory, means, reach, Some(&self.traces), None)
+            scan::scan(&stage, &filled.known, &published.inventory, means, reach, Some(&self.traces), None)
         })?;
         shared::expect_modes(&mut staged.entries, stage.group());
-        staged.note_unfinished(&self.unfinished);
+        staged.note_unfinished(filled.unfinished());
+        drop(filled);
         if let Some(referenced) = &self.referenced {
             let totals = published.totals();
             // What is to be taken over besides is still to be looked for.
@@ -260,7 +263,7 @@ impl<F: Fs> Transaction<'_, F> {
     /// P2 to P5, under the store's lock.
     fn publish(&mut self, options: &CommitOptions<'_>, stale: Stale) -> Result<Committed> {
         if let Some(early) = &mut self.early {
-            early.arm(barrier::is_due_at(self.store));
+            early.arm(barrier::is_due_at(&self.store));
         }
         let published = self.try_publish(options, stale);
         match self.wait_for_early() {
@@ -277,7 +280,7 @@ impl<F: Fs> Transaction<'_, F> {
         if self.meta.below.is_some() {
             self.meta.base = head.as_ref().map_or(0, |head| head.info.generation);
         }
-        let mut published = Published::open(self.store, head.as_ref(), self.at())?;
+        let mut published = Published::open(&self.store, head.as_ref(), self.at())?;
         if !published.is_there() {
             new_output::dress(&self.tree, &self.stage_tree()?, &self.store.output)?;
         }
@@ -360,7 +363,8 @@ impl<F: Fs> Transaction<'_, F> {
         // The name says that barrier 1 was passed. That it is durable itself nobody needs, for the journal is found under either.
         let named = self.store.rename(&state_path(name::JOURNAL_NEW), &state_path(name::JOURNAL));
         named.map_err(|error| self.withdraw(error))?;
-        let (output, capabilities) = (&self.store.output, self.store.capabilities());
+        let store = self.store.clone();
+        let (output, capabilities) = (&store.output, store.capabilities());
         let applier = Applier::new(output, Some(self.tree.clone()), capabilities, &journal.operations);
         // Nothing was begun.
         let applier = applier.map_err(|error| self.withdraw(error))?.of_commit();
@@ -372,7 +376,7 @@ impl<F: Fs> Transaction<'_, F> {
         self.open = matches!(carried_out, Err(Error::RolledBack { .. })) && !is_ended();
         carried_out?;
         *self.store.carried_out.lock().unwrap_or_else(PoisonError::into_inner) = Some(self.id);
-        let shelved = settle::shelve(self.store, &journal.begin);
+        let shelved = settle::shelve(&self.store, &journal.begin);
         let (warnings, rescued) = (shelved.err().into_iter().collect(), Vec::new());
         plan.operations = journal.operations;
         let head = journal.begin.head;
@@ -449,7 +453,7 @@ impl<F: Fs> Transaction<'_, F> {
     /// Barrier 1 is the commit point: the journal, and all that it names, is on the medium.
     fn pass_barrier_1(&mut self, journal: &Journal, found: bool) -> Result<()> {
         if !left_out(Mutant::Barrier1)
-            && let Err(error) = barrier::before_commit_point(self.store, journal, found, self.early.as_ref())
+            && let Err(error) = barrier::before_commit_point(&self.store, journal, found, self.early.as_ref())
         {
             // Whatever becomes of its journal, this stage is not to be committed again.
             self.open = false;

@@ -7,39 +7,37 @@
 //!
 //! A crash inside leaves a stage that nobody commits, as anywhere before the commit.
 
-use std::collections::{BTreeSet, HashSet};
-use std::fmt;
+use std::collections::HashSet;
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::{Error, Paths, Problem, Result};
+use crate::format::manifest::Entry;
 use crate::format::manifest::inventory::Cursor;
-use crate::format::manifest::{Digest, Entry, Object};
 use crate::fs::stream::Stream;
 use crate::fs::tree::{Tree, is_absent};
-use crate::fs::{Fs, Kind, LinuxFs, found};
+use crate::fs::{Fs, found};
 use crate::options::Exclude;
 use crate::path::RelPath;
 use crate::plan::Plan;
 use crate::plan::live::Audit;
 use crate::protocol::barrier::{self, MANY};
 use crate::stage::copy::{self, Copied};
-use crate::stage::scan::Known;
 use crate::stage::sources::Sources;
-use crate::stage::traces::{Reading, Traces};
 use crate::store::Store;
 use crate::store::inherit::inherit;
 use crate::store::transaction_dir::{Basis, STAGE, part};
 use crate::transaction::at::seen_from;
-use crate::transaction::begin::{Transaction, Written};
+use crate::transaction::begin::Transaction;
 use crate::transaction::borrowed::{Referenced, copy_from_source, not_staged};
+use crate::transaction::staged_file::StagedFile;
 
 /// To find an entry of a manifest takes as long as to read so many in their order.
 const IN_ORDER: u64 = 16;
 
-impl<F: Fs> Transaction<'_, F> {
+impl<F: Fs> Transaction<F> {
     /// Writes a whole file of the stage, and the directories above it. A file that is there is replaced.
     ///
     /// # Errors
@@ -56,16 +54,14 @@ impl<F: Fs> Transaction<'_, F> {
     ///
     /// # Errors
     /// As [`Transaction::write`].
-    pub fn create(&mut self, path: impl AsRef<Path>) -> Result<StagedFile<'_, F>> {
+    pub fn create(&mut self, path: impl AsRef<Path>) -> Result<StagedFile<F>> {
         let room = self.make_room(path.as_ref())?;
         self.begin_ahead();
-        let file = self.make_anew(&room, "create", |transaction, dir| {
+        let (file, turn) = self.make_anew(&room, "create", |dir| {
             let file = room.tree.fs.create_file(dir, room.path.name(), 0o666);
             // The file may be there though something failed.
-            if !is_in_the_way(&file) {
-                transaction.unfinished.insert(room.path.clone());
-            }
-            file
+            let turn = if is_in_the_way(&file) { 0 } else { self.ledger.open().begin(&room.path) };
+            file.map(|file| (file, turn))
         })?;
         let Room { tree, place, path, .. } = room;
         let stream = Stream { fs: tree.fs.clone(), file };
@@ -76,9 +72,8 @@ impl<F: Fs> Transaction<'_, F> {
             hasher: blake3::Hasher::new(),
             reading: self.traces.file(&path),
             traces: self.traces.clone(),
-            known: &mut self.known,
-            unfinished: &mut self.unfinished,
-            written: &mut self.written,
+            ledger: self.ledger.clone(),
+            turn,
         })
     }
 
@@ -86,11 +81,12 @@ impl<F: Fs> Transaction<'_, F> {
     /// what is written may be published already; nor where this process may end before the commit, and with it the memory of an error.
     fn begin_ahead(&mut self) {
         let is_new = self.meta.base == 0 || self.meta.from == Basis::Current;
-        let is_enough = self.written.files >= MANY && is_new && self.meta.attached;
+        let mut filled = self.ledger.open();
+        let is_enough = filled.files >= MANY && is_new && self.meta.attached;
         let Some(early) = self.early.as_ref().filter(|early| is_enough && !early.is_under_way()) else { return };
-        self.written.files = 0;
-        if barrier::begin_ahead(self.store, early, self.written.bytes) {
-            self.written.bytes = 0;
+        filled.files = 0;
+        if barrier::begin_ahead(&self.store, early, filled.bytes) {
+            filled.bytes = 0;
         }
     }
 
@@ -101,7 +97,7 @@ impl<F: Fs> Transaction<'_, F> {
     pub fn symlink(&mut self, path: impl AsRef<Path>, target: impl AsRef<Path>) -> Result<()> {
         let room = self.make_room(path.as_ref())?;
         let target = target.as_ref().as_os_str().as_bytes();
-        self.make_anew(&room, "make the link", |_, dir| room.tree.fs.make_symlink(dir, room.path.name(), target))
+        self.make_anew(&room, "make the link", |dir| room.tree.fs.make_symlink(dir, room.path.name(), target))
     }
 
     /// Makes a directory of the stage, and those above it. One that is there is no error.
@@ -124,8 +120,7 @@ impl<F: Fs> Transaction<'_, F> {
         self.stage_tree()?.remove(&path)?;
         self.leave_out(&path);
         self.forget_copied(&path);
-        self.known.retain(|known, _| *known != path && !known.is_below(&path));
-        self.drop_unfinished(&path);
+        self.ledger.open().forget_below(&path);
         self.removals.push(path);
         Ok(())
     }
@@ -209,7 +204,7 @@ impl<F: Fs> Transaction<'_, F> {
     }
 
     fn known_sources(&mut self) -> Sources {
-        self.known_sources.take().unwrap_or_else(|| Sources::read(self.store))
+        self.known_sources.take().unwrap_or_else(|| Sources::read(&self.store))
     }
 
     /// Notes which files of the directories that were copied have which content, now that it is published.
@@ -228,7 +223,7 @@ impl<F: Fs> Transaction<'_, F> {
             let find = |path| Ok(inventory.get(path)?.map(|object| object.digest));
             copied.iter().map(find).collect::<Result<_>>()?
         };
-        sources.write(self.store, digests.into_iter())
+        sources.write(&self.store, digests.into_iter())
     }
 
     /// What was copied to `path`, or below it, is something else now.
@@ -280,7 +275,7 @@ impl<F: Fs> Transaction<'_, F> {
         let from = Tree::open(&self.store.fs, source.as_ref())?;
         let head = self.check_base()?;
         let (published, stage, at) = (self.store.inventory(head.as_ref())?, self.place_tree()?, self.at());
-        let audit = Audit::of(self.store, head.as_ref(), at.clone())?;
+        let audit = Audit::of(&self.store, head.as_ref(), at.clone())?;
         // Only this process knows what is not staged.
         self.set_attached(true)?;
         let (mut sources, output) = (self.known_sources(), self.place_in_output()?);
@@ -314,7 +309,7 @@ impl<F: Fs> Transaction<'_, F> {
             Ok(stat) => Some(stat.mode).filter(|mode| mode & 0o700 != 0o700),
             Err(_) => self.make_dirs(&self.stage_tree()?, path.ancestors())?,
         };
-        self.known.remove(&path);
+        self.ledger.open().known.remove(&path);
         self.leave_out(&path);
         self.forget_copied(&path);
         Ok(Room { tree, place, path, closed })
@@ -322,17 +317,17 @@ impl<F: Fs> Transaction<'_, F> {
 
     /// Makes an entry of the stage; what is in its place is removed.
     fn make_anew<T>(
-        &mut self,
+        &self,
         Room { tree, place, path, closed }: &Room<F>,
         action: &'static str,
-        make: impl Fn(&mut Self, &F::Dir) -> io::Result<T>,
+        make: impl Fn(&F::Dir) -> io::Result<T>,
     ) -> Result<T> {
         make_in(tree, place, *closed, action, |dir| {
-            let mut made = make(self, dir);
+            let mut made = make(dir);
             if is_in_the_way(&made) {
                 tree.remove(place)?;
-                self.drop_unfinished(path);
-                made = make(self, dir);
+                self.ledger.open().drop_unfinished(path);
+                made = make(dir);
             }
             made.map_err(tree.io(action, place))
         })
@@ -392,66 +387,6 @@ impl<F: Fs> Transaction<'_, F> {
             return Ok(());
         }
         Err(Error::Usage { path: self.stage(), what: "this transaction has been filled already: begin another".into() })
-    }
-
-    /// Notes that what was not finished at `path`, or below it, is gone.
-    fn drop_unfinished(&mut self, path: &RelPath) {
-        self.unfinished.retain(|unfinished| unfinished != path && !unfinished.is_below(path));
-    }
-}
-
-/// A file of a stage that is being written. The bytes go to the stage as they come; wrap it in a
-/// [`BufWriter`](std::io::BufWriter) for many small writes, and finish what [`into_inner`](std::io::BufWriter::into_inner) returns.
-#[must_use = "a staged file that is not finished is not published"]
-pub struct StagedFile<'t, F: Fs = LinuxFs> {
-    stream: Stream<F>,
-    path: RelPath,
-    /// Where it is, as the user knows it.
-    at: PathBuf,
-    hasher: blake3::Hasher,
-    reading: Reading,
-    traces: Arc<Traces<F>>,
-    known: &'t mut Known,
-    unfinished: &'t mut BTreeSet<RelPath>,
-    written: &'t mut Written,
-}
-
-impl<F: Fs> StagedFile<'_, F> {
-    /// Ends the file. Its content was digested on the way, so the commit need not read it again.
-    ///
-    /// # Errors
-    /// The file's attributes cannot be read.
-    pub fn finish(self) -> Result<()> {
-        let Stream { fs, file } = &self.stream;
-        // A kernel gives what is written within one tick of its clock the same time: written to again, the file would look as it
-        // does now. No tick has the time that is set here, to the nanosecond.
-        let stat = fs.set_mtime(file, fs.now()).and_then(|()| fs.stat_file(file));
-        let stat = stat.map_err(Error::io("read the attributes of", &self.at))?;
-        let object = Object::new(Kind::File, &stat, Digest(self.hasher.finalize().into()));
-        self.written.files += 1;
-        self.written.bytes += object.size;
-        self.unfinished.remove(&self.path);
-        self.known.insert(self.path, (object, self.reading.end(&self.traces)));
-        Ok(())
-    }
-}
-
-impl<F: Fs> Write for StagedFile<'_, F> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.stream.write(bytes)?;
-        self.hasher.update(&bytes[..written]);
-        self.reading.see(&self.traces, &bytes[..written]);
-        Ok(written)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl<F: Fs> fmt::Debug for StagedFile<'_, F> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("StagedFile").field("path", &self.path).finish()
     }
 }
 

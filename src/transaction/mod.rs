@@ -7,6 +7,7 @@
 //! | [`begin`] | transactions that are open: begun, taken up, kept, ended |
 //! | [`place`] | where in stage and output lies what it is about |
 //! | [`fill`] | writing to the stage through the library |
+//! | [`staged_file`] | a file that is being written to it, and what is known of those that were |
 //! | [`borrowed`] | files of the output that a stage takes over as they lie there |
 //! | [`restage`] | going back: a stage made from what a commit displaced |
 //! | [`receiver`] | who is told what that stage has: the stage, or a list |
@@ -33,6 +34,7 @@ pub(crate) mod queue;
 mod receiver;
 pub(crate) mod restage;
 pub(crate) mod share;
+pub(crate) mod staged_file;
 pub(crate) mod touch;
 
 pub use begin::{Left, OpenTransaction, Transaction};

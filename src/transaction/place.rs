@@ -12,7 +12,7 @@ use crate::fs::tree::Tree;
 use crate::path::RelPath;
 use crate::transaction::begin::Transaction;
 
-impl<F: Fs> Transaction<'_, F> {
+impl<F: Fs> Transaction<F> {
     /// Says that nothing is to be published any more at the path that the transaction began at ([`BeginOptions::at`](crate::BeginOptions::at)),
     /// the path itself included. Staging something takes that back.
     ///
@@ -30,8 +30,7 @@ impl<F: Fs> Transaction<'_, F> {
             return Err(refused("nothing is published there"));
         }
         stage.remove(&at)?;
-        self.known.clear();
-        self.unfinished.clear();
+        self.ledger.open().clear();
         self.referenced = None;
         self.removes_at = true;
         Ok(())

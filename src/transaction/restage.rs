@@ -34,7 +34,7 @@ use crate::transaction::borrowed::Referenced;
 use crate::transaction::planning::{make_plan, rules};
 use crate::transaction::receiver::{Noting, Receiver, Staging};
 
-impl<F: Fs> Transaction<'_, F> {
+impl<F: Fs> Transaction<F> {
     /// Fills the stage with what was published before the current generation, and returns that generation's number. What is in
     /// both is taken from the output without being copied; the stage has only what differs, with the owner, the group and the
     /// extended attributes that it had, as far as this user may give them. What the current generation displaced comes back also
@@ -74,7 +74,8 @@ impl<F: Fs> Transaction<'_, F> {
             let what = "this transaction is a change: going back takes one that is a whole generation";
             return Err(usage(&self.store.output.path, what.into()));
         }
-        let again = Again::of(self.store, head.as_ref(), also_nothing)?;
+        let store = self.store.clone();
+        let again = Again::of(&store, head.as_ref(), also_nothing)?;
         let stage = self.stage_tree()?;
         // Only this process knows what is not staged.
         self.set_attached(true)?;

@@ -28,9 +28,10 @@ impl<F: Fs> Store<F> {
     /// Where directories of the output are closed to it, or files, a commit opens them. A store that the group shares already stays as it is.
     ///
     /// # Errors
-    /// [`Error::Usage`] where the store is another user's or another group's, or this process does not belong to the group;
+    /// [`Error::Usage`] where a transaction or another handle of the store is still there, where it is another user's or another group's, or this process does not belong to the group;
     /// [`Error::Unsupported`] where the file system lacks what sharing needs; those of [`Store::recover`] and of a commit.
-    pub fn share(self, group: Option<u32>) -> Result<Self> {
+    pub fn share(mut self, group: Option<u32>) -> Result<Self> {
+        self.alone()?;
         let usage = |what: String| Error::Usage { path: self.output.path.clone(), what };
         if let Some(shared) = self.shared_with() {
             return match group {
@@ -50,15 +51,16 @@ impl<F: Fs> Store<F> {
             return Err(warning);
         }
         let state = shared_state::share(self.state.clone(), &self.output, self.capabilities(), group)?;
-        Ok(self.with_state(state))
+        self.with_state(state)
     }
 
     /// Takes the store back from the group that shares it: nobody but its owner publishes any more. What is published keeps its modes, its
     /// owners and its group.
     ///
     /// # Errors
-    /// [`Error::Usage`] where the store is another user's, or something in it that another member made; those of [`Store::recover`].
-    pub fn unshare(self) -> Result<Self> {
+    /// [`Error::Usage`] where a transaction or another handle of the store is still there, where it is another user's, or something in it that another member made; those of [`Store::recover`].
+    pub fn unshare(mut self) -> Result<Self> {
+        self.alone()?;
         if self.shared_with().is_none() {
             return Ok(self);
         }
@@ -71,7 +73,7 @@ impl<F: Fs> Store<F> {
         self.recover_locked(&lock, Manner::PLAIN)?;
         settle::sweep(&self)?;
         let state = shared_state::unshare(self.state.clone(), self.capabilities())?;
-        Ok(self.with_state(state))
+        self.with_state(state)
     }
 
     fn state_owner(&self) -> Result<u32> {

@@ -66,7 +66,7 @@ fn fill(stage: &Path, second: bool, exchange: bool) {
     set_mode(&stage.join(if second { "fresh/deep" } else { "stale/deep" }), 0o555);
 }
 
-fn begin<F: Fs>(store: &Store<F>, second: bool) -> Transaction<'_, F> {
+fn begin<F: Fs>(store: &Store<F>, second: bool) -> Transaction<F> {
     let transaction = store.begin(BeginOptions::default()).unwrap();
     fill(&transaction.stage(), second, store.capabilities().exchange);
     transaction

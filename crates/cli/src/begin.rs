@@ -99,7 +99,7 @@ pub(super) fn of_begin(error: Error) -> Failure {
 }
 
 /// Says what a stage is a copy of that was never published so.
-pub(super) fn warn_of_drift(ui: &Ui, transaction: &Transaction<'_>) {
+pub(super) fn warn_of_drift(ui: &Ui, transaction: &Transaction) {
     let drift = transaction.copied_drift();
     if !drift.is_empty() {
         ui.warn(format_args!("the stage begins with what somebody else changed, and without what is gone: {drift}"));
@@ -137,7 +137,7 @@ pub(super) fn run(context: &Context, args: &BeginArgs) -> Result<u8, Failure> {
     Ok(DONE)
 }
 
-fn print(ui: &Ui, output: &Path, transaction: &Transaction<'_>, stage: &Path) -> Result<(), Failure> {
+fn print(ui: &Ui, output: &Path, transaction: &Transaction, stage: &Path) -> Result<(), Failure> {
     let mut data = ui.data();
     if ui.json {
         let object = Object::new().output(output).path("stage", stage.as_os_str().as_bytes());

@@ -77,7 +77,7 @@ pub(super) enum Outcome {
 
 impl Capturing<'_> {
     /// Runs the command; an error says why what it made is not to be published.
-    pub(super) fn run(&self, transaction: &mut Transaction<'_>, tool: &mut Prepared) -> Result<Outcome, Failure> {
+    pub(super) fn run(&self, transaction: &mut Transaction, tool: &mut Prepared) -> Result<Outcome, Failure> {
         let capture = self.capture(&transaction.stage()).map_err(|error| self.failed(&error))?;
         tool.command.env(CAPTURED, self.store.output());
         self.context.signals.expect_none()?;

@@ -176,7 +176,7 @@ pub(super) fn after(
 fn keep_open(
     ui: &Ui,
     store: &Store,
-    transaction: &Transaction<'_>,
+    transaction: &Transaction,
     stage: &Path,
     failure: Failure,
     removals: &str,
@@ -198,7 +198,7 @@ fn keep_open(
 pub(super) fn conclude(
     context: &Context,
     store: &Store,
-    transaction: &mut Transaction<'_>,
+    transaction: &mut Transaction,
     options: &PublishOptions,
     removals: &Removals,
 ) -> Result<Done, Failure> {
@@ -222,7 +222,7 @@ pub(super) fn ask_for_lost_state(failure: Failure) -> Failure {
 fn commit_or_rehearse(
     context: &Context,
     store: &Store,
-    transaction: &mut Transaction<'_>,
+    transaction: &mut Transaction,
     options: &PublishOptions,
     removals: &Removals,
 ) -> Result<Done, Failure> {
@@ -261,7 +261,7 @@ impl Removals {
         self.remove.iter().map(|path| format!(" --remove {}", ui.word(path))).collect()
     }
 
-    fn apply(&self, transaction: &mut Transaction<'_>) -> Result<Vec<RelPath>, Failure> {
+    fn apply(&self, transaction: &mut Transaction) -> Result<Vec<RelPath>, Failure> {
         let mut removals = Vec::new();
         for given in &self.remove {
             let said = |what: &str| usage(format!("--remove {}: {what}", Shown(given)));
@@ -378,7 +378,7 @@ impl PublishOptions {
     }
 
     /// As the commit would, without changing anything.
-    fn rehearse(&self, context: &Context, store: &Store, transaction: &Transaction<'_>) -> Result<(), Failure> {
+    fn rehearse(&self, context: &Context, store: &Store, transaction: &Transaction) -> Result<(), Failure> {
         let signals = &context.signals;
         let stage = transaction.stage();
         let failed = |check: &OsStr| {

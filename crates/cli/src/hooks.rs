@@ -139,7 +139,7 @@ impl Done<'_> {
         hook: &OsStr,
         dir: Option<&Path>,
         limit: Option<Duration>,
-        changes: &Result<HandedOut<'_>, String>,
+        changes: &Result<HandedOut, String>,
     ) -> Result<(), String> {
         let changes = changes.as_ref().map_err(Clone::clone)?.path();
         let mut command = Command::new("sh");
@@ -152,7 +152,7 @@ impl Done<'_> {
     }
 
     /// The file that has what the commit changed. It lies in the state directory: where txfs is killed, the next commit removes it.
-    fn changes(&self) -> Result<HandedOut<'_>, String> {
+    fn changes(&self) -> Result<HandedOut, String> {
         let written = self.store.hand_out(|file| {
             let mut lines = self.committed.plan.changes.iter().map(|change| diff::change_object(change).line());
             lines.try_for_each(|line| writeln!(file, "{line}"))

@@ -394,7 +394,7 @@ impl Context {
     }
 
     /// Begins a transaction, and tells of what was moved aside by that: nobody may ever commit it.
-    fn begin<'s>(&self, store: &'s Store, options: BeginOptions) -> Result<Transaction<'s>, Failure> {
+    fn begin(&self, store: &Store, options: BeginOptions) -> Result<Transaction, Failure> {
         let transaction = store.begin(options)?;
         self.ui.rescued(&store.take_rescued());
         Ok(transaction)

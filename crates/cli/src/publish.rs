@@ -121,17 +121,12 @@ fn remove(context: &Context, args: &PublishArgs, store: &Store) -> Result<(), Fa
     conclude(context, args, store, transaction)
 }
 
-fn begin<'s>(context: &Context, args: &PublishArgs, store: &'s Store) -> Result<Transaction<'s>, Failure> {
+fn begin(context: &Context, args: &PublishArgs, store: &Store) -> Result<Transaction, Failure> {
     let options = args.wait.on(context, store, BeginOptions::default())?;
     context.begin(store, args.at.on(options))
 }
 
-fn conclude(
-    context: &Context,
-    args: &PublishArgs,
-    store: &Store,
-    mut transaction: Transaction<'_>,
-) -> Result<(), Failure> {
+fn conclude(context: &Context, args: &PublishArgs, store: &Store, mut transaction: Transaction) -> Result<(), Failure> {
     match commit::conclude(context, store, &mut transaction, &args.publish, &Removals::default()) {
         Ok(Done::Committed(committed)) => {
             let (hooks, publish) = (&args.hooks, &args.publish);
@@ -144,13 +139,7 @@ fn conclude(
 }
 
 /// What becomes of a copy that could not be committed: it can be made again.
-fn leave(
-    context: &Context,
-    store: &Store,
-    transaction: Transaction<'_>,
-    failure: Failure,
-    args: &PublishArgs,
-) -> Failure {
+fn leave(context: &Context, store: &Store, transaction: Transaction, failure: Failure, args: &PublishArgs) -> Failure {
     let overtaken = matches!(failure.source(), Some(Error::BaseMoved { .. }));
     let failure = if overtaken { failure.hint("try again") } else { failure };
     if !args.keeping.keeps_failed() || args.remove || !transaction.is_open() {
@@ -215,7 +204,7 @@ pub(super) fn resolve_directory(given: &Path) -> Result<PathBuf, Failure> {
     }
 }
 
-fn fill(ui: &Ui, transaction: &mut Transaction<'_>, source: &Path, args: &PublishArgs) -> Result<(), Failure> {
+fn fill(ui: &Ui, transaction: &mut Transaction, source: &Path, args: &PublishArgs) -> Result<(), Failure> {
     if let Some(exclude) = args.publish.exclude() {
         transaction.exclude(exclude);
     }

@@ -91,8 +91,8 @@ pub(super) fn run(context: &Context, args: &RunArgs) -> Result<u8, Failure> {
 }
 
 /// What a command made, ready to be committed.
-struct Built<'s> {
-    transaction: Transaction<'s>,
+struct Built {
+    transaction: Transaction,
     publish: PublishOptions,
     /// Whether the stage alone tells what is to be published, so that it can be kept.
     is_complete: bool,
@@ -202,7 +202,7 @@ fn names_stage(words: &[OsString]) -> bool {
 }
 
 /// Has the command fill a stage.
-fn build<'s>(context: &Context, store: &'s Store, args: &RunArgs) -> Result<Built<'s>, Failure> {
+fn build(context: &Context, store: &Store, args: &RunArgs) -> Result<Built, Failure> {
     let from = args.from.unwrap_or(FromChoice::Empty).basis();
     let transaction = begin_from(context, store, args, from)?;
     let stage = transaction.stage();
@@ -226,12 +226,7 @@ fn build<'s>(context: &Context, store: &'s Store, args: &RunArgs) -> Result<Buil
     }
 }
 
-fn begin_from<'s>(
-    context: &Context,
-    store: &'s Store,
-    args: &RunArgs,
-    from: Basis,
-) -> Result<Transaction<'s>, Failure> {
+fn begin_from(context: &Context, store: &Store, args: &RunArgs, from: Basis) -> Result<Transaction, Failure> {
     let options = BeginOptions::default().from(from).allow_drift(args.publish.allows_drift());
     let options = args.at.on(args.wait.on(context, store, options)?);
     let transaction = store.begin(options).map_err(begin::of_begin)?;
@@ -241,12 +236,7 @@ fn begin_from<'s>(
 }
 
 /// Has the command write to the output, and that diverted to a stage.
-fn build_captured<'s>(
-    context: &Context,
-    store: &'s Store,
-    args: &RunArgs,
-    ways: Vec<Way>,
-) -> Result<Built<'s>, Failure> {
+fn build_captured(context: &Context, store: &Store, args: &RunArgs, ways: Vec<Way>) -> Result<Built, Failure> {
     let mut refused = None;
     for way in captured::possible(store, ways) {
         let mut transaction = begin_from(context, store, args, way.basis())?;
@@ -281,7 +271,7 @@ fn expect_stage(stage: &Path) -> Result<(), &'static str> {
 fn leave(
     context: &Context,
     store: &Store,
-    transaction: Transaction<'_>,
+    transaction: Transaction,
     failure: Failure,
     args: &RunArgs,
     is_complete: bool,
@@ -312,7 +302,7 @@ fn leave(
 }
 
 /// Keeps the stage of a build that was not published.
-fn keep(context: &Context, store: &Store, transaction: Transaction<'_>, failure: Failure, args: &RunArgs) -> Failure {
+fn keep(context: &Context, store: &Store, transaction: Transaction, failure: Failure, args: &RunArgs) -> Failure {
     let (ui, from, at) = (&context.ui, transaction.from(), transaction.at());
     let overtaken = matches!(failure.source(), Some(Error::BaseMoved { .. }));
     let left = match transaction.leave() {
@@ -370,7 +360,7 @@ fn wrote_no_file(command: &[OsString]) -> String {
 }
 
 /// Whether the stage is gone; says so where it is not.
-fn discard(context: &Context, transaction: Transaction<'_>) -> bool {
+fn discard(context: &Context, transaction: Transaction) -> bool {
     let discarded = transaction.abort();
     if let Err(error) = &discarded {
         context.ui.warn(format_args!("the stage could not be discarded, the next txfs command tries again: {error}"));

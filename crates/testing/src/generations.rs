@@ -89,7 +89,7 @@ pub fn expected(generation: u64, exchange: bool) -> BTreeMap<Vec<u8>, Node> {
 }
 
 /// Stages a generation.
-pub fn stage<F: Fs>(transaction: &mut Transaction<'_, F>, generation: u64, exchange: bool) -> txfs::Result<()> {
+pub fn stage<F: Fs>(transaction: &mut Transaction<F>, generation: u64, exchange: bool) -> txfs::Result<()> {
     let items = items(generation, exchange);
     for (path, item) in &items {
         match item {

@@ -140,7 +140,7 @@ impl World {
     }
 
     /// Stages a generation.
-    pub(crate) fn stage<'s, F: Fs>(&self, store: &'s Store<F>, generation: usize) -> txfs::Result<Staged<'s, F>> {
+    pub(crate) fn stage<F: Fs>(&self, store: &Store<F>, generation: usize) -> txfs::Result<Staged<F>> {
         let transaction = store.begin(BeginOptions::default())?;
         let stage = transaction.stage();
         build(&stage, &self.owned[generation]).map_err(|source| Error::Io {
@@ -154,9 +154,9 @@ impl World {
 }
 
 /// A transaction that is ready to be committed.
-pub(crate) struct Staged<'s, F: Fs>(Transaction<'s, F>);
+pub(crate) struct Staged<F: Fs>(Transaction<F>);
 
-impl<F: Fs> Staged<'_, F> {
+impl<F: Fs> Staged<F> {
     pub(crate) fn commit(&mut self) -> txfs::Result<Committed> {
         let mut options = CommitOptions::default();
         options.max_removed = 100;

@@ -85,7 +85,7 @@ fn options() -> CommitOptions<'static> {
     options
 }
 
-fn write(transaction: &mut Transaction<'_, SimFs>, files: &[(&str, &str)]) -> Checked {
+fn write(transaction: &mut Transaction<SimFs>, files: &[(&str, &str)]) -> Checked {
     let mut files = files.iter();
     files.try_for_each(|(path, content)| transaction.write(path, content)).map_err(|error| failed("writing", &error))
 }

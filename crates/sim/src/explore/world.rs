@@ -239,7 +239,7 @@ impl World {
     }
 
     /// The transaction that the program commits.
-    fn begin<'s>(&self, store: &'s Store<SimFs>) -> Result<Transaction<'s, SimFs>> {
+    fn begin(&self, store: &Store<SimFs>) -> Result<Transaction<SimFs>> {
         if !self.overtaken {
             return store.begin(self.begin_options());
         }
@@ -280,7 +280,7 @@ impl World {
         result
     }
 
-    fn stage(&self, fs: &SimFs, transaction: &mut Transaction<'_, SimFs>) -> Result<()> {
+    fn stage(&self, fs: &SimFs, transaction: &mut Transaction<SimFs>) -> Result<()> {
         let is_change = self.from == Basis::Current && self.is_published();
         let empty = Spec::new();
         let old = self.staged(self.old.as_ref().filter(|_| is_change).unwrap_or(&empty));
@@ -385,7 +385,7 @@ pub fn publish_in(fs: &SimFs, store: &Store<SimFs>, spec: &Spec) -> Result<Commi
 
 /// Writes into a stage: some of it through the transaction, which then knows digests and gives files times of their own, and some
 /// as any tool would, so that what is replaced may have the time of what replaces it.
-pub fn fill(fs: &SimFs, transaction: &mut Transaction<'_, SimFs>, spec: &Spec) -> Result<()> {
+pub fn fill(fs: &SimFs, transaction: &mut Transaction<SimFs>, spec: &Spec) -> Result<()> {
     for (path, node) in spec {
         match node {
             Node::Dir(_) => transaction.make_dir(path)?,

@@ -1,0 +1,141 @@
+//! What the library looks like to a program: what can be moved into a thread, kept in a struct, and used beside something else.
+
+#![allow(clippy::unwrap_used)]
+
+use txfs_testing as common;
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::thread;
+
+use common::{Scratch, fast_scratch, publish};
+use txfs::{BeginOptions, CommitOptions, Error, HandedOut, Problem, StagedFile, Store, Transaction};
+
+fn scratch() -> (Scratch, PathBuf) {
+    let dir = fast_scratch();
+    let out = dir.path().join("dist");
+    (dir, out)
+}
+
+fn content(out: &Path, path: &str) -> String {
+    fs::read_to_string(out.join(path)).unwrap()
+}
+
+#[test]
+fn what_a_program_holds_can_go_to_another_thread_and_lives_as_long_as_it_likes() {
+    const fn moves<T: Send + 'static>() {}
+    const fn is_shared<T: Send + Sync + Clone + 'static>() {}
+    const {
+        is_shared::<Store>();
+        moves::<Transaction>();
+        moves::<StagedFile>();
+        moves::<HandedOut>();
+        moves::<Error>();
+    }
+}
+
+#[test]
+fn a_transaction_outlives_the_handle_that_began_it() {
+    struct Job {
+        transaction: Transaction,
+    }
+    let (_dir, out) = scratch();
+    let mut job = Job { transaction: Store::open(&out).unwrap().begin(BeginOptions::default()).unwrap() };
+    job.transaction.write("a", "1").unwrap();
+    let committed = thread::spawn(move || job.transaction.commit(&CommitOptions::default())).join().unwrap();
+    assert_eq!(committed.unwrap().generation, 1);
+    assert_eq!(content(&out, "a"), "1");
+}
+
+#[test]
+fn handles_of_one_store_see_the_same_commits() {
+    let (_dir, out) = scratch();
+    let store = Store::open(&out).unwrap();
+    let other = store.clone();
+    publish(&store, &[("a", "1")]).unwrap();
+    publish(&other, &[("a", "2")]).unwrap();
+    assert_eq!(store.head().unwrap().unwrap().info.generation, 2);
+    assert!(store.sweep().unwrap().done);
+}
+
+#[test]
+fn several_threads_write_into_one_transaction() {
+    let (_dir, out) = scratch();
+    let mut transaction = Store::open(&out).unwrap().begin(BeginOptions::default()).unwrap();
+    let files: Vec<_> = (0..8).map(|n| (n, transaction.create(format!("dir{}/{n}", n % 2)).unwrap())).collect();
+    thread::scope(|scope| {
+        for (n, mut file) in files {
+            scope.spawn(move || {
+                for _ in 0..100 {
+                    write!(file, "{n} ").unwrap();
+                }
+                file.finish().unwrap();
+            });
+        }
+    });
+    assert_eq!(transaction.commit(&CommitOptions::default()).unwrap().totals.files, 8);
+    for n in 0..8 {
+        assert_eq!(content(&out, &format!("dir{}/{n}", n % 2)), format!("{n} ").repeat(100));
+    }
+    assert!(Store::open(&out).unwrap().verify().unwrap().is_empty());
+}
+
+#[test]
+fn a_file_that_another_thread_still_writes_is_not_published() {
+    let (_dir, out) = scratch();
+    let mut transaction = Store::open(&out).unwrap().begin(BeginOptions::default()).unwrap();
+    transaction.write("a", "whole").unwrap();
+    let mut half = transaction.create("b").unwrap();
+    write!(half, "half").unwrap();
+    let refused = transaction.commit(&CommitOptions::default()).unwrap_err();
+    assert!(matches!(&refused, Error::Refused { problems, .. } if matches!(problems[..], [Problem::Unfinished(_)])));
+    write!(half, ", and the rest").unwrap();
+    half.finish().unwrap();
+    transaction.commit(&CommitOptions::default()).unwrap();
+    assert_eq!(content(&out, "b"), "half, and the rest");
+}
+
+#[test]
+fn a_file_that_was_written_anew_is_not_ended_by_the_one_before() {
+    let (_dir, out) = scratch();
+    let mut transaction = Store::open(&out).unwrap().begin(BeginOptions::default()).unwrap();
+    let mut before = transaction.create("a").unwrap();
+    write!(before, "before").unwrap();
+    let mut after = transaction.create("a").unwrap();
+    write!(after, "aft").unwrap();
+    before.finish().unwrap();
+    let refused = transaction.commit(&CommitOptions::default()).unwrap_err();
+    assert!(matches!(&refused, Error::Refused { problems, .. } if matches!(problems[..], [Problem::Unfinished(_)])));
+    write!(after, "er").unwrap();
+    after.finish().unwrap();
+    transaction.commit(&CommitOptions::default()).unwrap();
+    assert_eq!(content(&out, "a"), "after");
+    assert!(Store::open(&out).unwrap().verify().unwrap().is_empty());
+}
+
+#[test]
+fn a_file_that_is_finished_after_it_was_removed_stays_away() {
+    let (_dir, out) = scratch();
+    let mut transaction = Store::open(&out).unwrap().begin(BeginOptions::default()).unwrap();
+    transaction.write("a", "1").unwrap();
+    let file = transaction.create("dir/b").unwrap();
+    transaction.remove("dir").unwrap();
+    file.finish().unwrap();
+    assert_eq!(transaction.commit(&CommitOptions::default()).unwrap().totals.entries, 1);
+}
+
+/// A handle that knows nothing of it would close to the others what it makes.
+#[test]
+fn a_store_that_is_in_use_is_not_given_to_others() {
+    let (_dir, out) = scratch();
+    let store = Store::open(&out).unwrap();
+    publish(&store, &[("a", "1")]).unwrap();
+    let transaction = store.begin(BeginOptions::default()).unwrap();
+    let error = store.clone().share(None).unwrap_err();
+    assert!(error.to_string().contains("in use"), "{error}");
+    transaction.abort().unwrap();
+    let error = store.clone().unshare().unwrap_err();
+    assert!(error.to_string().contains("in use"), "{error}");
+    assert_eq!(store.unshare().unwrap().shared_with(), None);
+}
