@@ -172,9 +172,14 @@ impl<F: Fs> Store<F> {
         drop(turn);
         // Before a transaction can be dropped that wants it.
         drop(lock);
-        copied.and(kept)?;
-        transaction.set_attached(!options.detached)?;
-        Ok(transaction)
+        match copied.and(kept).and_then(|()| transaction.set_attached(!options.detached)) {
+            Ok(()) => Ok(transaction),
+            Err(error) => {
+                // A detached one would stay, and nobody has been told of it.
+                let _ = transaction.discard();
+                Err(error)
+            }
+        }
     }
 
     /// Has the stage give what the output gives, or the directory that will hold it.
