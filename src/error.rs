@@ -113,7 +113,7 @@ pub enum Error {
         /// How long.
         waited: Duration,
     },
-    /// The caller wanted to stop ([`LinuxFs::interrupted_by`](crate::fs::LinuxFs::interrupted_by)).
+    /// The caller wanted to stop ([`OpenOptions::interrupted_by`](crate::OpenOptions::interrupted_by)).
     #[error("{}: stopped before anything was changed", Shown(path))]
     Interrupted {
         /// What would have been next.

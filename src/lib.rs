@@ -66,20 +66,20 @@
 //!
 //! # Stopping
 //!
-//! A flag that a signal handler sets, given to [`LinuxFs::interrupted_by`](fs::LinuxFs::interrupted_by), stops what takes long before
+//! A flag that a signal handler sets, given to [`OpenOptions::interrupted_by`], stops what takes long before
 //! anything is changed: copying, reading a stage, waiting for a lock. The call ends with [`Error::Interrupted`] and the transaction stays
 //! open. After the commit point nobody asks for the flag: the commit ends as if it had not been set.
 //!
 //! ```
 //! use std::sync::Arc;
 //! use std::sync::atomic::{AtomicBool, Ordering};
-//! use txfs::{BeginOptions, CommitOptions, ErrorKind, OpenOptions, Store, fs::LinuxFs};
+//! use txfs::{BeginOptions, CommitOptions, ErrorKind, OpenOptions, Store};
 //!
 //! # fn main() -> txfs::Result<()> {
 //! # let dir = tempfile::tempdir().expect("a temporary directory");
 //! # let dist = dir.path().join("dist");
 //! let stop = Arc::new(AtomicBool::new(false));
-//! let store = Store::open_with(&OpenOptions::with(LinuxFs::new().interrupted_by(stop.clone())), &dist)?;
+//! let store = Store::open_with(&OpenOptions::default().interrupted_by(stop.clone()), &dist)?;
 //! let mut transaction = store.begin(BeginOptions::default())?;
 //! transaction.write("index.html", "<h1>Hello</h1>")?;
 //! stop.store(true, Ordering::Relaxed);

@@ -10,7 +10,6 @@ use std::path::{Path, PathBuf};
 
 use common::tree::snapshot;
 use common::{Scratch, fast_scratch, lenient, publish, read};
-use txfs::fs::LinuxFs;
 use txfs::{
     Basis, BeginOptions, CommitOptions, Committed, Error, ErrorKind, Exclude, Problem, RecoverOptions, Store,
     Transaction,
@@ -400,8 +399,8 @@ fn a_detached_one_is_known_by_its_stage_and_follows_others() {
     drop(begun);
     fs::write(stage.join("page"), "1").unwrap();
     world.publish_at("preview/2", &[("page", "2")]).unwrap();
-    let fs = LinuxFs::new();
-    let parse = |path: &Path| Store::parse_stage(&fs, path).unwrap();
+    let options = txfs::OpenOptions::default();
+    let parse = |path: &Path| Store::parse_stage(&options, path).unwrap();
     let (output, id) = parse(&stage).unwrap();
     assert_eq!(output, world.out);
     // The stage that holds it is a name, too; what is in it, or beside it, is none.

@@ -1030,10 +1030,10 @@ fn a_stage_that_cannot_be_looked_for_is_not_said_to_be_gone() {
     let store = Store::open(&out).unwrap();
     let transaction = store.begin(BeginOptions::default()).unwrap().keep().unwrap();
     let kernel = Faulty::new(|call| (*call == Call::Read("resolve")).then_some(Errno::EIO));
-    assert!(matches!(Store::parse_stage(&kernel, &transaction), Err(Error::Io { .. })));
-    assert!(Store::parse_stage(&LinuxFs::new(), &transaction).unwrap().is_some());
+    assert!(matches!(Store::parse_stage(&OpenOptions::with(kernel), &transaction), Err(Error::Io { .. })));
+    assert!(Store::parse_stage(&OpenOptions::default(), &transaction).unwrap().is_some());
     let gone = out.with_file_name(".other.txfs/tx/00ff00ff00ff00ff/stage");
-    assert!(Store::parse_stage(&LinuxFs::new(), &gone).unwrap().is_none());
+    assert!(Store::parse_stage(&OpenOptions::default(), &gone).unwrap().is_none());
 }
 
 /// A commit of the new tree that was cut short: at the `moves`-th move nothing has an effect any more, as if the process were

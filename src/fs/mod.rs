@@ -284,7 +284,7 @@ pub trait Fs: Clone + Send + Sync + 'static {
     }
     /// Waits before something is tried again.
     fn pause(&self, duration: Duration);
-    /// Whether whoever called the engine wants it to stop ([`LinuxFs::interrupted_by`]). It is asked where stopping changes nothing, and
+    /// Whether whoever called the engine wants it to stop ([`OpenOptions::interrupted_by`](crate::OpenOptions::interrupted_by)). It is asked where stopping changes nothing, and
     /// nowhere after the commit point.
     fn is_interrupted(&self) -> bool {
         false

@@ -8,7 +8,7 @@
 use std::io;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -61,6 +61,17 @@ pub struct OpenOptions<F: Fs = LinuxFs> {
 impl Default for OpenOptions {
     fn default() -> Self {
         Self::with(LinuxFs::new())
+    }
+}
+
+impl OpenOptions {
+    /// Stops what goes on once `flag` is set, as by a signal handler or another thread: whatever copies, reads a stage or waits for a lock
+    /// then ends with [`Error::Interrupted`], and changes nothing; the transaction stays open. A commit that has passed its commit
+    /// point, and recovery, go on to their end.
+    #[must_use = "this returns the changed options"]
+    pub fn interrupted_by(mut self, flag: Arc<AtomicBool>) -> Self {
+        self.fs = self.fs.interrupted_by(flag);
+        self
     }
 }
 

@@ -36,13 +36,13 @@ use crate::stage::copy::{self, Source};
 use crate::stage::source_look::{self, SourceLook};
 use crate::stage::sources::Sources;
 use crate::stage::traces::Traces;
-use crate::store::Store;
 use crate::store::inherit::inherit;
 use crate::store::layout::{name, renew_ignore, state_path, write_new};
 use crate::store::lock::{self, Attempt, Lock};
 use crate::store::sharing::give_dir;
 use crate::store::transaction_dir::{self, Basis, LEFT, Life, Meta, STAGE, part};
 use crate::store::whereabouts;
+use crate::store::{OpenOptions, Store};
 use crate::transaction::at;
 use crate::transaction::begin_options::BeginOptions;
 use crate::transaction::borrowed::{Referenced, are_there, copy_from_source, not_staged};
@@ -303,9 +303,26 @@ impl<F: Fs> Store<F> {
     ///
     /// The path need not exist: some tools remove the directory that they are told to write to.
     ///
+    /// ```
+    /// use txfs::{BeginOptions, OpenOptions, Store};
+    ///
+    /// # fn main() -> txfs::Result<()> {
+    /// # let dir = tempfile::tempdir().expect("a temporary directory");
+    /// # let dist = dir.path().canonicalize().expect("it is there").join("dist");
+    /// let transaction = Store::open(&dist)?.begin(BeginOptions::default().detached(true))?;
+    /// let found = Store::parse_stage(&OpenOptions::default(), transaction.stage())?;
+    /// assert_eq!(found, Some((dist, transaction.id())));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// The path cannot be resolved, for another reason than that it leads nowhere.
-    pub fn parse_stage(fs: &F, stage: &Path) -> Result<Option<(PathBuf, TransactionId)>> {
+    pub fn parse_stage(options: &OpenOptions<F>, stage: impl AsRef<Path>) -> Result<Option<(PathBuf, TransactionId)>> {
+        Self::parse_stage_on(&options.fs, stage.as_ref())
+    }
+
+    pub(crate) fn parse_stage_on(fs: &F, stage: &Path) -> Result<Option<(PathBuf, TransactionId)>> {
         for whole in stage.ancestors().filter(|above| above.file_name() == Some(OsStr::new(STAGE))) {
             let Some(parent) = whole.parent() else { continue };
             let directory = match fs.resolve(parent) {

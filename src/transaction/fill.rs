@@ -248,7 +248,7 @@ impl<F: Fs> Transaction<F> {
     fn note_copied(&mut self, from: &Tree<F>, copied: Copied<F>) -> Result<Vec<Entry>> {
         let Copied { same, states, without_set_id, unsupported, look } = copied;
         // What was built in a stage tells of that one.
-        if let Some((_, id)) = Store::parse_stage(&self.store.fs, from.at())? {
+        if let Some((_, id)) = Store::parse_stage_on(&self.store.fs, from.at())? {
             self.traces = Arc::new(self.traces.and(&id.to_string()));
         }
         self.sources.push(look);

@@ -43,7 +43,7 @@ impl<F: Fs> Store<F> {
     /// The directory, or the output, cannot be read.
     pub fn preview(&self, source: &Path, options: &CommitOptions<'_>) -> Result<Plan> {
         let head = self.head()?;
-        let id = Self::parse_stage(&self.fs, source)?.map(|(_, id)| id);
+        let id = Self::parse_stage_on(&self.fs, source)?.map(|(_, id)| id);
         let at = id.map_or(Ok(None), |id| self.read_meta(id))?.map(|meta| meta.at()).unwrap_or_default();
         let stage = match id.filter(|_| !at.is_root()) {
             Some(id) => self.state.below(&transaction_dir::stage_path(id, &RelPath::root()))?,
@@ -121,7 +121,7 @@ impl<F: Fs> Look<'_, F> {
         let stage = Tree::open(fs, self.source)?.shared_with(self.group);
         let sources = self.store.filter(|_| self.quick).map(Sources::read);
         let traces = match self.store {
-            Some(store) => Store::parse_stage(fs, self.source)?.map(|(_, id)| store.traces(id)),
+            Some(store) => Store::parse_stage_on(fs, self.source)?.map(|(_, id)| store.traces(id)),
             None => None,
         };
         let (excluded, at) = (options.exclude.as_ref(), &RelPath::root());

@@ -2,8 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use txfs::fs::LinuxFs;
-use txfs::{Basis, Error, Left, OpenTransaction, Problem, RelPath, Shown, Store, TransactionId};
+use txfs::{Basis, Error, Left, OpenOptions, OpenTransaction, Problem, RelPath, Shown, Store, TransactionId};
 
 use super::error::{Failure, usage};
 use super::output::Ui;
@@ -59,13 +58,13 @@ pub(super) fn only(context: &Context, store: &Store) -> Result<OpenTransaction, 
 
 /// The output and the transaction that a stage belongs to.
 pub(super) fn parse(stage: &Path) -> Result<Option<(PathBuf, TransactionId)>, Error> {
-    let fs = LinuxFs::new();
-    if let Some(found) = Store::parse_stage(&fs, stage)? {
+    let options = OpenOptions::default();
+    if let Some(found) = Store::parse_stage(&options, stage)? {
         return Ok(Some(found));
     }
     // `.`, `..` and links say only where they lead what they name.
     match stage.canonicalize() {
-        Ok(path) => Store::parse_stage(&fs, &path),
+        Ok(path) => Store::parse_stage(&options, path),
         Err(_) => Ok(None),
     }
 }
@@ -74,7 +73,7 @@ pub(super) fn parse(stage: &Path) -> Result<Option<(PathBuf, TransactionId)>, Er
 fn stage_around(path: &Path) -> Result<Option<PathBuf>, Error> {
     let Ok(path) = path.canonicalize() else { return Ok(None) };
     for above in path.ancestors().skip(1) {
-        if Store::parse_stage(&LinuxFs::new(), above)?.is_some() {
+        if Store::parse_stage(&OpenOptions::default(), above)?.is_some() {
             return Ok(Some(above.to_path_buf()));
         }
     }

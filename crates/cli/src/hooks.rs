@@ -20,7 +20,6 @@ use std::process::Command;
 use std::time::Duration;
 
 use clap::Args;
-use txfs::fs::LinuxFs;
 use txfs::{BeginOptions, Committed, Error, HandedOut, Problem, Store};
 
 use super::commit::{PublishOptions, ended, name_of, no_input};
@@ -200,7 +199,7 @@ impl Done<'_> {
     /// `None` where another commit came first.
     fn publish_what_was_before(&self) -> Result<Option<Committed>, Failure> {
         // The signal that ended the check is not to end this, too.
-        let options = self.context.options_on(LinuxFs::new());
+        let options = self.context.unstoppable_options();
         let store = Store::find(&options, self.store.output())?;
         let store = store.ok_or_else(|| error::failed("the state of the output is gone"))?;
         let mut transaction = store.begin(BeginOptions::default())?;

@@ -15,7 +15,6 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
-use txfs::fs::LinuxFs;
 use txfs::{Barriers, BeginOptions, OpenOptions, RecoverOptions, Recovered, Shown, Store, Transaction, is_hidden};
 
 use config::Config;
@@ -317,11 +316,11 @@ fn is_run() -> bool {
 
 impl Context {
     fn options(&self) -> OpenOptions {
-        self.options_on(self.signals.fs())
+        self.unstoppable_options().interrupted_by(self.signals.flag())
     }
 
-    fn options_on(&self, fs: LinuxFs) -> OpenOptions {
-        let options = OpenOptions::with(fs).lock_timeout(self.lock_timeout).barriers(self.barriers);
+    fn unstoppable_options(&self) -> OpenOptions {
+        let options = OpenOptions::default().lock_timeout(self.lock_timeout).barriers(self.barriers);
         let options = options.when_waiting(self.ui.teller());
         let options = match self.shared {
             Some(group) => options.shared(group),

@@ -2,7 +2,7 @@
 //!
 //! Invariants:
 //! 1. While they are held, INT, TERM, HUP and QUIT do not kill txfs; the library is asked to stop instead, and does while nothing is
-//!    changed ([`LinuxFs::interrupted_by`]). Those that were ignored when txfs started (`nohup`, a shell's background job) stay
+//!    changed ([`OpenOptions::interrupted_by`]). Those that were ignored when txfs started (`nohup`, a shell's background job) stay
 //!    ignored, for what it runs too.
 //! 2. A signal that a process sent to txfs is forwarded, once. One from the kernel (a terminal's ^C or hang-up) is
 //!    not, unless there was nothing to have it: it went to the whole process group, so what txfs runs has it already.
@@ -28,7 +28,6 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGXFSZ};
 use signal_hook::flag;
 use signal_hook::iterator::SignalsInfo;
 use signal_hook::iterator::exfiltrator::WithOrigin;
-use txfs::fs::LinuxFs;
 
 use super::error::{self, Failure, failed};
 
@@ -98,9 +97,9 @@ impl Signals {
         std::thread::Builder::new().name("signals".to_owned()).spawn(forward).map(drop)
     }
 
-    /// The file system for a command that stops when it is told to.
-    pub(super) fn fs(&self) -> LinuxFs {
-        LinuxFs::new().interrupted_by(Arc::clone(&self.interrupt))
+    /// What is set when a command is to stop.
+    pub(super) fn flag(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.interrupt)
     }
 
     /// Does what is not to be left half done.

@@ -1,6 +1,5 @@
 //! `--wait`: other builds of the output before this one.
 
-use std::path::Path;
 use std::time::Duration;
 
 use clap::Args;
@@ -38,7 +37,7 @@ impl WaitArgs {
 /// A build that begins another one of its own output would wait for itself.
 fn refuse_within_itself(context: &Context, store: &Store) -> Result<(), Failure> {
     let Some(stage) = std::env::var_os("TXFS_STAGE") else { return Ok(()) };
-    let parsed = Store::parse_stage(&context.signals.fs(), Path::new(&stage))?;
+    let parsed = Store::parse_stage(&context.options(), &stage)?;
     let is_of_this = |id| store.transactions().is_ok_and(|open| open.iter().any(|open| open.id == id && open.live));
     match parsed {
         Some((output, id)) if output == store.output() && is_of_this(id) => {

@@ -136,7 +136,7 @@ fn a_stage_that_was_open_when_a_barrier_failed_is_not_kept() {
     assert_eq!(store.transactions().unwrap(), []);
 
     let three = begin("from three").keep().unwrap();
-    let (_, id) = Store::parse_stage(&fs, &three).unwrap().unwrap();
+    let (_, id) = Store::parse_stage(&OpenOptions::with(fs.clone()), &three).unwrap().unwrap();
     store.resume(id).unwrap().commit(&lenient()).unwrap();
     assert_durable(&fs, &[("a", "from three")]);
 }

@@ -79,9 +79,8 @@ impl LinuxFs {
         Self { without, no_openat2: Arc::new(AtomicBool::new(without.openat2)), interrupt: None }
     }
 
-    /// Stops what goes on once `interrupt` is set, as by a signal handler: whatever copies, reads a stage or waits for a lock then ends
-    /// with [`Error::Interrupted`](crate::Error::Interrupted), and changes nothing. A commit that has passed its commit point, and
-    /// recovery, go on to their end.
+    /// As [`OpenOptions::interrupted_by`](crate::OpenOptions::interrupted_by), for tests of what is stacked on this.
+    #[doc(hidden)]
     #[must_use = "this returns the changed file system"]
     pub fn interrupted_by(mut self, interrupt: Arc<AtomicBool>) -> Self {
         self.interrupt = Some(interrupt);
