@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::holder::{Holder, Waiting};
-use crate::path::{RelPath, Shown, Word};
+use crate::path::{PathError, RelPath, Shown, Word};
 
 /// The result of everything that can fail here.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -67,13 +67,102 @@ pub enum Error {
         /// Whose it is, where it is not permitted because it is another user's.
         whose: Option<Box<Owned>>,
     },
-    /// The request itself cannot be carried out.
+    /// The calls of a program make no sense in that order, or with these options: it has to be changed.
     #[error("{}: {what}", Shown(path))]
     Usage {
         /// What the request was about.
         path: PathBuf,
         /// What is wrong with it, and the way out.
         what: String,
+    },
+    /// What the caller names as a path of the output cannot be one.
+    #[error("{}: {source}", Shown(path))]
+    NoPath {
+        /// What was named.
+        path: PathBuf,
+        /// Why.
+        source: PathError,
+    },
+    /// Nothing can be published there alone ([`BeginOptions::at`](crate::BeginOptions::at)).
+    #[error("{}: {what}", Shown(path))]
+    NoPlace {
+        /// What was named.
+        path: PathBuf,
+        /// Why.
+        what: &'static str,
+    },
+    /// What the caller names as the output cannot be one.
+    #[error("{}: {what}", Shown(path))]
+    NotAnOutput {
+        /// What was named.
+        path: PathBuf,
+        /// Why.
+        what: String,
+    },
+    /// The state of the output is not where it was, or not where it is to be ([`OpenOptions::state`](crate::OpenOptions::state)).
+    #[error("{}: {what}", Shown(path))]
+    StateElsewhere {
+        /// The output, or the place that was chosen for the state.
+        path: PathBuf,
+        /// What is wrong, and the way out.
+        what: String,
+    },
+    /// No such transaction can be taken up ([`Store::resume`](crate::Store::resume)).
+    #[error("{}: {why}", Shown(stage))]
+    NoTransaction {
+        /// Where its stage would be.
+        stage: PathBuf,
+        /// What became of it.
+        why: Ended,
+    },
+    /// The transaction was committed, or a failure ended it.
+    #[error("{}: this transaction is over: begin a new one", Shown(stage))]
+    TransactionOver {
+        /// Its stage.
+        stage: PathBuf,
+    },
+    /// The tool that was to write to the stage removed it.
+    #[error("{}: the stage is gone: the tool that was to write to it removed it", Shown(stage))]
+    StageGone {
+        /// Where it was.
+        stage: PathBuf,
+    },
+    /// There is no generation to go back to ([`Transaction::copy_previous`](crate::Transaction::copy_previous)).
+    #[error("{}: {why}", Shown(output))]
+    NothingBefore {
+        /// The output.
+        output: PathBuf,
+        /// Why.
+        why: NothingBefore,
+    },
+    /// Something that is to be copied is neither file, directory nor symbolic link.
+    #[error("{}: it is neither file, directory nor symlink, and only those are published", Shown(path))]
+    UnsupportedKind {
+        /// Which.
+        path: PathBuf,
+    },
+    /// The store cannot be given to a group, or taken back from it ([`Store::share`](crate::Store::share)).
+    #[error("{}: {what}", Shown(path))]
+    CannotShare {
+        /// The output, or the state directory.
+        path: PathBuf,
+        /// Why, and the way out.
+        what: String,
+    },
+    /// What is to be done takes the only handle of the store, and there is a transaction, or another handle.
+    #[error("{}: it is in use: drop its transactions, and other handles of its store, before", Shown(output))]
+    InUse {
+        /// The output.
+        output: PathBuf,
+    },
+    /// What was published in a directory of the output could not be given what that directory gives. Only ever a warning.
+    #[error(
+        "{}: what was published there has neither the group nor the ACL that it gives: `chgrp` or `setfacl` it",
+        Shown(path)
+    )]
+    NotInherited {
+        /// The directory.
+        path: PathBuf,
     },
     /// The file system lacks something that safety needs.
     #[error("{}: {what}", Shown(path))]
@@ -268,7 +357,19 @@ impl Error {
             | Error::RolledBack { .. }
             | Error::StageLost { .. } => ErrorKind::Failed,
             Error::AfterRescue { source, .. } => source.kind(),
-            Error::Usage { .. } => ErrorKind::Usage,
+            Error::Usage { .. }
+            | Error::NoPath { .. }
+            | Error::NoPlace { .. }
+            | Error::NotAnOutput { .. }
+            | Error::StateElsewhere { .. }
+            | Error::NoTransaction { .. }
+            | Error::TransactionOver { .. }
+            | Error::StageGone { .. }
+            | Error::NothingBefore { .. }
+            | Error::UnsupportedKind { .. }
+            | Error::CannotShare { .. }
+            | Error::InUse { .. }
+            | Error::NotInherited { .. } => ErrorKind::Usage,
             Error::Busy { .. } | Error::Waited { .. } => ErrorKind::Busy,
             Error::Interrupted { .. } => ErrorKind::Interrupted,
             Error::BaseMoved { .. } => ErrorKind::Conflict,
@@ -342,6 +443,48 @@ impl Error {
             _ => None,
         }
     }
+}
+
+/// What became of a transaction that cannot be taken up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Ended {
+    /// It was committed or aborted, or never was.
+    #[error("there is no such transaction: it was committed or aborted")]
+    Closed,
+    /// The machine restarted since it began.
+    #[error("the machine restarted since it began, so its stage may have lost files: begin again")]
+    Restarted,
+    /// Its process died before it could be left to another, or a barrier failed.
+    #[error("its process died before it was finished, or the disk failed meanwhile: begin again")]
+    Died,
+}
+
+/// Why a generation cannot be gone back from.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NothingBefore {
+    /// It is the first, and displaced nothing.
+    #[error("there is no generation to go back to")]
+    First,
+    /// What it displaced was freed ([`Store::prune`](crate::Store::prune)).
+    #[error(
+        "generation {before} was pruned: what generation {current} displaced was freed, so that only later commits can be gone back from"
+    )]
+    Pruned {
+        /// The generation before.
+        before: u64,
+        /// The current generation.
+        current: u64,
+    },
+    /// Something of the generation before was not in the output any more when the current one was committed.
+    #[error("generation {before} cannot be put together again, for this was missing already: {missing}")]
+    Incomplete {
+        /// The generation before.
+        before: u64,
+        /// What was missing.
+        missing: Paths,
+    },
 }
 
 /// What belongs to another user than the one that txfs runs as.

@@ -139,3 +139,33 @@ fn a_store_that_is_in_use_is_not_given_to_others() {
     assert!(error.to_string().contains("in use"), "{error}");
     assert_eq!(store.unshare().unwrap().shared_with(), None);
 }
+
+/// What a program may want to tell apart it need not read out of a text.
+#[test]
+fn a_request_that_cannot_be_met_is_told_by_its_kind() {
+    use txfs::{Basis, Ended, NothingBefore, OpenOptions};
+
+    let (dir, out) = scratch();
+    let store = Store::open(&out).unwrap();
+    let begin = || store.begin(BeginOptions::default()).unwrap();
+    assert!(matches!(begin().copy_previous(), Err(Error::NothingBefore { why: NothingBefore::First, .. })));
+    assert!(matches!(begin().write("../a", ""), Err(Error::NoPath { .. })));
+    let at = store.begin(BeginOptions::default().at("../a"));
+    assert!(matches!(at, Err(Error::NoPlace { .. })));
+    let mut transaction = begin();
+    transaction.write("a", "1").unwrap();
+    transaction.commit(&CommitOptions::default()).unwrap();
+    assert!(matches!(transaction.write("b", "2"), Err(Error::TransactionOver { .. })));
+    let closed = store.resume(transaction.id());
+    assert!(matches!(closed, Err(Error::NoTransaction { why: Ended::Closed, .. })));
+    let mut removed = begin();
+    fs::remove_dir_all(removed.stage()).unwrap();
+    assert!(matches!(removed.copy_from(dir.path()), Err(Error::StageGone { .. })));
+    let mut change = store.begin(BeginOptions::default().from(Basis::Current)).unwrap();
+    assert!(matches!(change.copy_previous(), Err(Error::Usage { .. })));
+    fs::write(dir.path().join("file"), "").unwrap();
+    assert!(matches!(Store::open(dir.path().join("file")), Err(Error::NotAnOutput { .. })));
+    let moved = Store::open_with(&OpenOptions::default().state(dir.path().join("other")), &out);
+    assert!(matches!(moved, Err(Error::StateElsewhere { .. })));
+    assert!(matches!(store.clone().share(None), Err(Error::InUse { .. })));
+}

@@ -123,7 +123,7 @@ fn way_out(out: &Path, mut manner: Manner) -> Recovered {
                         manner.skip = true;
                     }
                     // Something else is where the output was: the user moves it away.
-                    Error::Usage { .. } => fs::remove_file(out).unwrap(),
+                    Error::NotAnOutput { .. } => fs::remove_file(out).unwrap(),
                     error => panic!("{told:#?}: {error:?}"),
                 }
             }

@@ -335,9 +335,6 @@ pub(crate) fn looks_same(published: &Object, stat: &Stat, group: Option<u32>) ->
     }
 }
 
-/// Why something is not copied.
-pub(crate) const UNSUPPORTED_KIND: &str = "it is neither file, directory nor symlink, and only those are published";
-
 /// Copies the entries of `from` at `paths`, ascending, into `to`, with the directories above them.
 pub(crate) fn copy_paths<F: Fs>(
     from: Source<'_, F>,
@@ -346,7 +343,7 @@ pub(crate) fn copy_paths<F: Fs>(
 ) -> Result<()> {
     match copy_each(Copier::new(from, to), paths)?.unsupported.first.first() {
         None => Ok(()),
-        Some(path) => Err(Error::Usage { path: path.under(from.tree.at()), what: UNSUPPORTED_KIND.into() }),
+        Some(path) => Err(Error::UnsupportedKind { path: path.under(from.tree.at()) }),
     }
 }
 

@@ -229,7 +229,7 @@ impl<F: Fs> Store<F> {
     /// The canonical path of the output that `out` names, whether it is there or not. Nothing is made.
     ///
     /// # Errors
-    /// [`Error::Usage`] when `out` cannot be an output; [`Error::Io`].
+    /// [`Error::NotAnOutput`], [`Error::StateElsewhere`]; [`Error::Io`].
     pub fn locate(options: &OpenOptions<F>, out: impl AsRef<Path>) -> Result<PathBuf> {
         Self::locate_output(options, out.as_ref()).map(|output| output.path)
     }
@@ -328,9 +328,8 @@ impl<F: Fs> Store<F> {
 
     /// What this handle alone has: another would go on with the state as it was.
     pub(crate) fn alone(&mut self) -> Result<&mut Opened<F>> {
-        let path = self.output.path.clone();
-        let what = "it is in use: drop its transactions, and other handles of its store, before";
-        Arc::get_mut(&mut self.opened).ok_or_else(|| Error::Usage { path, what: what.into() })
+        let output = self.output.path.clone();
+        Arc::get_mut(&mut self.opened).ok_or(Error::InUse { output })
     }
 
     /// Takes the state directory away again, if nothing is in it: for callers that made a store to try something, and leave no trace. Says

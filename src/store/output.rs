@@ -59,11 +59,11 @@ impl<F: Fs> Output<F> {
     /// `chosen`. A symbolic link is followed, and stays one.
     pub(crate) fn locate(fs: &F, out: &Path, chosen: Option<&Path>, sharing: Option<Sharing>) -> Result<Self> {
         let (path, exists) = resolve(fs, out)?;
-        let usage = |what: &str| Error::Usage { path: out.to_path_buf(), what: what.to_owned() };
+        let refused = |what: &str| Error::NotAnOutput { path: out.to_path_buf(), what: what.to_owned() };
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
-            return Err(usage("the root of the file system cannot be an output"));
+            return Err(refused("the root of the file system cannot be an output"));
         };
-        let name = RelPath::new(name.as_bytes()).map_err(|error| usage(&error.to_string()))?;
+        let name = RelPath::new(name.as_bytes()).map_err(|error| refused(&error.to_string()))?;
         let holder = Tree::open(fs, parent)?;
         let mut output =
             Self { place: Place::Beside, holder, name, path, exists, state_path: PathBuf::new(), way: None, sharing };
@@ -78,7 +78,7 @@ impl<F: Fs> Output<F> {
             },
             (Found::Nothing, None) if exists && (is_long || output.is_mounted()?) => output.inside(),
             (Found::Nothing, None) if is_long => {
-                return Err(usage(
+                return Err(refused(
                     "its name is too long for a state directory beside it, `.NAME.txfs`: make the directory first, so that its \
                      state can be inside it, or give it a shorter name",
                 ));
@@ -96,7 +96,7 @@ impl<F: Fs> Output<F> {
             |dir: &&Path| dir.file_name().is_some_and(|name| is_state_name(name.as_bytes())) && self.holds_store(dir);
         let Some(state) = self.path.ancestors().find(is_state) else { return Ok(()) };
         let what = format!("it is in {}, where txfs keeps the state of another output", Shown(state));
-        Err(Error::Usage { path: self.path.clone(), what })
+        Err(Error::NotAnOutput { path: self.path.clone(), what })
     }
 
     fn holds_store(&self, dir: &Path) -> bool {
@@ -167,7 +167,7 @@ impl<F: Fs> Output<F> {
     }
 
     fn follow_signpost(&self, Signpost { state, is_own }: Signpost) -> Result<Found> {
-        let refused = |what: String| Err(Error::Usage { path: self.path.clone(), what });
+        let refused = |what: String| Err(Error::StateElsewhere { path: self.path.clone(), what });
         let (post, here) = (Word(&self.sibling()).to_string(), Word(&state).to_string());
         if !self.holds_store(&state) {
             return refused(format!(
@@ -207,7 +207,7 @@ impl<F: Fs> Output<F> {
             "it was published with the state {state}, and was moved without it: move that, too, as by `mv {state} {sibling}`; or \
              begin anew with another, as by `--state {sibling}`, to which everything in it is foreign"
         );
-        Err(Error::Usage { path: self.path.clone(), what })
+        Err(Error::StateElsewhere { path: self.path.clone(), what })
     }
 
     /// The output that a state belongs to, if that is another one, and there.
@@ -238,7 +238,7 @@ impl<F: Fs> Output<F> {
             "its state is {} already: leave out --state; to have it elsewhere, move that directory there first",
             Word(state)
         );
-        Error::Usage { path: self.path.clone(), what }
+        Error::StateElsewhere { path: self.path.clone(), what }
     }
 
     fn out_of_reach(&self, state: &Path) -> Error {
@@ -248,7 +248,7 @@ impl<F: Fs> Output<F> {
             Shown(state),
             Word(&self.inside().1)
         );
-        Error::Usage { path: self.path.clone(), what }
+        Error::StateElsewhere { path: self.path.clone(), what }
     }
 
     /// The place that the user names: the state directory itself, if it has the name of one, or the directory that is to hold it.
@@ -266,7 +266,7 @@ impl<F: Fs> Output<F> {
         match () {
             () if state == sibling => Ok((Place::Beside, state)),
             () if state == self.inside().1 && self.exists => Ok(self.inside()),
-            () if state.starts_with(&self.path) => Err(Error::Usage {
+            () if state.starts_with(&self.path) => Err(Error::StateElsewhere {
                 path: given.to_path_buf(),
                 what: "it is inside the output, where only `.txfs` can be the state, once the output is there".into(),
             }),
@@ -325,7 +325,7 @@ impl<F: Fs> Output<F> {
     fn not_opened(&self) -> impl FnOnce(io::Error) -> Error {
         let path = self.path.clone();
         |error| match is_not_directory(&error) {
-            true => Error::Usage { path, what: "it is not a directory, so it cannot be an output".into() },
+            true => Error::NotAnOutput { path, what: "it is not a directory, so it cannot be an output".into() },
             false => Error::io("open the output", path)(error),
         }
     }

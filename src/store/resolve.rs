@@ -28,7 +28,7 @@ pub(crate) fn resolve<F: Fs>(fs: &F, out: &Path) -> Result<(PathBuf, bool)> {
             continue;
         }
         let Some(name) = out.file_name() else {
-            return Err(Error::Usage { path: out, what: "this names no directory".into() });
+            return Err(Error::NotAnOutput { path: out, what: "this names no directory".into() });
         };
         return match fs.resolve(&parent) {
             Ok(parent) => Ok((parent.join(name), false)),
@@ -37,10 +37,10 @@ pub(crate) fn resolve<F: Fs>(fs: &F, out: &Path) -> Result<(PathBuf, bool)> {
                     true => "the current directory was removed: change to one that is there",
                     false => "the directory that is to hold the output is not there: make it first",
                 };
-                Err(Error::Usage { path: parent, what: what.into() })
+                Err(Error::NotAnOutput { path: parent, what: what.into() })
             }
             Err(error) => Err(Error::io("find the directory of the output", parent)(error)),
         };
     }
-    Err(Error::Usage { path: out, what: "too many symbolic links".into() })
+    Err(Error::NotAnOutput { path: out, what: "too many symbolic links".into() })
 }

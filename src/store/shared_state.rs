@@ -21,7 +21,7 @@ use crate::store::trust::Sharing;
 /// The group that is to share the store of an output: the one that the caller names, or that of the output, or of what will hold it.
 ///
 /// # Errors
-/// [`Error::Usage`] where this process does not belong to it, and so can give it nothing.
+/// [`Error::CannotShare`] where this process does not belong to it, and so can give it nothing.
 pub(crate) fn group_for<F: Fs>(output: &Output<F>, sharing: Sharing) -> Result<u32> {
     let group = match sharing.group {
         Some(group) => group,
@@ -41,7 +41,7 @@ pub(crate) fn group_for<F: Fs>(output: &Output<F>, sharing: Sharing) -> Result<u
         "group {group}{named} cannot share it: user {} does not belong to that group: name another by `--shared=GROUP`, or join it",
         fs.user()
     );
-    Err(Error::Usage { path: output.path.clone(), what })
+    Err(Error::CannotShare { path: output.path.clone(), what })
 }
 
 /// Gives a state directory to a group, and the output itself. Call with the store's lock held.
@@ -105,7 +105,7 @@ fn is_content(path: &RelPath) -> bool {
 /// Gives a state directory to its owner alone. Call with the store's lock held.
 ///
 /// # Errors
-/// [`Error::Usage`] where something in it belongs to another user, who could not give it away.
+/// [`Error::CannotShare`] where something in it belongs to another user, who could not give it away.
 pub(crate) fn unshare<F: Fs>(state: Tree<F>, capabilities: Capabilities) -> Result<Tree<F>> {
     let user = state.fs.user();
     if let Some(entry) = entries(&state)?.iter().find(|entry| entry.stat.uid != user) {
@@ -116,7 +116,7 @@ pub(crate) fn unshare<F: Fs>(state: Tree<F>, capabilities: Capabilities) -> Resu
             owned.owner,
             owned.take_over_all()
         );
-        return Err(Error::Usage { path: state.at().to_path_buf(), what });
+        return Err(Error::CannotShare { path: state.at().to_path_buf(), what });
     }
     let root = RelPath::root();
     state.fs.set_dir_mode(state.root(), 0o700).map_err(state.io("change the mode of", &root))?;

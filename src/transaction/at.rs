@@ -33,9 +33,9 @@ pub(crate) fn parse(given: &Path) -> Result<RelPath> {
         .map(|part| matches!(part, Component::Normal(_)).then_some(part))
         .collect();
     let path = names.and_then(|path| RelPath::from_path(path).ok()).filter(|path| !path.is_reserved());
-    path.ok_or_else(|| Error::Usage {
+    path.ok_or_else(|| Error::NoPlace {
         path: given.to_path_buf(),
-        what: "that is no place in the output: name a directory in it, relative to it and without `..`".into(),
+        what: "that is no place in the output: name a directory in it, relative to it and without `..`",
     })
 }
 
@@ -65,8 +65,8 @@ impl<F: Fs> Store<F> {
     pub(crate) fn below(&self, at: RelPath, head: Option<&Head>) -> Result<Below> {
         let inventory = self.inventory(head)?;
         if let Some(path) = no_directory(&inventory, &at)? {
-            let what = "what is published there is no directory, so that nothing can be published below it".into();
-            return Err(Error::Usage { path: path.under(&self.output.path), what });
+            let what = "what is published there is no directory, so that nothing can be published below it";
+            return Err(Error::NoPlace { path: path.under(&self.output.path), what });
         }
         Ok(Below { was: digest(&inventory, &at)?, at })
     }

@@ -18,7 +18,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::error::{Error, Paths, Problem, Result};
+use crate::error::{Ended, Error, Paths, Problem, Result};
 use crate::format::journal::record::TransactionId;
 use crate::format::manifest::{Entry, Head};
 use crate::fs::background_sync::EarlySync;
@@ -130,7 +130,7 @@ impl<F: Fs> Store<F> {
     /// Begins a transaction on the current generation.
     ///
     /// # Errors
-    /// [`Error::Usage`] when it is to be about a path that is no place for it; [`Error::Busy`] while another process commits; [`Error::Waited`] when it was to wait for others, for longer than that; [`Error::Io`] when the stage cannot be made; [`Error::StageLost`] when the disk
+    /// [`Error::NoPlace`] when it is to be about a path that is none for it; [`Error::Busy`] while another process commits; [`Error::Waited`] when it was to wait for others, for longer than that; [`Error::Io`] when the stage cannot be made; [`Error::StageLost`] when the disk
     /// failed while the current generation was copied; [`Error::Refused`] when it was to be copied and is not in the output as it was
     /// published; and those of [`Store::recover`].
     pub fn begin(&self, options: BeginOptions) -> Result<Transaction<F>> {
@@ -231,23 +231,21 @@ impl<F: Fs> Store<F> {
     /// an instant.
     ///
     /// # Errors
-    /// [`Error::Busy`] when another process works on it for longer than the options say, [`Error::Usage`] when there is none.
+    /// [`Error::Busy`] when another process works on it for longer than the options say, [`Error::NoTransaction`].
     pub fn resume(&self, id: TransactionId) -> Result<Transaction<F>> {
         let stage = transaction_dir::path(id).under(self.state.at()).join(STAGE);
-        let missing = |what: &str| Err(Error::Usage { path: stage.clone(), what: what.to_owned() });
+        let missing = |why| Err(Error::NoTransaction { stage: stage.clone(), why });
         let Some(tree) = self.state.find_below(&transaction_dir::path(id))? else {
-            return missing("there is no such transaction: it was committed or aborted");
+            return missing(Ended::Closed);
         };
         let lock = match lock::acquire_existing(&tree, &part(transaction_dir::LOCK), &self.patience)? {
             Some(lock) => lock,
-            None => return missing("there is no such transaction: it was committed or aborted"),
+            None => return missing(Ended::Closed),
         };
         match self.read_meta(id)? {
-            Some(meta) if !meta.is_of(&self.boot()?) => {
-                missing("the machine restarted since it began, so its stage may have lost files: begin again")
-            }
+            Some(meta) if !meta.is_of(&self.boot()?) => missing(Ended::Restarted),
             Some(meta) if !meta.attached => Ok(self.transaction(id, meta, tree, lock)),
-            _ => missing("its process died before it was finished, or the disk failed meanwhile: begin again"),
+            _ => missing(Ended::Died),
         }
     }
 
@@ -395,7 +393,7 @@ impl<F: Fs> Transaction<F> {
         if self.open {
             return Ok(());
         }
-        Err(Error::Usage { path: self.stage(), what: "this transaction is over: begin a new one".into() })
+        Err(Error::TransactionOver { stage: self.stage() })
     }
 
     /// A barrier of another transaction may have been told of an error that lost what is staged here, and then this one's would be told
@@ -495,8 +493,7 @@ impl<F: Fs> Transaction<F> {
     }
 
     pub(crate) fn stage_gone(&self) -> Error {
-        let what = "the stage is gone: the tool that was to write to it removed it".into();
-        Error::Usage { path: self.stage(), what }
+        Error::StageGone { stage: self.stage() }
     }
 
     fn make_way(&self) -> Result<()> {
@@ -532,7 +529,7 @@ impl<F: Fs> Transaction<F> {
     ///
     /// # Errors
     /// The state directory cannot be written; [`Error::StageLost`] when the disk could not take what was written;
-    /// [`Error::Usage`] when the transaction is over. Where something was to be taken from the current generation: [`Error::Io`] when
+    /// [`Error::TransactionOver`]. Where something was to be taken from the current generation: [`Error::Io`] when
     /// it is not there any more, and after [`Transaction::copy_previous`] also [`Error::Refused`], [`Error::BaseMoved`],
     /// [`Error::Busy`], and those of [`Store::recover`]. The stage is discarded then.
     pub fn keep(mut self) -> Result<PathBuf> {

@@ -157,7 +157,7 @@ impl<F: Fs> Transaction<F> {
     /// [`Error::Refused`], [`Error::BaseMoved`], [`Error::Busy`]: nothing changed, the transaction is open. [`Error::RolledBack`],
     /// [`Error::Io`], [`Error::Interrupted`]: the output is unchanged; whether the transaction is open tells [`Transaction::is_open`].
     /// [`Error::StageLost`]: the output is unchanged, the transaction is over. [`Error::OutcomeUnknown`]: the transaction is over,
-    /// and the next txfs command on this output finds out. [`Error::Usage`] when it was over before. What recovery of an earlier
+    /// and the next txfs command on this output finds out. [`Error::TransactionOver`] when it was before. What recovery of an earlier
     /// commit meets, as [`Store::recover`](crate::Store::recover) says: nothing was begun.
     pub fn commit(&mut self, options: &CommitOptions<'_>) -> Result<Committed> {
         let committed = self.check_and_publish(options);
@@ -317,10 +317,7 @@ impl<F: Fs> Transaction<F> {
         let Some(output) = self.store.output.open()?.filter(|_| plan.problems.is_empty()) else { return Ok(false) };
         let Given { changed, withheld } = given::give(&self.stage_tree()?, &output, &plan.operations)?;
         for dir in &withheld.first {
-            let what =
-                "what was published there has neither the group nor the ACL that it gives: `chgrp` or `setfacl` it"
-                    .into();
-            self.warnings.push(Error::Usage { path: dir.under(&self.store.output.path), what });
+            self.warnings.push(Error::NotInherited { path: dir.under(&self.store.output.path) });
         }
         Ok(changed)
     }

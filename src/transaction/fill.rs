@@ -130,7 +130,7 @@ impl<F: Fs> Transaction<F> {
     /// otherwise it is the whole. As for a whole stage, a commit that would leave nothing, or little, of the generation is refused.
     ///
     /// # Errors
-    /// A path is no confined relative path; [`Error::Usage`] when the transaction is over, or stands for the whole and gets `removed`.
+    /// A path is no confined relative path; [`Error::TransactionOver`]; [`Error::Usage`] when it stands for the whole and gets `removed`.
     pub fn set_captured(&mut self, removed: Option<&[PathBuf]>) -> Result<()> {
         self.check_open()?;
         let Some(removed) = removed else {

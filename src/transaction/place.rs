@@ -17,17 +17,18 @@ impl<F: Fs> Transaction<F> {
     /// the path itself included. Staging something takes that back.
     ///
     /// # Errors
-    /// [`Error::Usage`] when the transaction is about the whole output, when nothing is published there, or when it is over;
-    /// [`Error::BaseMoved`]; the stage cannot be written.
+    /// [`Error::Usage`] when the transaction is about the whole output, [`Error::NoPlace`] when nothing is published there;
+    /// [`Error::TransactionOver`]; [`Error::BaseMoved`]; the stage cannot be written.
     pub fn remove_at(&mut self) -> Result<()> {
         let (stage, at) = (self.stage_tree()?, self.at());
-        let refused = |what: &str| Error::Usage { path: at.under(&self.store.output.path), what: what.to_owned() };
+        let path = at.under(&self.store.output.path);
         if at.is_root() {
-            return Err(refused("this transaction is about the whole output: publish an empty stage instead"));
+            let what = "this transaction is about the whole output: publish an empty stage instead".to_owned();
+            return Err(Error::Usage { path, what });
         }
         let head = self.check_base()?;
         if self.store.inventory(head.as_ref())?.get(&at)?.is_none() {
-            return Err(refused("nothing is published there"));
+            return Err(Error::NoPlace { path, what: "nothing is published there" });
         }
         stage.remove(&at)?;
         self.ledger.open().clear();
@@ -39,7 +40,7 @@ impl<F: Fs> Transaction<F> {
     /// A path that the caller names, as one of the output.
     pub(crate) fn place(&self, path: &Path) -> Result<RelPath> {
         let confined = RelPath::from_path(path);
-        let confined = confined.map_err(|error| Error::Usage { path: path.to_path_buf(), what: error.to_string() })?;
+        let confined = confined.map_err(|source| Error::NoPath { path: path.to_path_buf(), source })?;
         Ok(confined.within(&self.at()))
     }
 

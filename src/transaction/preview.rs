@@ -77,7 +77,7 @@ impl<F: Fs> Store<F> {
     /// can do, is not known.
     ///
     /// # Errors
-    /// As [`Store::preview`]; [`Error::Usage`] when `out` cannot be an output.
+    /// As [`Store::preview`]; [`Error::NotAnOutput`], [`Error::StateElsewhere`].
     pub fn preview_first(
         open: &OpenOptions<F>,
         out: impl AsRef<Path>,

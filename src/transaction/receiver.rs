@@ -139,6 +139,6 @@ fn as_it_is<F: Fs>(tree: &Tree<F>, path: &RelPath, recorded: &Object, stat: &Sta
         Some(Kind::Directory) => Ok(Object::new(Kind::Directory, stat, Digest::default())),
         Some(kind) if kind == recorded.kind && recorded.is(stat) => Ok(Object::new(kind, stat, recorded.digest)),
         Some(kind) => digest::object(tree, path, kind, stat),
-        None => Err(Error::Usage { path: path.under(tree.at()), what: copy::UNSUPPORTED_KIND.into() }),
+        None => Err(Error::UnsupportedKind { path: path.under(tree.at()) }),
     }
 }

@@ -11,7 +11,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use crate::error::{Error, Paths, Problem, Result};
+use crate::error::{Error, NothingBefore, Paths, Problem, Result};
 use crate::format::journal::reader::Journal;
 use crate::format::journal::record::Operation;
 use crate::format::manifest::inventory::Inventory;
@@ -42,8 +42,8 @@ impl<F: Fs> Transaction<F> {
     /// can be gone back from, to generation 0, if it displaced anything. To go back twice is to go forward again.
     ///
     /// # Errors
-    /// [`Error::Refused`] when the output is gone; [`Error::Usage`] when there is no generation before, or it cannot be put together again: something of it was missing in
-    /// the output already. [`Error::Corrupt`] when what was displaced is not as it was any more; [`Error::BaseMoved`].
+    /// [`Error::Refused`] when the output is gone; [`Error::NothingBefore`], also when something of the generation before was missing in the
+    /// output already. [`Error::Corrupt`] when what was displaced is not as it was any more; [`Error::BaseMoved`].
     pub fn copy_previous(&mut self) -> Result<u64> {
         self.restage_or_tell(false)
     }
@@ -127,24 +127,16 @@ impl<F: Fs> Store<F> {
     /// Of the generation before `current`.
     pub(crate) fn not_put_together(&self, current: u64, generation: u64, lost: &Paths) -> Error {
         let pruned = settle::is_pruned(self, current).unwrap_or_default();
-        let what = match pruned {
-            true => was_pruned(current, generation),
-            false => {
-                format!("generation {generation} cannot be put together again, for this was missing already: {lost}")
-            }
+        let why = match pruned {
+            true => NothingBefore::Pruned { before: generation, current },
+            false => NothingBefore::Incomplete { before: generation, missing: lost.clone() },
         };
-        Error::Usage { path: self.output.path.clone(), what }
+        Error::NothingBefore { output: self.output.path.clone(), why }
     }
 }
 
 fn usage(output: &Path, what: String) -> Error {
     Error::Usage { path: output.to_path_buf(), what }
-}
-
-fn was_pruned(current: u64, before: u64) -> String {
-    format!(
-        "generation {before} was pruned: what generation {current} displaced was freed, so that only later commits can be gone back from"
-    )
 }
 
 /// What a generation displaced.
@@ -222,11 +214,11 @@ impl<'a, F: Fs> Again<'a, F> {
         let Some(displaced) =
             Displaced::by(store, current)?.filter(|displaced| also_nothing || displaced.is_something())
         else {
-            let what = match settle::is_pruned(store, current)? {
-                true => was_pruned(current, current.saturating_sub(1)),
-                false => "there is no generation to go back to".into(),
+            let why = match settle::is_pruned(store, current)? {
+                true => NothingBefore::Pruned { before: current.saturating_sub(1), current },
+                false => NothingBefore::First,
             };
-            return Err(usage(&store.output.path, what));
+            return Err(Error::NothingBefore { output: store.output.path.clone(), why });
         };
         let Some(live) = store.output.open()? else {
             return Err(Error::Refused { output: store.output.path.clone(), problems: vec![Problem::OutputGone] });

@@ -28,15 +28,15 @@ impl<F: Fs> Store<F> {
     /// Where directories of the output are closed to it, or files, a commit opens them. A store that the group shares already stays as it is.
     ///
     /// # Errors
-    /// [`Error::Usage`] where a transaction or another handle of the store is still there, where it is another user's or another group's, or this process does not belong to the group;
+    /// [`Error::InUse`]; [`Error::CannotShare`] where it is another user's or another group's, or this process does not belong to the group;
     /// [`Error::Unsupported`] where the file system lacks what sharing needs; those of [`Store::recover`] and of a commit.
     pub fn share(mut self, group: Option<u32>) -> Result<Self> {
         self.alone()?;
-        let usage = |what: String| Error::Usage { path: self.output.path.clone(), what };
+        let refused = |what: String| Error::CannotShare { path: self.output.path.clone(), what };
         if let Some(shared) = self.shared_with() {
             return match group {
                 Some(group) if group != shared => {
-                    Err(usage(format!("group {shared} shares it already: take it back first, by `txfs share --off`")))
+                    Err(refused(format!("group {shared} shares it already: take it back first, by `txfs share --off`")))
                 }
                 _ => Ok(self),
             };
@@ -58,7 +58,7 @@ impl<F: Fs> Store<F> {
     /// owners and its group.
     ///
     /// # Errors
-    /// [`Error::Usage`] where a transaction or another handle of the store is still there, where it is another user's, or something in it that another member made; those of [`Store::recover`].
+    /// [`Error::InUse`]; [`Error::CannotShare`] where it is another user's, or something in it that another member made; those of [`Store::recover`].
     pub fn unshare(mut self) -> Result<Self> {
         self.alone()?;
         if self.shared_with().is_none() {
@@ -67,7 +67,7 @@ impl<F: Fs> Store<F> {
         let owner = self.state_owner()?;
         if owner != self.fs.user() {
             let what = format!("its state belongs to user {owner}, who alone can take it back");
-            return Err(Error::Usage { path: self.output.path.clone(), what });
+            return Err(Error::CannotShare { path: self.output.path.clone(), what });
         }
         let lock = self.lock()?;
         self.recover_locked(&lock, Manner::PLAIN)?;

@@ -95,7 +95,7 @@ fn abort_idle(context: &Context, store: &Store, open: &OpenTransaction) -> Resul
             return Ok(false);
         }
         // Another process was first.
-        Err(Error::Usage { .. }) => return Ok(false),
+        Err(Error::NoTransaction { .. }) => return Ok(false),
         Err(error) => return Err(error.into()),
     }
     Ok(true)

@@ -159,7 +159,7 @@ fn make_accessible(fs: &SimFs) {
 }
 
 fn in_the_way(error: &Error) -> bool {
-    matches!(error, Error::Usage { .. })
+    matches!(error, Error::NotAnOutput { .. })
 }
 
 /// At whichever call of a commit another process takes a directory away.
