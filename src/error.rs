@@ -135,6 +135,27 @@ pub enum Error {
         /// Why.
         why: NothingBefore,
     },
+    /// The generation that is read has nothing of this kind at the path ([`Snapshot`](crate::Snapshot)).
+    #[error("{}: generation {generation} has no {what} there", Shown(path))]
+    NotPublished {
+        /// Where.
+        path: PathBuf,
+        /// The generation.
+        generation: u64,
+        /// What was asked for.
+        what: &'static str,
+    },
+    /// What the generation that is read has at the path is not there any more ([`Snapshot`](crate::Snapshot)).
+    #[error(
+        "{}: it is not there as generation {generation} published it: it was replaced, removed or changed since",
+        Shown(path)
+    )]
+    NotAsPublished {
+        /// Where.
+        path: PathBuf,
+        /// The generation.
+        generation: u64,
+    },
     /// Something that is to be copied is neither file, directory nor symbolic link.
     #[error("{}: it is neither file, directory nor symlink, and only those are published", Shown(path))]
     UnsupportedKind {
@@ -369,10 +390,11 @@ impl Error {
             | Error::UnsupportedKind { .. }
             | Error::CannotShare { .. }
             | Error::InUse { .. }
+            | Error::NotPublished { .. }
             | Error::NotInherited { .. } => ErrorKind::Usage,
             Error::Busy { .. } | Error::Waited { .. } => ErrorKind::Busy,
             Error::Interrupted { .. } => ErrorKind::Interrupted,
-            Error::BaseMoved { .. } => ErrorKind::Conflict,
+            Error::BaseMoved { .. } | Error::NotAsPublished { .. } => ErrorKind::Conflict,
             Error::Refused { problems, .. } if problems.iter().any(Problem::is_conflict) => ErrorKind::Conflict,
             Error::Refused { .. } => ErrorKind::Refused,
             Error::Corrupt { .. } | Error::Untrusted { .. } | Error::Lost { .. } | Error::Unrecognized { .. } => {

@@ -139,6 +139,7 @@ pub use protocol::recover::{RecoverOptions, Recovered, RecoveredCommit, Swept};
 pub use store::Barriers;
 pub use store::handed_out::HandedOut;
 pub use store::output::Place;
+pub use store::snapshot::Snapshot;
 pub use store::store_file::Capabilities;
 pub use store::transaction_dir::Basis;
 pub use store::{OpenOptions, Store};

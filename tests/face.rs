@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 
 use common::{Scratch, fast_scratch, publish};
-use txfs::{BeginOptions, CommitOptions, Error, HandedOut, Problem, StagedFile, Store, Transaction};
+use txfs::{BeginOptions, CommitOptions, Error, HandedOut, Problem, Snapshot, StagedFile, Store, Transaction};
 
 fn scratch() -> (Scratch, PathBuf) {
     let dir = fast_scratch();
@@ -31,6 +31,7 @@ fn what_a_program_holds_can_go_to_another_thread_and_lives_as_long_as_it_likes()
         moves::<Transaction>();
         moves::<StagedFile>();
         moves::<HandedOut>();
+        moves::<Snapshot>();
         moves::<Error>();
     }
 }

@@ -16,6 +16,7 @@
 //! | [`open`] | the store itself, and the files that every part of the engine reads and writes |
 //! | [`transaction_dir`] | `tx/ID`: what is in it, and whether its transaction lives |
 //! | [`handed_out`] | files for the commands that run after a commit |
+//! | [`snapshot`] | a generation, to be read back |
 //! | [`trial`] | a directory to try something out in |
 //! | [`rescue`] | moving aside what is not txfs' own, and telling of it |
 //! | [`lost_stages`] | ending what was staged before a barrier that failed |
@@ -36,6 +37,7 @@ pub(crate) mod rescue;
 pub(crate) mod resolve;
 pub(crate) mod shared_state;
 pub(crate) mod sharing;
+pub(crate) mod snapshot;
 pub(crate) mod store_file;
 pub(crate) mod transaction_dir;
 mod trial;

@@ -1,0 +1,210 @@
+//! Reading a generation back: what its manifest lists, and the bytes of that, or an error; never those of another generation.
+//!
+//! Invariants:
+//! 1. What is handed out is what the manifest of the generation says: a file by the identity of the descriptor that is handed out, what
+//!    is read whole by its digest. It is looked at after it was opened, so that nothing can come between.
+//! 2. No lock is taken, and nothing is written: no commit waits for a reader, and none of its own.
+//!
+//! A crash inside leaves nothing.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::io::{self, Read};
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+use crate::format::manifest::inventory::Inventory;
+use crate::format::manifest::{Digest, Entry, Head, Info, Object, Totals};
+use crate::fs::stream::Stream;
+use crate::fs::tree::Tree;
+use crate::fs::{Fs, Kind, LinuxFs, Stat};
+use crate::path::RelPath;
+use crate::store::Store;
+
+/// Memory that is taken for a file before it is read, at most: a manifest may be wrong about its size.
+const AHEAD: u64 = 1 << 20;
+
+/// What one generation publishes, to be read ([`Store::snapshot`]).
+///
+/// It stays the snapshot of its generation, whatever is committed meanwhile. But it keeps nothing alive: what a later commit replaced or
+/// removed can be listed and not be opened any more ([`Error::NotAsPublished`]). What that left alone can be opened still, and a file
+/// that is open stays as it is.
+pub struct Snapshot<F: Fs = LinuxFs> {
+    store: Store<F>,
+    head: Option<Head>,
+    inventory: Inventory<F>,
+    output: Option<Tree<F>>,
+}
+
+impl<F: Fs> Store<F> {
+    /// The current generation, to be read: the one that was committed last, also while another one is being committed. Where nothing has
+    /// been published it is generation 0, in which there is nothing. It costs reading HEAD and the root of the manifest, and takes no lock.
+    ///
+    /// ```
+    /// use std::io::Read;
+    /// use txfs::{BeginOptions, CommitOptions, Error, Store};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// # let dist = dir.path().join("dist");
+    /// let store = Store::open(&dist)?;
+    /// let publish = |text: &str| {
+    ///     let mut transaction = store.begin(BeginOptions::default())?;
+    ///     transaction.write("index.html", text)?;
+    ///     transaction.write("about.html", "About")?;
+    ///     transaction.commit(&CommitOptions::default())
+    /// };
+    /// publish("one")?;
+    /// let snapshot = store.snapshot()?;
+    /// assert_eq!(snapshot.generation(), 1);
+    /// for entry in snapshot.entries() {
+    ///     let entry = entry?;
+    ///     println!("{} {} {}", entry.path, entry.object.size, entry.object.digest);
+    /// }
+    /// let mut text = String::new();
+    /// snapshot.open("index.html")?.read_to_string(&mut text)?;
+    /// assert_eq!(text, "one");
+    ///
+    /// publish("two")?;
+    /// assert!(matches!(snapshot.read("index.html"), Err(Error::NotAsPublished { .. })));
+    /// assert_eq!(snapshot.read("about.html")?, b"About");
+    /// assert_eq!(store.snapshot()?.read("index.html")?, b"two");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// The state directory or the output cannot be read; [`Error::Corrupt`].
+    pub fn snapshot(&self) -> Result<Snapshot<F>> {
+        loop {
+            let head = self.head()?;
+            match self.inventory(head.as_ref()) {
+                Ok(inventory) => {
+                    let output = self.output.open()?;
+                    return Ok(Snapshot { store: self.clone(), head, inventory, output });
+                }
+                // Commits that came meanwhile may have removed it. That they go on doing so between two calls is nothing to wait for:
+                // each of them takes longer.
+                Err(error) if self.head()? == head => return Err(error),
+                Err(_) => {}
+            }
+        }
+    }
+}
+
+impl<F: Fs> Snapshot<F> {
+    /// The number of the generation; 0 where nothing has been published.
+    pub fn generation(&self) -> u64 {
+        self.head.as_ref().map_or(0, |head| head.info.generation)
+    }
+
+    /// Number, time and message of the generation; `None` where nothing has been published.
+    pub fn info(&self) -> Option<&Info> {
+        self.head.as_ref().map(|head| &head.info)
+    }
+
+    /// How much it publishes.
+    pub fn totals(&self) -> Totals {
+        self.inventory.totals()
+    }
+
+    /// Everything that it publishes, directories before what is in them, in order of their names' bytes: path, kind, mode, size and digest. It
+    /// reads the manifest on the way, and nothing of the output. After an error it ends.
+    pub fn entries(&self) -> impl Iterator<Item = Result<Entry>> + '_ {
+        self.inventory.entries()
+    }
+
+    /// What it publishes at a path. It reads as much of the manifest as lies on the way there.
+    ///
+    /// # Errors
+    /// [`Error::NoPath`]; the manifest cannot be read, or is damaged.
+    pub fn get(&self, path: impl AsRef<Path>) -> Result<Option<Object>> {
+        self.inventory.get(&parse(path.as_ref())?)
+    }
+
+    /// Opens a file, with the content that this generation has of it: by its inode, size and time, of which the manifest tells. So it costs what
+    /// opening a file costs. A change of the content in place that put size and time back is not noticed; [`Snapshot::read`] notices it.
+    ///
+    /// # Errors
+    /// [`Error::NotAsPublished`] when it is not there any more as it was published: a later commit, or somebody else, replaced, removed or
+    /// changed it. [`Error::NotPublished`] when the generation has no file there; [`Error::NoPath`]; it cannot be opened.
+    pub fn open(&self, path: impl AsRef<Path>) -> Result<F::File> {
+        let path = parse(path.as_ref())?;
+        let object = self.expect(&path, Kind::File)?;
+        let (file, stat) = self.open_any(&path)?;
+        if object.is(&stat) { Ok(file) } else { Err(self.not_as_published(&path)) }
+    }
+
+    /// Reads a whole file, and compares it with the digest that the manifest has of it: what is returned is, byte for byte, what was
+    /// published. It is returned also where its inode or time is another, as after the output was copied to another place.
+    ///
+    /// # Errors
+    /// As [`Snapshot::open`].
+    pub fn read(&self, path: impl AsRef<Path>) -> Result<Vec<u8>> {
+        let path = parse(path.as_ref())?;
+        let object = self.expect(&path, Kind::File)?;
+        let (file, stat) = self.open_any(&path)?;
+        if stat.size != object.size {
+            return Err(self.not_as_published(&path));
+        }
+        let mut bytes = Vec::with_capacity(usize::try_from(object.size.min(AHEAD)).unwrap_or_default());
+        let stream = Stream { fs: self.store.fs.clone(), file };
+        let read = stream.take(object.size.saturating_add(1)).read_to_end(&mut bytes);
+        read.map_err(Error::io("read", path.under(&self.store.output.path)))?;
+        self.checked(&path, &object, bytes)
+    }
+
+    /// Where a symbolic link leads.
+    ///
+    /// # Errors
+    /// As [`Snapshot::open`]; [`Error::NotPublished`] when the generation has no link there.
+    pub fn read_link(&self, path: impl AsRef<Path>) -> Result<PathBuf> {
+        let path = parse(path.as_ref())?;
+        let object = self.expect(&path, Kind::Symlink)?;
+        let target =
+            self.look(&path, |tree| tree.parent(&path).and_then(|dir| tree.fs.read_link(&dir, path.name())))?;
+        Ok(OsString::from_vec(self.checked(&path, &object, target)?).into())
+    }
+
+    fn expect(&self, path: &RelPath, kind: Kind) -> Result<Object> {
+        let object = self.inventory.get(path)?.filter(|object| object.kind == kind);
+        let path = || path.under(&self.store.output.path);
+        object.ok_or_else(|| Error::NotPublished { path: path(), generation: self.generation(), what: kind.word() })
+    }
+
+    fn open_any(&self, path: &RelPath) -> Result<(F::File, Stat)> {
+        self.look(path, |tree| tree.parent(path).and_then(|dir| tree.fs.open_file(&dir, path.name())))
+    }
+
+    /// What is there is not what was published where it is none, or of another kind.
+    fn look<T>(&self, path: &RelPath, look: impl Fn(&Tree<F>) -> io::Result<T>) -> Result<T> {
+        let Some(tree) = &self.output else { return Err(self.not_as_published(path)) };
+        // A directory that it remembers may have changed places since.
+        tree.forget();
+        look(tree).map_err(|source| match Error::io("read", path.under(tree.at()))(source) {
+            Error::Io { source, .. } if source.kind() == io::ErrorKind::InvalidInput => self.not_as_published(path),
+            error if error.is_of_surroundings() => self.not_as_published(path),
+            error => error,
+        })
+    }
+
+    fn checked(&self, path: &RelPath, object: &Object, bytes: Vec<u8>) -> Result<Vec<u8>> {
+        if Digest::of(&bytes) == object.digest { Ok(bytes) } else { Err(self.not_as_published(path)) }
+    }
+
+    fn not_as_published(&self, path: &RelPath) -> Error {
+        Error::NotAsPublished { path: path.under(&self.store.output.path), generation: self.generation() }
+    }
+}
+
+impl<F: Fs> fmt::Debug for Snapshot<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let output = &self.store.output.path;
+        f.debug_struct("Snapshot").field("output", output).field("generation", &self.generation()).finish()
+    }
+}
+
+fn parse(path: &Path) -> Result<RelPath> {
+    RelPath::from_path(path).map_err(|source| Error::NoPath { path: path.to_path_buf(), source })
+}
