@@ -6,6 +6,7 @@ use txfs_testing as common;
 
 use std::fs;
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::thread;
 
@@ -169,4 +170,35 @@ fn a_request_that_cannot_be_met_is_told_by_its_kind() {
     let moved = Store::open_with(&OpenOptions::default().state(dir.path().join("other")), &out);
     assert!(matches!(moved, Err(Error::StateElsewhere { .. })));
     assert!(matches!(store.clone().share(None), Err(Error::InUse { .. })));
+}
+
+#[test]
+fn a_file_gets_the_mode_that_is_said_whatever_the_umask_is() {
+    let (_dir, out) = scratch();
+    let store = Store::open(&out).unwrap();
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+    let modes = [("script", 0o755), ("open", 0o666), ("secret", 0o400), ("set-uid", 0o4755)];
+    let mut transaction = store.begin(BeginOptions::default()).unwrap();
+    for (path, mode) in modes {
+        transaction.write_with_mode(path, "content", mode).unwrap();
+    }
+    let mut half = transaction.create_with_mode("half", 0o600).unwrap();
+    write!(half, "a key").unwrap();
+    assert_eq!(mode(&transaction.stage().join("half")) & 0o077, 0);
+    half.finish().unwrap();
+    assert!(matches!(transaction.create_with_mode("a", 0o100_644), Err(Error::Usage { .. })));
+    transaction.commit(&CommitOptions::default()).unwrap();
+    for (path, expected) in modes.into_iter().chain([("half", 0o600)]) {
+        assert_eq!(mode(&out.join(path)), expected, "{path}");
+    }
+    let recorded = store.snapshot().unwrap().get("script").unwrap().unwrap().mode;
+    assert_eq!(recorded, 0o755);
+    // The same again changes nothing, and another mode alone is a change.
+    let again = |mode: u32| {
+        let mut transaction = store.begin(BeginOptions::default().from(txfs::Basis::Current)).unwrap();
+        transaction.write_with_mode("script", "content", mode).unwrap();
+        transaction.commit(&CommitOptions::default()).unwrap().changed
+    };
+    assert_eq!((again(0o755), again(0o700)), (false, true));
+    assert_eq!(mode(&out.join("script")), 0o700);
 }

@@ -8,7 +8,7 @@
 //! A crash inside leaves a stage that nobody commits, as anywhere before the commit.
 
 use std::collections::HashSet;
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -43,9 +43,31 @@ impl<F: Fs> Transaction<F> {
     /// # Errors
     /// `path` is no confined relative path, or the file cannot be written. Nothing is durable before the commit.
     pub fn write(&mut self, path: impl AsRef<Path>, bytes: impl AsRef<[u8]>) -> Result<()> {
-        let mut file = self.create(path)?;
-        file.write_all(bytes.as_ref()).map_err(Error::io("write", &file.at))?;
-        file.finish()
+        self.create(path)?.finish_with(bytes.as_ref())
+    }
+
+    /// As [`Transaction::write`], with the permission bits `mode`, whatever the umask is; a file that is written without has those that any
+    /// program's new file has.
+    ///
+    /// ```
+    /// # fn main() -> txfs::Result<()> {
+    /// # let dir = tempfile::tempdir().expect("a temporary directory");
+    /// # let dist = dir.path().join("dist");
+    /// use std::os::unix::fs::PermissionsExt;
+    ///
+    /// let mut transaction = txfs::Store::open(&dist)?.begin(txfs::BeginOptions::default())?;
+    /// transaction.write_with_mode("bin/tool", "#!/bin/sh\n", 0o755)?;
+    /// transaction.commit(&txfs::CommitOptions::default())?;
+    /// # let mode = dist.join("bin/tool").metadata().expect("it is there").permissions().mode();
+    /// # assert_eq!(mode & 0o7777, 0o755);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Transaction::create_with_mode`].
+    pub fn write_with_mode(&mut self, path: impl AsRef<Path>, bytes: impl AsRef<[u8]>, mode: u32) -> Result<()> {
+        self.create_with_mode(path, mode)?.finish_with(bytes.as_ref())
     }
 
     /// Creates a file of the stage to write to, and the directories above it. Call [`StagedFile::finish`] when it is complete: while
@@ -55,10 +77,27 @@ impl<F: Fs> Transaction<F> {
     /// # Errors
     /// As [`Transaction::write`].
     pub fn create(&mut self, path: impl AsRef<Path>) -> Result<StagedFile<F>> {
-        let room = self.make_room(path.as_ref())?;
+        self.create_any(path.as_ref(), None)
+    }
+
+    /// As [`Transaction::create`], with the permission bits `mode` once it is finished, whatever the umask is. Until then nobody may do more
+    /// with it than that.
+    ///
+    /// # Errors
+    /// As [`Transaction::create`]; [`Error::Usage`] when `mode` has other bits than `0o7777`.
+    pub fn create_with_mode(&mut self, path: impl AsRef<Path>, mode: u32) -> Result<StagedFile<F>> {
+        if mode & !0o7777 != 0 {
+            let what = format!("{mode:#o} has other bits than those of permissions, 0o7777");
+            return Err(Error::Usage { path: path.as_ref().to_path_buf(), what });
+        }
+        self.create_any(path.as_ref(), Some(mode))
+    }
+
+    fn create_any(&mut self, path: &Path, mode: Option<u32>) -> Result<StagedFile<F>> {
+        let room = self.make_room(path)?;
         self.begin_ahead();
         let (file, turn) = self.make_anew(&room, "create", |dir| {
-            let file = room.tree.fs.create_file(dir, room.path.name(), 0o666);
+            let file = room.tree.fs.create_file(dir, room.path.name(), mode.map_or(0o666, |mode| mode & 0o777));
             // The file may be there though something failed.
             let turn = if is_in_the_way(&file) { 0 } else { self.ledger.open().begin(&room.path) };
             file.map(|file| (file, turn))
@@ -74,6 +113,7 @@ impl<F: Fs> Transaction<F> {
             traces: self.traces.clone(),
             ledger: self.ledger.clone(),
             turn,
+            mode,
         })
     }
 

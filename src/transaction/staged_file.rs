@@ -117,6 +117,8 @@ pub struct StagedFile<F: Fs = LinuxFs> {
     pub(super) traces: Arc<Traces<F>>,
     pub(super) ledger: Ledger,
     pub(super) turn: u64,
+    /// What it has once it is finished, where that was said.
+    pub(super) mode: Option<u32>,
 }
 
 impl<F: Fs> StagedFile<F> {
@@ -124,9 +126,11 @@ impl<F: Fs> StagedFile<F> {
     /// meanwhile, or written anew, is gone, and that is no error.
     ///
     /// # Errors
-    /// The file's attributes cannot be read.
+    /// The file's attributes cannot be set or read.
     pub fn finish(self) -> Result<()> {
         let Stream { fs, file } = &self.stream;
+        // Writing takes set-id bits away.
+        self.mode.map_or(Ok(()), |mode| fs.set_mode(file, mode)).map_err(Error::io("change the mode of", &self.at))?;
         // A kernel gives what is written within one tick of its clock the same time: written to again, the file would look as it
         // does now. No tick has the time that is set here, to the nanosecond.
         let stat = fs.set_mtime(file, fs.now()).and_then(|()| fs.stat_file(file));
@@ -140,6 +144,14 @@ impl<F: Fs> StagedFile<F> {
             filled.known.insert(self.path, (object, self.reading.end(&self.traces)));
         }
         Ok(())
+    }
+}
+
+impl<F: Fs> StagedFile<F> {
+    /// Writes all of it, and ends it.
+    pub(super) fn finish_with(mut self, bytes: &[u8]) -> Result<()> {
+        self.write_all(bytes).map_err(Error::io("write", &self.at))?;
+        self.finish()
     }
 }
 
