@@ -117,6 +117,7 @@ mod mutant;
 mod options;
 mod path;
 mod plan;
+mod progress;
 mod protocol;
 mod stage;
 mod store;
@@ -133,6 +134,7 @@ pub use holder::{Holder, Waiting};
 pub use options::{CommitOptions, Exclude};
 pub use path::{PathError, RelPath, Shown, Word, is_hidden};
 pub use plan::{Change, ChangeKind, Plan, Summary};
+pub use progress::{Phase, Progress};
 pub use protocol::prune::Pruned;
 pub use protocol::recover::{RecoverOptions, Recovered, RecoveredCommit, Swept};
 #[doc(hidden)]

@@ -11,6 +11,7 @@ use crate::format::manifest::{Entry, Totals};
 use crate::fs::tree::Walked;
 use crate::fs::{Fs, Kind};
 use crate::path::RelPath;
+use crate::progress::Phase;
 use crate::protocol::settle;
 use crate::stage::digest;
 use crate::store::Store;
@@ -117,7 +118,9 @@ impl<F: Fs> Store<F> {
             return inventory.entries().map(|entry| entry.map(missing)).collect();
         };
         let mut findings = Vec::new();
+        let meter = self.progress.begin(Phase::Verify, Some(inventory.totals().entries));
         for entry in inventory.entries() {
+            meter.step();
             let entry = entry?;
             let object = &entry.object;
             let kind = match tree.stat(&entry.path)? {
@@ -132,6 +135,7 @@ impl<F: Fs> Store<F> {
             };
             findings.extend(kind.map(|kind| Finding { path: entry.path, kind }));
         }
+        meter.end();
         Ok(findings)
     }
 }

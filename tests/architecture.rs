@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 /// The wings of the library from the bottom up; a wing imports only from the lines above its own.
 const WINGS: &[&[&str]] = &[
-    &["mutant", "options", "path", "threads"],
+    &["mutant", "options", "path", "progress", "threads"],
     &["holder"],
     &["error"],
     &["warning"],

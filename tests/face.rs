@@ -8,10 +8,14 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 use std::thread;
 
 use common::{Scratch, fast_scratch, publish};
-use txfs::{BeginOptions, CommitOptions, Error, HandedOut, Problem, Snapshot, StagedFile, Store, Transaction};
+use txfs::{
+    Basis, BeginOptions, CommitOptions, Ended, Error, HandedOut, NothingBefore, OpenOptions, Phase, Problem, Progress,
+    Snapshot, StagedFile, Store, Transaction,
+};
 
 fn scratch() -> (Scratch, PathBuf) {
     let dir = fast_scratch();
@@ -145,8 +149,6 @@ fn a_store_that_is_in_use_is_not_given_to_others() {
 /// What a program may want to tell apart it need not read out of a text.
 #[test]
 fn a_request_that_cannot_be_met_is_told_by_its_kind() {
-    use txfs::{Basis, Ended, NothingBefore, OpenOptions};
-
     let (dir, out) = scratch();
     let store = Store::open(&out).unwrap();
     let begin = || store.begin(BeginOptions::default()).unwrap();
@@ -195,10 +197,79 @@ fn a_file_gets_the_mode_that_is_said_whatever_the_umask_is() {
     assert_eq!(recorded, 0o755);
     // The same again changes nothing, and another mode alone is a change.
     let again = |mode: u32| {
-        let mut transaction = store.begin(BeginOptions::default().from(txfs::Basis::Current)).unwrap();
+        let mut transaction = store.begin(BeginOptions::default().from(Basis::Current)).unwrap();
         transaction.write_with_mode("script", "content", mode).unwrap();
         transaction.commit(&CommitOptions::default()).unwrap().changed
     };
     assert_eq!((again(0o755), again(0o700)), (false, true));
     assert_eq!(mode(&out.join("script")), 0o700);
+}
+
+/// What a listener was told, by phase: the first and the last `done`, and the `total` at the end.
+fn told(events: &[Progress]) -> Vec<(Phase, u64, u64)> {
+    let mut phases = Vec::new();
+    for event in events {
+        match (event.done, phases.last_mut()) {
+            (0, last) => {
+                assert!(last.is_none_or(|(_, done, total)| done == total), "{events:?}");
+                phases.push((event.phase, 0, event.total.unwrap_or(u64::MAX)));
+            }
+            (_, Some((phase, done, total))) => {
+                assert!(*phase == event.phase && *done < event.done, "{events:?}");
+                (*done, *total) = (event.done, event.total.unwrap_or(u64::MAX));
+            }
+            (_, None) => panic!("{events:?}"),
+        }
+    }
+    phases
+}
+
+#[test]
+fn whoever_wants_to_know_is_told_how_far_it_has_come() {
+    let (dir, out) = scratch();
+    let source = dir.path().join("source");
+    fs::create_dir_all(source.join("dir")).unwrap();
+    (0..200).for_each(|n| fs::write(source.join(format!("dir/{n}")), format!("{n}")).unwrap());
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let listener = heard.clone();
+    let options = OpenOptions::default().on_progress(move |progress| listener.lock().unwrap().push(*progress));
+    let store = Store::open_with(&options, &out).unwrap();
+    let mut transaction = store.begin(BeginOptions::default()).unwrap();
+    transaction.copy_from(&source).unwrap();
+    transaction.commit(&CommitOptions::default()).unwrap();
+    let copied = heard.lock().unwrap().drain(..).collect::<Vec<_>>();
+    assert!(copied.iter().any(|event| event.done > 0 && event.done < 201), "{copied:?}");
+    let expected = [(Phase::Copy, 201, 201), (Phase::Scan, 201, 201), (Phase::Barrier, 1, 1), (Phase::Apply, 1, 1)];
+    assert_eq!(told(&copied), expected);
+    assert!(store.verify().unwrap().is_empty());
+    assert_eq!(told(&heard.lock().unwrap().drain(..).collect::<Vec<_>>()), [(Phase::Verify, 201, 201)]);
+    store.begin(BeginOptions::default().from(Basis::Copy)).unwrap().abort().unwrap();
+    assert_eq!(told(&heard.lock().unwrap().drain(..).collect::<Vec<_>>()), [(Phase::Copy, 201, 201)]);
+}
+
+#[test]
+fn a_listener_that_panics_is_a_crash_that_is_recovered() {
+    for phase in [Phase::Scan, Phase::Barrier, Phase::Apply] {
+        for at_end in [false, true] {
+            let (_dir, out) = scratch();
+            publish(&Store::open(&out).unwrap(), &[("a", "old"), ("b", "old")]).unwrap();
+            let options = OpenOptions::default().on_progress(move |progress| {
+                let is_end = progress.total == Some(progress.done);
+                assert!(progress.phase != phase || is_end != at_end, "it panics");
+            });
+            let store = Store::open_with(&options, &out).unwrap();
+            let panicked = thread::spawn(move || {
+                let mut transaction = store.begin(BeginOptions::default()).unwrap();
+                ["a", "b"].iter().for_each(|path| transaction.write(path, "new").unwrap());
+                transaction.commit(&CommitOptions::default())
+            });
+            assert!(panicked.join().is_err(), "{phase:?}");
+            let store = Store::open(&out).unwrap();
+            let generation = store.snapshot().unwrap().generation();
+            let content = ["a", "b"].map(|path| content(&out, path));
+            assert_eq!(content, if generation == 1 { ["old", "old"] } else { ["new", "new"] }, "{phase:?}");
+            assert!(store.verify().unwrap().is_empty() && store.transactions().unwrap().is_empty());
+            assert_eq!(generation, publish(&store, &[("a", "newer")]).unwrap().generation - 1);
+        }
+    }
 }

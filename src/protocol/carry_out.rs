@@ -28,6 +28,7 @@ use crate::fs::stream::Stream;
 use crate::fs::{Fs, Kind};
 use crate::mutant::{Mutant, left_out};
 use crate::path::RelPath;
+use crate::progress::{Meter, Phase};
 use crate::protocol::apply::{Applier, State};
 use crate::protocol::settle;
 use crate::store::Store;
@@ -142,7 +143,10 @@ impl<F: Fs> Store<F> {
         if let Err(error) = applier.open_stage(&journal.operations) {
             return Err(failed(0, error));
         }
+        // Where all was found done there is nothing to wait for.
+        let meter = (attempt != Attempt::Finish).then(|| self.progress.begin(Phase::Apply, Some(all as u64)));
         for (index, operation) in intents.first(all) {
+            meter.iter().for_each(Meter::step);
             if let Err(error) = intents.or_leave(index, applier.forward(index, operation)) {
                 // The commit was done, and somebody made the directory anew and filled it. Not to know is no reason to say that nothing
                 // was done.
@@ -156,6 +160,7 @@ impl<F: Fs> Store<F> {
         if let Err(error) = self.install_head(&journal.begin.head, attempt) {
             return Err(failed(all, error));
         }
+        meter.into_iter().for_each(Meter::end);
         if left_out(Mutant::SettleAfterBarrier2) {
             settle::settle(self, &journal.begin)?;
         }

@@ -16,6 +16,7 @@ use crate::fs::tree::{Tree, Walked, is_absent};
 use crate::fs::{Fs, Kind, Stat, is_unsupported};
 use crate::options::Exclude;
 use crate::path::RelPath;
+use crate::progress::Meter;
 use crate::stage::digest::{self, Found, Pool};
 use crate::stage::source_look::SourceLook;
 use crate::stage::sources::{Met, Sources};
@@ -214,8 +215,9 @@ pub(crate) fn copy_tree<F: Fs>(
     output: Option<&Tree<F>>,
     excluded: Option<&Exclude>,
     sources: &mut Sources,
+    meter: &Meter<'_>,
 ) -> Result<Copied<F>> {
-    copy_differing(from, to, output, std::iter::empty(), excluded, sources)
+    copy_differing(from, to, output, std::iter::empty(), excluded, sources, meter)
 }
 
 /// Gives the stage the attributes and the mode of the directory that it is a copy of, for an output that is made of the stage. Its
@@ -236,6 +238,7 @@ pub(crate) fn copy_differing<F: Fs>(
     published: impl Iterator<Item = Result<Entry>>,
     excluded: Option<&Exclude>,
     sources: &mut Sources,
+    meter: &Meter<'_>,
 ) -> Result<Copied<F>> {
     let mut copier = Copier::new(Source::foreign(from), to);
     copier.made.output = output.cloned();
@@ -245,6 +248,7 @@ pub(crate) fn copy_differing<F: Fs>(
     look.walk(
         |state| states.push(state.path),
         |entry| {
+            meter.step();
             let is_file = entry.stat.kind == Some(Kind::File);
             match published.find(&entry.path)? {
                 Some(published) if looks_same(&published.object, &entry.stat, to.group()) => {

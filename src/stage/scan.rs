@@ -18,6 +18,7 @@ use crate::fs::{Fs, Kind, RenameMode, Stat, Timestamp};
 use crate::mutant::{Mutant, left_out};
 use crate::options::Exclude;
 use crate::path::RelPath;
+use crate::progress::{Listener, Meter, Phase};
 use crate::stage::copy::{Source, looks_same};
 use crate::stage::digest::{self, Found, Pool};
 use crate::stage::exclude;
@@ -71,6 +72,7 @@ pub(crate) struct Means<'a, F: Fs> {
     pub(crate) copy: &'a RelPath,
     /// What may be begun once enough is known to be new.
     pub(crate) early: Option<&'a EarlySync<F>>,
+    pub(crate) progress: &'a Listener,
 }
 
 /// Lists and digests everything in `stage`. What is `published` tells how much of it is new. Where something is known of the
@@ -91,6 +93,7 @@ pub(crate) fn scan<F: Fs>(
     let is_excluded = |named: &Named| excluded.is_some_and(|excluded| exclude::is_excluded(excluded, named));
     let is_left_out = |Named { path, kind }: &Named| states == States::LeaveOut && is_state_dir(stage, path, *kind);
     let early = means.as_ref().and_then(|means| means.early);
+    let meter = means.as_ref().map(|means| means.progress.begin(Phase::Scan, None));
     std::thread::scope(|scope| {
         let mut scan = Scan {
             stage,
@@ -109,24 +112,26 @@ pub(crate) fn scan<F: Fs>(
         };
         scan.directory(&RelPath::root())?;
         scan.lead_to(at, vacated)?;
-        if vacated {
-            return scan.finish(means.as_ref());
+        if !vacated {
+            stage.walk_names(
+                at,
+                |entry| !is_excluded(entry) && !is_left_out(entry),
+                |entry| {
+                    if is_excluded(&entry) {
+                        return Ok(());
+                    }
+                    if is_left_out(&entry) {
+                        scan.staged.left_out.push(entry.path);
+                        return Ok(());
+                    }
+                    meter.iter().for_each(Meter::step);
+                    scan.note(entry)
+                },
+            )?;
         }
-        stage.walk_names(
-            at,
-            |entry| !is_excluded(entry) && !is_left_out(entry),
-            |entry| {
-                if is_excluded(&entry) {
-                    return Ok(());
-                }
-                if is_left_out(&entry) {
-                    scan.staged.left_out.push(entry.path);
-                    return Ok(());
-                }
-                scan.note(entry)
-            },
-        )?;
-        scan.finish(means.as_ref())
+        let staged = scan.finish(means.as_ref())?;
+        meter.into_iter().for_each(Meter::end);
+        Ok(staged)
     })
 }
 

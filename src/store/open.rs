@@ -24,6 +24,7 @@ use crate::fs::tree::Tree;
 use crate::fs::{Fs, LinuxFs, RenameMode, Weakness};
 use crate::holder::Waiting;
 use crate::path::RelPath;
+use crate::progress::{Listener, Progress};
 use crate::store::layout::{self, check_layout, manifest_path, name, open_trusted, state_path, write_new};
 use crate::store::lock::{self, Lock, Patience};
 use crate::store::output::{Output, Place};
@@ -56,6 +57,7 @@ pub struct OpenOptions<F: Fs = LinuxFs> {
     pub(crate) recovers: bool,
     pub(crate) state: Option<PathBuf>,
     pub(crate) sharing: Option<Sharing>,
+    progress: Listener,
 }
 
 impl Default for OpenOptions {
@@ -79,7 +81,16 @@ impl<F: Fs> OpenOptions<F> {
     /// Options for a store on another implementation of the file system.
     pub fn with(fs: F) -> Self {
         let patience = Patience::of(Duration::from_secs(10));
-        Self { fs, patience, barriers: Barriers::Chosen, fanout: FANOUT, recovers: true, state: None, sharing: None }
+        Self {
+            fs,
+            patience,
+            barriers: Barriers::Chosen,
+            fanout: FANOUT,
+            recovers: true,
+            state: None,
+            sharing: None,
+            progress: Listener::default(),
+        }
     }
 
     /// How the barriers of a commit are passed; for tests of either way.
@@ -102,6 +113,36 @@ impl<F: Fs> OpenOptions<F> {
     #[must_use = "this returns the changed options"]
     pub fn when_waiting(mut self, told: impl Fn(&Waiting) + Send + Sync + 'static) -> Self {
         self.patience.told = Some(Arc::new(told));
+        self
+    }
+
+    /// Has `told` called when something that takes long begins, now and then while it goes on, and when it is done: copying, reading a stage,
+    /// waiting for the disk, carrying a commit out, verifying. It is called by the thread that works, or one that it began, and is not
+    /// to take long; of a panic in it a commit is left as by a crash, and recovered by what comes next.
+    ///
+    /// ```
+    /// use std::sync::{Arc, Mutex};
+    /// use txfs::{BeginOptions, CommitOptions, OpenOptions, Phase, Store};
+    ///
+    /// # fn main() -> txfs::Result<()> {
+    /// # let dir = tempfile::tempdir().expect("a temporary directory");
+    /// let done = Arc::new(Mutex::new(Vec::new()));
+    /// let told = done.clone();
+    /// let options = OpenOptions::default().on_progress(move |progress| {
+    ///     if Some(progress.done) == progress.total {
+    ///         told.lock().expect("nobody panics").push(progress.phase);
+    ///     }
+    /// });
+    /// let mut transaction = Store::open_with(&options, dir.path().join("dist"))?.begin(BeginOptions::default())?;
+    /// transaction.write("index.html", "<h1>Hello</h1>")?;
+    /// transaction.commit(&CommitOptions::default())?;
+    /// assert_eq!(*done.lock().expect("nobody panics"), [Phase::Scan, Phase::Barrier, Phase::Apply]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use = "this returns the changed options"]
+    pub fn on_progress(mut self, told: impl Fn(&Progress) + Send + Sync + 'static) -> Self {
+        self.progress = Listener::new(told);
         self
     }
 
@@ -156,6 +197,7 @@ pub struct Opened<F: Fs> {
     pub(crate) state: Tree<F>,
     capabilities: Mutex<Capabilities>,
     pub(crate) patience: Patience,
+    pub(crate) progress: Listener,
     pub(crate) barriers: Barriers,
     fanout: usize,
     /// The transaction that was carried out through this very value, and whose journal is not settled yet.
@@ -302,7 +344,7 @@ impl<F: Fs> Store<F> {
     }
 
     fn new(options: &OpenOptions<F>, output: Output<F>, state: Tree<F>, capabilities: Capabilities) -> Self {
-        let OpenOptions { fs, patience, barriers, fanout, .. } = options.clone();
+        let OpenOptions { fs, patience, progress, barriers, fanout, .. } = options.clone();
         let capabilities = Mutex::new(capabilities);
         let opened = Opened {
             fs,
@@ -310,6 +352,7 @@ impl<F: Fs> Store<F> {
             state,
             capabilities,
             patience,
+            progress,
             barriers,
             fanout,
             carried_out: Mutex::default(),

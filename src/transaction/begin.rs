@@ -29,6 +29,7 @@ use crate::options::Exclude;
 use crate::path::{RESERVED, RelPath};
 use crate::plan::Base;
 use crate::plan::live::{self, Published};
+use crate::progress::Phase;
 use crate::protocol::barrier;
 use crate::protocol::recover::Manner;
 use crate::protocol::settle;
@@ -450,9 +451,11 @@ impl<F: Fs> Transaction<F> {
         if !drift.is_empty() && !allow_drift {
             return refused(Problem::Drift(drift));
         }
-        let paths = published.entries().map(|entry| entry.map(|entry| entry.path));
+        let meter = self.store.progress.begin(Phase::Copy, Some(published.totals().entries));
+        let paths = published.entries().inspect(|_| meter.step()).map(|entry| entry.map(|entry| entry.path));
         let to = self.stage_tree()?;
         copy::copy_paths(Source::published(&from), &to, paths)?;
+        meter.end();
         // The mark counts on the output alone; without it the copy would differ from what it is a copy of.
         if let Ok(Some(mark)) = from.fs.attribute(from.root(), Attribute::Mark)
             && at.is_root()

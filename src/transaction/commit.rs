@@ -34,6 +34,7 @@ use crate::options::{Check, CommitOptions, Exclude};
 use crate::path::{RelPath, Word};
 use crate::plan::live::{Audit, Published, WORTH_A_THREAD};
 use crate::plan::{self, Base, Live, Plan, Scope, Stale};
+use crate::progress::Phase;
 use crate::protocol::apply::Applier;
 use crate::protocol::barrier;
 use crate::protocol::carry_out::{Attempt, Intents};
@@ -330,7 +331,7 @@ impl<F: Fs> Transaction<F> {
         stale: Stale,
     ) -> Result<Plan> {
         let copy = part(COPY);
-        let means = Means { tree: &self.tree, copy: &copy, early: self.early.as_ref() };
+        let means = Means { tree: &self.tree, copy: &copy, early: self.early.as_ref(), progress: &self.store.progress };
         let closed = shared::share(&self.stage_tree()?)?;
         let mut plan = self.prepare(published, head, options, Some(means), stale)?;
         plan.problems.extend(closed);
@@ -409,7 +410,10 @@ impl<F: Fs> Transaction<F> {
         let new = new.inspect_err(|_| self.store.drop_new_head(self.meta.base + 1))?;
         drop(published);
         let journal = self.write_journal(base, new, operations, plan.last_change)?;
+        let store = self.store.clone();
+        let meter = store.progress.begin(Phase::Barrier, Some(1));
         self.pass_barrier_1(&journal, plan.found)?;
+        meter.end();
         Ok(journal)
     }
 

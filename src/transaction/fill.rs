@@ -23,6 +23,7 @@ use crate::options::Exclude;
 use crate::path::RelPath;
 use crate::plan::Plan;
 use crate::plan::live::Audit;
+use crate::progress::Phase;
 use crate::protocol::barrier::{self, MANY};
 use crate::stage::copy::{self, Copied};
 use crate::stage::sources::Sources;
@@ -205,8 +206,10 @@ impl<F: Fs> Transaction<F> {
         let from = Tree::open(&self.store.fs, source.as_ref())?;
         let stage = self.place_tree()?;
         let (mut sources, output) = (self.known_sources(), self.place_in_output()?);
-        let copied = copy::copy_tree(&from, &stage, output.as_ref(), self.excluded.as_ref(), &mut sources);
+        let meter = self.store.progress.begin(Phase::Copy, None);
+        let copied = copy::copy_tree(&from, &stage, output.as_ref(), self.excluded.as_ref(), &mut sources, &meter);
         let copied = copied.map_err(|error| self.of_source(&from, error))?;
+        meter.end();
         self.known_sources = Some(sources);
         self.note_copied(&from, copied)?;
         copy::copy_root(&from, &stage)
@@ -321,8 +324,10 @@ impl<F: Fs> Transaction<F> {
         let (mut sources, output) = (self.known_sources(), self.place_in_output()?);
         let excluded = self.excluded.as_ref();
         let seen = published.range(&at).filter_map(|entry| entry.map(|entry| seen_from(&at, entry)).transpose());
-        let copy = || copy::copy_differing(&from, &stage, output.as_ref(), seen, excluded, &mut sources);
+        let meter = self.store.progress.begin(Phase::Copy, None);
+        let copy = || copy::copy_differing(&from, &stage, output.as_ref(), seen, excluded, &mut sources, &meter);
         let (copied, drifted) = Audit::beside(audit, copy).map_err(|error| self.of_source(&from, error))?;
+        meter.end();
         self.known_sources = Some(sources);
         let mut entries = self.note_copied(&from, copied)?;
         if !at.is_root() {
