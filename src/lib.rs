@@ -64,6 +64,17 @@
 //! published for another reason. What [`Transaction::copy_previous`] and [`Basis::Copy`] copy has them all, owner and group as far
 //! as this user may give them; what [`Transaction::copy_from`] copies belongs to this user.
 //!
+//! # Reading back
+//!
+//! [`Store::snapshot`] is the current generation: its entries with their digests, and its files, which are checked to be of that generation
+//! when they are opened or read. A commit that comes in between changes nothing of what a snapshot says, and can take away what it
+//! could open: that is an error then, and never another generation's content.
+//!
+//! # Threads
+//!
+//! A [`Store`] is a handle that can be cloned and shared. A [`Transaction`] belongs to one thread at a time, and holds what it needs; of the
+//! [`StagedFile`]s that it creates each can go to a thread of its own. [`OpenOptions::on_progress`] tells how far it has come.
+//!
 //! # Stopping
 //!
 //! A flag that a signal handler sets, given to [`OpenOptions::interrupted_by`], stops what takes long before

@@ -108,6 +108,25 @@ impl<F: Fs> Store<F> {
     /// Reads everything that is published and compares it with the manifest. Takes no lock: what is found while another process
     /// commits or recovers may be gone at the next look.
     ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// # let dist = dir.path().join("dist");
+    /// # for text in ["one", "two"] {
+    /// #     let mut transaction = txfs::Store::open(&dist)?.begin(txfs::BeginOptions::default())?;
+    /// #     transaction.write("index.html", text)?;
+    /// #     transaction.commit(&txfs::CommitOptions::default())?;
+    /// # }
+    /// use txfs::{FindingKind, Store};
+    ///
+    /// let store = Store::open(&dist)?;
+    /// assert!(store.verify()?.is_empty());
+    /// std::fs::write(dist.join("index.html"), "Hell")?;
+    /// assert_eq!(store.verify()?[0].kind, FindingKind::Content);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// The manifest or the output cannot be read.
     pub fn verify(&self) -> Result<Vec<Finding>> {

@@ -48,6 +48,22 @@ impl<F: Fs> Store<F> {
     /// Frees what the commits displaced, but for that of the last `keep` generations, and whatever else nobody needs any more, as
     /// [`Store::sweep`] does. With 0 nothing is left to go back to until the next commit.
     ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// # let dist = dir.path().join("dist");
+    /// # for text in ["one", "two"] {
+    /// #     let mut transaction = txfs::Store::open(&dist)?.begin(txfs::BeginOptions::default())?;
+    /// #     transaction.write("index.html", text)?;
+    /// #     transaction.commit(&txfs::CommitOptions::default())?;
+    /// # }
+    /// let store = txfs::Store::open(&dist)?;
+    /// let pruned = store.prune(0)?;
+    /// assert_eq!((pruned.generation, pruned.files), (Some(2), 1));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// [`Error::Busy`] while another process commits; those of [`Store::recover`]; something cannot be removed. The output and the
     /// current generation are not concerned.

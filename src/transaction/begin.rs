@@ -130,6 +130,19 @@ pub struct Left {
 impl<F: Fs> Store<F> {
     /// Begins a transaction on the current generation.
     ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// use txfs::{Basis, BeginOptions, Store};
+    ///
+    /// let store = Store::open(dir.path().join("dist"))?;
+    /// let whole = store.begin(BeginOptions::default())?;
+    /// let change = store.begin(BeginOptions::default().from(Basis::Current))?;
+    /// assert_ne!(whole.stage(), change.stage());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// [`Error::NoPlace`] when it is to be about a path that is none for it; [`Error::Busy`] while another process commits; [`Error::Waited`] when it was to wait for others, for longer than that; [`Error::Io`] when the stage cannot be made; [`Error::StageLost`] when the disk
     /// failed while the current generation was copied; [`Error::Refused`] when it was to be copied and is not in the output as it was
@@ -231,6 +244,21 @@ impl<F: Fs> Store<F> {
     /// Takes up a detached transaction by its number. Waits for its lock as for any other: whoever discards what is dead may hold it for
     /// an instant.
     ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// use txfs::{BeginOptions, CommitOptions, Store};
+    ///
+    /// let store = Store::open(dir.path().join("dist"))?;
+    /// let id = store.begin(BeginOptions::default().detached(true))?.id();
+    /// // Later, perhaps in another process:
+    /// let mut transaction = store.resume(id)?;
+    /// transaction.write("index.html", "<h1>Hello</h1>")?;
+    /// transaction.commit(&CommitOptions::default())?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// [`Error::Busy`] when another process works on it for longer than the options say, [`Error::NoTransaction`].
     pub fn resume(&self, id: TransactionId) -> Result<Transaction<F>> {
@@ -251,6 +279,19 @@ impl<F: Fs> Store<F> {
     }
 
     /// Every open transaction.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// use txfs::{BeginOptions, Store};
+    ///
+    /// let store = Store::open(dir.path().join("dist"))?;
+    /// let transaction = store.begin(BeginOptions::default())?;
+    /// let open = store.transactions()?;
+    /// assert_eq!((open[0].id, open[0].live), (transaction.id(), true));
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// The state directory cannot be read.

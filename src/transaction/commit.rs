@@ -76,6 +76,25 @@ pub struct Committed {
 impl<F: Fs> Transaction<F> {
     /// What committing now would change, and what stands against it. Nothing is written, and the checks of `options` do not run.
     ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// # let dist = dir.path().join("dist");
+    /// # for text in ["one", "two"] {
+    /// #     let mut transaction = txfs::Store::open(&dist)?.begin(txfs::BeginOptions::default())?;
+    /// #     transaction.write("index.html", text)?;
+    /// #     transaction.commit(&txfs::CommitOptions::default())?;
+    /// # }
+    /// use txfs::{BeginOptions, CommitOptions, Store};
+    ///
+    /// let mut transaction = Store::open(&dist)?.begin(BeginOptions::default())?;
+    /// transaction.write("index.html", "three")?;
+    /// let plan = transaction.plan(&CommitOptions::default())?;
+    /// assert_eq!((plan.summary.changed, plan.problems.len()), (1, 0));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// The stage or the output cannot be read; [`Error::BaseMoved`].
     pub fn plan(&self, options: &CommitOptions<'_>) -> Result<Plan> {

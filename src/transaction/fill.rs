@@ -154,6 +154,26 @@ impl<F: Fs> Transaction<F> {
     /// Says that `path`, with everything below it, is not to be published any more. In a transaction that is a change
     /// ([`Basis::Current`]) this is the only way to say so; in others the path just goes from the stage.
     ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// # let dist = dir.path().join("dist");
+    /// # for text in ["one", "two"] {
+    /// #     let mut transaction = txfs::Store::open(&dist)?.begin(txfs::BeginOptions::default())?;
+    /// #     transaction.write("index.html", text)?;
+    /// #     transaction.commit(&txfs::CommitOptions::default())?;
+    /// # }
+    /// use txfs::{Basis, BeginOptions, CommitOptions, Store};
+    ///
+    /// let mut change = Store::open(&dist)?.begin(BeginOptions::default().from(Basis::Current))?;
+    /// change.remove("index.html")?;
+    /// change.write("about.html", "About")?;
+    /// change.commit(&CommitOptions::default())?;
+    /// assert!(!dist.join("index.html").exists());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// As [`Transaction::write`].
     pub fn remove(&mut self, path: impl AsRef<Path>) -> Result<()> {
@@ -198,6 +218,21 @@ impl<F: Fs> Transaction<F> {
     /// belongs to whoever copies; a set-id bit of a file goes where owner or group is another then. State directories of txfs are
     /// left out ([`Transaction::left_out`]). It has to stay as it is until the commit, which looks at it once more: what was
     /// copied while somebody changed it is refused ([`Problem::SourceChanged`](crate::Problem::SourceChanged)).
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// use txfs::{BeginOptions, CommitOptions, Store};
+    ///
+    /// # let site = dir.path().join("site");
+    /// # std::fs::create_dir(&site)?;
+    /// # std::fs::write(site.join("index.html"), "<h1>Hello</h1>")?;
+    /// let mut transaction = Store::open(dir.path().join("dist"))?.begin(BeginOptions::default())?;
+    /// transaction.copy_from(&site)?;
+    /// assert_eq!(transaction.commit(&CommitOptions::default())?.plan.summary.added, 1);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// [`Error::Refused`] where something is neither file, directory nor symbolic link, or goes while it is copied; [`Error::Io`];

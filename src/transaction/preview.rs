@@ -39,6 +39,20 @@ impl<F: Fs> Store<F> {
     /// What a commit of the directory `source` would change, whether it is a stage of txfs or any other. Nothing is written, and
     /// the checks of `options` do not run.
     ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// use std::fs;
+    /// use txfs::{CommitOptions, Store};
+    ///
+    /// fs::create_dir(dir.path().join("site"))?;
+    /// fs::write(dir.path().join("site/index.html"), "<h1>Hello</h1>")?;
+    /// let plan = Store::open(dir.path().join("dist"))?.preview(&dir.path().join("site"), &CommitOptions::default())?;
+    /// assert_eq!(plan.summary.added, 1);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// The directory, or the output, cannot be read.
     pub fn preview(&self, source: &Path, options: &CommitOptions<'_>) -> Result<Plan> {

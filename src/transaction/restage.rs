@@ -41,6 +41,25 @@ impl<F: Fs> Transaction<F> {
     /// where txfs had not published it: it was taken over, or published over, with the user's leave. The first generation
     /// can be gone back from, to generation 0, if it displaced anything. To go back twice is to go forward again.
     ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// # let dist = dir.path().join("dist");
+    /// # for text in ["one", "two"] {
+    /// #     let mut transaction = txfs::Store::open(&dist)?.begin(txfs::BeginOptions::default())?;
+    /// #     transaction.write("index.html", text)?;
+    /// #     transaction.commit(&txfs::CommitOptions::default())?;
+    /// # }
+    /// use txfs::{BeginOptions, CommitOptions, Store};
+    ///
+    /// let mut transaction = Store::open(&dist)?.begin(BeginOptions::default())?;
+    /// assert_eq!(transaction.copy_previous()?, 1);
+    /// transaction.commit(&CommitOptions::default())?;
+    /// assert_eq!(std::fs::read_to_string(dist.join("index.html"))?, "one");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// [`Error::Refused`] when the output is gone; [`Error::NothingBefore`], also when something of the generation before was missing in the
     /// output already. [`Error::Corrupt`] when what was displaced is not as it was any more; [`Error::BaseMoved`].

@@ -27,6 +27,19 @@ impl<F: Fs> Store<F> {
     /// Shares the store with a group, each of whose members may publish then, abort, recover and go back: `group`, or that of the output.
     /// Where directories of the output are closed to it, or files, a commit opens them. A store that the group shares already stays as it is.
     ///
+    /// ```no_run
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// use txfs::{OpenOptions, Store};
+    ///
+    /// let store = Store::open(dir.path().join("dist"))?.share(None)?;
+    /// assert!(store.shared_with().is_some());
+    /// // Another member of the group:
+    /// let store = Store::open_with(&OpenOptions::default().shared(None), dir.path().join("dist"))?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// [`Error::InUse`]; [`Error::CannotShare`] where it is another user's or another group's, or this process does not belong to the group;
     /// [`Error::Unsupported`] where the file system lacks what sharing needs; those of [`Store::recover`] and of a commit.

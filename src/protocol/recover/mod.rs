@@ -61,6 +61,15 @@ impl Store {
     ///
     /// `out` need not exist: the first commit makes it. Where it is a symbolic link, the link's target is the output.
     ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// let store = txfs::Store::open(dir.path().join("dist"))?;
+    /// assert!(store.head()?.is_none(), "nothing has been published");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// [`Error::Busy`] when another process has worked on it for longer than 10 s, [`Error::Untrusted`] and
     /// [`Error::Corrupt`] when its state cannot be used, [`Error::Unsupported`] when its file system lacks what safety needs; and
@@ -125,6 +134,21 @@ impl<F: Fs> Store<F> {
     /// of what was published already, and what earlier generations displaced. Beginning a transaction does so too; a caller that
     /// has time after a commit frees the space earlier. While another process holds the store's lock nothing is done: that process
     /// settles, or the next transaction.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// # let dist = dir.path().join("dist");
+    /// # for text in ["one", "two"] {
+    /// #     let mut transaction = txfs::Store::open(&dist)?.begin(txfs::BeginOptions::default())?;
+    /// #     transaction.write("index.html", text)?;
+    /// #     transaction.commit(&txfs::CommitOptions::default())?;
+    /// # }
+    /// let store = txfs::Store::open(&dist)?;
+    /// assert!(store.sweep()?.done, "unless another process is at work");
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// Something cannot be removed. The output and the current generation are not concerned.
