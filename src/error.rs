@@ -482,28 +482,42 @@ pub enum Ended {
     Died,
 }
 
-/// Why a generation cannot be gone back from.
+/// Why a generation cannot be gone back to.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NothingBefore {
-    /// It is the first, and displaced nothing.
+    /// The current one is the first, and displaced nothing.
     #[error("there is no generation to go back to")]
     First,
-    /// What it displaced was freed ([`Store::prune`](crate::Store::prune)).
-    #[error(
-        "generation {before} was pruned: what generation {current} displaced was freed, so that only later commits can be gone back from"
-    )]
-    Pruned {
-        /// The generation before.
-        before: u64,
-        /// The current generation.
+    /// It is not before the current one.
+    #[error("generation {generation} cannot be gone back to: generation {current} is what is published")]
+    NotBefore {
+        /// The generation.
+        generation: u64,
+        /// The current one.
         current: u64,
     },
-    /// Something of the generation before was not in the output any more when the current one was committed.
-    #[error("generation {before} cannot be put together again, for this was missing already: {missing}")]
+    /// More generations have been committed since than are kept ([`Store::set_retention`](crate::Store::set_retention)).
+    #[error("generation {generation} is not kept any more")]
+    NotKept {
+        /// The generation.
+        generation: u64,
+    },
+    /// What the generation after it displaced was freed ([`Store::prune`](crate::Store::prune)).
+    #[error(
+        "generation {generation} was pruned: what generation {after} displaced was freed, so that only later commits can be gone back from"
+    )]
+    Pruned {
+        /// The generation.
+        generation: u64,
+        /// The generation after it.
+        after: u64,
+    },
+    /// Something of it was not in the output any more when one after it was committed.
+    #[error("generation {generation} cannot be put together again, for this was missing already: {missing}")]
     Incomplete {
-        /// The generation before.
-        before: u64,
+        /// The generation.
+        generation: u64,
         /// What was missing.
         missing: Paths,
     },

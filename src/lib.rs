@@ -146,12 +146,14 @@ pub use options::{CommitOptions, Exclude};
 pub use path::{PathError, RelPath, Shown, Word, is_hidden};
 pub use plan::{Change, ChangeKind, Plan, Summary};
 pub use progress::{Phase, Progress};
+pub use protocol::history::{Changes, Generation};
 pub use protocol::prune::Pruned;
 pub use protocol::recover::{RecoverOptions, Recovered, RecoveredCommit, Swept};
 #[doc(hidden)]
 pub use store::Barriers;
 pub use store::handed_out::HandedOut;
 pub use store::output::Place;
+pub use store::retention::Retention;
 pub use store::snapshot::Snapshot;
 pub use store::store_file::Capabilities;
 pub use store::transaction_dir::Basis;

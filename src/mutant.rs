@@ -34,6 +34,8 @@ pub enum Mutant {
     UndoneBarrier,
     StoreFileBarrier,
     StoreNameBarrier,
+    RetentionBarrier,
+    RetentionName,
     LinkBarrier,
     UndoIntent,
     HeadAfterOperations,
@@ -79,7 +81,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// Every one.
-    pub const ALL: [(Mutant, &'static str); 68] = [
+    pub const ALL: [(Mutant, &'static str); 70] = [
         (Mutant::Barrier1, "barrier 1: stage and intents before anything is carried out"),
         (Mutant::Barrier2, "barrier 2: operations and HEAD before the journal is retired"),
         (Mutant::RecoveryBarrier, "the same, when recovery carries them out"),
@@ -110,6 +112,8 @@ impl Mutant {
         (Mutant::UndoneBarrier, "syncfs of what was undone, before its intent goes"),
         (Mutant::StoreFileBarrier, "fsync of the store file before its name"),
         (Mutant::StoreNameBarrier, "syncfs of the store's name"),
+        (Mutant::RetentionBarrier, "fsync of what is to be kept before its name"),
+        (Mutant::RetentionName, "fsync of the name of what is to be kept"),
         (Mutant::LinkBarrier, "fsync of a link before the other name goes"),
         (Mutant::UndoIntent, "the undo intent"),
         (Mutant::HeadAfterOperations, "HEAD after the operations"),

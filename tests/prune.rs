@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use common::tree::snapshot;
 use common::{Scratch, fast_scratch, lenient, publish, read, state_of};
-use txfs::{BeginOptions, ErrorKind, Store};
+use txfs::{BeginOptions, ErrorKind, Retention, Store};
 
 fn scratch() -> (Scratch, PathBuf) {
     let dir = fast_scratch();
@@ -33,24 +33,24 @@ fn kept(out: &Path, generation: u64) -> Vec<String> {
 fn what_the_last_commit_displaced_is_freed_and_cannot_be_gone_back_to() {
     let (_dir, out) = scratch();
     let store = Store::open(&out).unwrap();
-    assert_eq!(store.prune(0).unwrap().generation, None);
+    assert_eq!(store.prune(Retention::generations(0)).unwrap().generation, None);
     publish(&store, &[("a", "1"), ("gone/deep/x", "12345"), ("same", "s")]).unwrap();
     fs::set_permissions(out.join("gone/deep"), fs::Permissions::from_mode(0o755)).unwrap();
     publish(&store, &[("a", "2"), ("same", "s")]).unwrap();
     let before = snapshot(&out);
     assert_eq!(
-        store.prune(1).unwrap().files,
+        store.prune(Retention::generations(1)).unwrap().files,
         1,
         "the copy of `same` in the stage, and nothing that can be gone back to"
     );
     assert_eq!(go_back(&store).unwrap(), 1);
-    let pruned = store.prune(0).unwrap();
+    let pruned = store.prune(Retention::generations(0)).unwrap();
     assert_eq!((pruned.generation, pruned.files, pruned.bytes), (Some(2), 2, 6));
     assert!(pruned.rescued.is_empty() && pruned.warnings.is_empty());
     assert_eq!((kept(&out, 2), snapshot(&out)), (vec!["journal".to_owned(), "pruned".to_owned()], before));
     let refused = go_back(&store).unwrap_err();
     assert!(refused.kind() == ErrorKind::Usage && refused.to_string().contains("was pruned"), "{refused}");
-    assert_eq!(store.prune(0).unwrap().files, 0);
+    assert_eq!(store.prune(Retention::generations(0)).unwrap().files, 0);
     // The next commit can be gone back from as ever.
     publish(&store, &[("a", "3"), ("same", "s")]).unwrap();
     assert_eq!(go_back(&store).unwrap(), 2);
@@ -67,7 +67,7 @@ fn what_only_added_can_be_gone_back_from_after_pruning() {
     publish(&store, &[("a", "1")]).unwrap();
     publish(&store, &[("a", "1"), ("b", "2")]).unwrap();
     store.sweep().unwrap();
-    assert_eq!(store.prune(0).unwrap().files, 0);
+    assert_eq!(store.prune(Retention::generations(0)).unwrap().files, 0);
     assert_eq!(go_back(&store).unwrap(), 1);
 }
 
@@ -83,7 +83,7 @@ fn what_is_not_known_is_not_freed() {
     fs::write(previous.join("stage/a"), "precious").unwrap();
     let dir = fs::read_dir(previous.join("kept")).or_else(|_| fs::read_dir(previous.join("removed"))).unwrap();
     fs::write(dir.map(|entry| entry.unwrap().path()).next().unwrap().join("mine"), "mine").unwrap();
-    let pruned = store.prune(0).unwrap();
+    let pruned = store.prune(Retention::generations(0)).unwrap();
     assert_eq!((pruned.rescued.len(), pruned.files), (2, 0), "{pruned:?}");
     let rescued: Vec<_> =
         pruned.rescued.iter().map(|path| if path.is_dir() { path.join("mine") } else { path.clone() }).collect();

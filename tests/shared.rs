@@ -19,7 +19,7 @@ use common::faulty::{Call, Faulty};
 use common::{Scratch, fast_scratch, lenient, publish, state_of};
 use nix::sys::stat::{Mode, umask};
 use txfs::fs::{Fs, LinuxFs};
-use txfs::{BeginOptions, Error, ErrorKind, OpenOptions, Problem, RecoverOptions, Store};
+use txfs::{BeginOptions, Error, ErrorKind, OpenOptions, Problem, RecoverOptions, Retention, Store};
 
 const GROUP: u32 = 62_000;
 const ANNE: User = User { id: 61_001, groups: &[GROUP] };
@@ -188,7 +188,7 @@ fn scenes() {
             transaction.commit(&lenient()).unwrap();
             assert!(store.sweep().unwrap().warnings.is_empty());
         }
-        "prune" => drop(open(&options, &out).prune(0).unwrap()),
+        "prune" => drop(open(&options, &out).prune(Retention::generations(0)).unwrap()),
         "recover" => {
             let store = open(&options, &out);
             let recovered = store.recover(RecoverOptions::default()).unwrap();

@@ -30,6 +30,7 @@ use crate::fs::tree::Tree;
 use crate::fs::{Fs, Kind, is_unsyncable};
 use crate::mutant::{Mutant, left_out};
 use crate::path::RelPath;
+use crate::protocol::settle;
 use crate::store::layout::{manifest_path, name, previous_path, state_path};
 use crate::store::lost_stages::noting;
 use crate::store::output::Place;
@@ -190,7 +191,7 @@ impl Needs {
                 break;
             }
         }
-        self.proof_is_all(store, journal.begin.base)
+        self.proof_is_all(store)
     }
 
     /// An entry of the stage, with all that moves along with it.
@@ -222,12 +223,11 @@ impl Needs {
         Ok(())
     }
 
-    /// What generation `base - 1` displaced was removed when this transaction began. Only its journal is left, which the next
-    /// transaction removes; by then the removals have to be durable, for the journal proves what the entries were.
-    fn proof_is_all<F: Fs>(&mut self, store: &Store<F>, base: u64) -> Result<()> {
-        let emptied = previous_path(base.saturating_sub(1));
-        if store.state.stat(&emptied)?.is_some() && !left_out(Mutant::SyncedProof) {
-            self.directories.insert((Root::State, emptied));
+    /// What generations displaced that are not kept was removed when this transaction began. Only their journals are left, which the
+    /// next transaction removes; by then the removals have to be durable, for the journal proves what the entries were.
+    fn proof_is_all<F: Fs>(&mut self, store: &Store<F>) -> Result<()> {
+        if !left_out(Mutant::SyncedProof) {
+            self.directories.extend(settle::emptied(store)?.into_iter().map(|emptied| (Root::State, emptied)));
         }
         Ok(())
     }

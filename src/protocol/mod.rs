@@ -8,6 +8,7 @@
 //! | [`carry_out`] | operations and HEAD, for a commit and for recovery |
 //! | [`settle`] | a commit that is durable: its journal retired, what it displaced kept, what nothing names removed |
 //! | [`displaced_dirs`] | directories that were displaced, made anew, so that nobody watches them any more |
+//! | [`history`] | what is known of the generations that are kept |
 //! | [`prune`] | freeing what was displaced before the next commit would |
 //! | [`recover`] | what a crash left: the decision, and the evidence that it rests on |
 //!
@@ -17,6 +18,7 @@ pub(crate) mod apply;
 pub(crate) mod barrier;
 pub(crate) mod carry_out;
 pub(crate) mod displaced_dirs;
+pub(crate) mod history;
 pub(crate) mod prune;
 pub(crate) mod recover;
 pub(crate) mod settle;

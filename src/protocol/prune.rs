@@ -20,6 +20,7 @@ use crate::protocol::recover::{Manner, Recovered};
 use crate::protocol::settle;
 use crate::store::Store;
 use crate::store::layout::{name, previous_path, state_path, write_new};
+use crate::store::retention::Retention;
 
 /// What [`Store::prune`] did.
 #[derive(Debug, Default)]
@@ -39,14 +40,15 @@ pub struct Pruned {
 
 /// How much something holds.
 #[derive(Debug, Default, Clone, Copy)]
-struct Held {
+pub(super) struct Held {
     files: u64,
-    bytes: u64,
+    pub(super) bytes: u64,
 }
 
 impl<F: Fs> Store<F> {
-    /// Frees what the commits displaced, but for that of the last `keep` generations, and whatever else nobody needs any more, as
-    /// [`Store::sweep`] does. With 0 nothing is left to go back to until the next commit.
+    /// Frees what the commits displaced, but for what `keep` keeps, and whatever else nobody needs any more, as [`Store::sweep`] does. With
+    /// [`Retention::generations`] of 0 nothing is left to go back to until the next commit. What is kept from then on is as it was said last
+    /// ([`Store::set_retention`]).
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -67,19 +69,24 @@ impl<F: Fs> Store<F> {
     /// # Errors
     /// [`Error::Busy`] while another process commits; those of [`Store::recover`]; something cannot be removed. The output and the
     /// current generation are not concerned.
-    pub fn prune(&self, keep: u64) -> Result<Pruned> {
+    pub fn prune(&self, keep: Retention) -> Result<Pruned> {
         let lock = self.lock()?;
         let pruned =
             self.recover_locked(&lock, Manner::PLAIN).and_then(|recovered| self.prune_settled(keep, recovered));
         self.telling(pruned)
     }
 
-    fn prune_settled(&self, keep: u64, recovered: Recovered) -> Result<Pruned> {
+    fn prune_settled(&self, keep: Retention, recovered: Recovered) -> Result<Pruned> {
         let generation = self.head()?.map(|head| head.info.generation);
         let (before, told) = (self.held()?, self.rescued.lock().unwrap_or_else(PoisonError::into_inner).len());
         settle::sweep(self)?;
+        let current = generation.unwrap_or_default();
         for displaced in settle::numbers(self, name::PREVIOUS)? {
-            if generation.is_some_and(|current| current.saturating_sub(displaced) >= keep) {
+            if settle::is_kept_by(self, keep, displaced, current)? {
+                break;
+            }
+            // A newer one is of a commit that was taken back.
+            if displaced <= current {
                 self.mark_pruned(displaced)?;
                 settle::purge(self, displaced)?;
                 if left_out(Mutant::ProofOfPruned) {
@@ -118,7 +125,7 @@ impl<F: Fs> Store<F> {
     }
 
     /// What is held of a directory's content: `previous/N/…/PATH`, or what was moved out of that.
-    fn held_at(&self, path: &RelPath) -> Result<Held> {
+    pub(super) fn held_at(&self, path: &RelPath) -> Result<Held> {
         let mut held = Held::default();
         // What lies in `previous/N` and `trash/ID` themselves is txfs' own.
         let depth = path.components().count();

@@ -30,10 +30,8 @@ use crate::protocol::displaced_dirs::{self, Displaced};
 use crate::stage::digest;
 use crate::store::Store;
 use crate::store::layout::{manifest_path, name, numbered, open_trusted, previous_path, state_path};
+use crate::store::retention::Retention;
 use crate::store::transaction_dir::{self, REMOVED, STAGE, is_not_empty, part};
-
-/// How many generations back what was displaced is kept.
-const KEEP: u64 = 1;
 
 /// The journal's name once it is settled, in `previous/N`.
 pub(crate) const SETTLED: &str = "journal";
@@ -53,6 +51,15 @@ pub(crate) fn pruned_path(generation: u64) -> RelPath {
 /// Whether the user wanted nothing to be kept of what a generation displaced.
 pub(crate) fn is_pruned<F: Fs>(store: &Store<F>, generation: u64) -> Result<bool> {
     Ok(store.state.stat(&pruned_path(generation))?.is_some())
+}
+
+/// Whether a commit displaced something of which nothing is left.
+pub(crate) fn is_freed<F: Fs>(store: &Store<F>, journal: &Journal) -> Result<bool> {
+    let generation = journal.begin.head.info.generation;
+    let displaces = |operation: &Operation| matches!(operation, Operation::Replace { .. } | Operation::Remove { .. });
+    let Some(previous) = store.state.find_below(&previous_path(generation))? else { return Ok(false) };
+    let listed = store.fs.list(previous.root()).map_err(store.state.io("list", &previous_path(generation)))?;
+    Ok(listed.iter().all(|entry| is_note(&entry.name)) && journal.operations.iter().any(displaces))
 }
 
 /// The directory in which a journal's transaction lies: `tx/ID` until it is settled.
@@ -125,7 +132,7 @@ pub(crate) fn settle_stale<F: Fs>(store: &Store<F>, journal: &Journal) -> Result
 pub(crate) fn sweep<F: Fs>(store: &Store<F>) -> Result<()> {
     let current = store.head()?.map_or(0, |head| head.info.generation);
     // What cannot be removed does not keep the rest from going.
-    let mut left = vec![state_path(name::PROBE), state_path(name::STORE_NEW)];
+    let mut left = vec![state_path(name::PROBE), state_path(name::STORE_NEW), state_path(name::RETENTION_NEW)];
     left.extend(trash(store)?);
     let emptied = left.iter().map(|left| match store.state.remove(left) {
         // What is still open stays where the file system keeps it until then: the next sweep has it.
@@ -138,10 +145,13 @@ pub(crate) fn sweep<F: Fs>(store: &Store<F>) -> Result<()> {
         removed => removed,
     });
     let emptied = emptied.fold(Ok(()), Result::and);
-    let pruned = prune_current(store, current);
     let handed_out = store.sweep_handed_out();
-    retain(store, current)?;
-    emptied.and(pruned).and(handed_out)
+    let retained = match store.retention() {
+        Ok(retention) => retain(store, current, retention),
+        // All is kept.
+        Err(error) => Err(error),
+    };
+    emptied.and(handed_out).and(retained)
 }
 
 /// Transactions that are over.
@@ -157,13 +167,13 @@ fn trash<F: Fs>(store: &Store<F>) -> Result<Vec<RelPath>> {
     paths.collect::<std::result::Result<_, _>>().map_err(|error| store.state.corrupt(&path, error))
 }
 
-/// Of what the current generation displaced, the stage's copies of what was published already.
-fn prune_current<F: Fs>(store: &Store<F>, current: u64) -> Result<()> {
+/// Of what a generation displaced that is kept, the stage's copies of what was published already.
+fn prune_kept<F: Fs>(store: &Store<F>, generation: u64) -> Result<()> {
     // A crash can keep that `meta` went and bring `copy` back: another name of a published file.
     let is_left = |tree: &Tree<F>, file| Ok::<_, Error>(tree.stat(&part(file))?.is_some());
-    if let Some(tree) = store.state.find_below(&previous_path(current))?
+    if let Some(tree) = store.state.find_below(&previous_path(generation))?
         && (is_left(&tree, transaction_dir::META)? || is_left(&tree, transaction_dir::COPY)?)
-        && let Some(journal) = read_settled(store, current)?
+        && let Some(journal) = read_settled(store, generation)?
     {
         make_dirs_anew(store, &tree, &journal)?;
         prune(&tree, &journal.operations)?;
@@ -232,11 +242,20 @@ fn prune_stage<F: Fs>(stage: &Tree<F>, displaced: &BTreeSet<&RelPath>) -> Result
 }
 
 /// Removes what generations displaced that are no longer kept, and their manifests.
-fn retain<F: Fs>(store: &Store<F>, current: u64) -> Result<()> {
+fn retain<F: Fs>(store: &Store<F>, current: u64, retention: Retention) -> Result<()> {
     let mut failed = None;
+    let mut is_kept = false;
     for generation in numbers(store, name::PREVIOUS)? {
+        // What came after one that is kept is needed to go back to that.
+        is_kept = is_kept || is_kept_by(store, retention, generation, current)?;
         // One that cannot be removed does not keep the others from going.
-        if let Err(error) = drop_displaced(store, generation, current) {
+        let is_over = current.saturating_sub(generation) > retention.generations;
+        let dropped = if is_kept && !is_pruned(store, generation)? {
+            prune_kept(store, generation)
+        } else {
+            drop_displaced(store, generation, current, is_over)
+        };
+        if let Err(error) = dropped {
             failed.get_or_insert(error);
         }
     }
@@ -244,18 +263,26 @@ fn retain<F: Fs>(store: &Store<F>, current: u64) -> Result<()> {
     failed.map_or(Ok(()), Err)
 }
 
-/// Removes what a generation displaced, if it is no longer kept.
-fn drop_displaced<F: Fs>(store: &Store<F>, generation: u64, current: u64) -> Result<()> {
+/// Whether what a generation displaced is kept by itself.
+pub(crate) fn is_kept_by<F: Fs>(store: &Store<F>, retention: Retention, generation: u64, current: u64) -> Result<bool> {
+    let begin = match retention.seconds {
+        Some(_) => read_begin(store, &settled_path(generation))?,
+        None => None,
+    };
+    let committed = begin.map(|begin| begin.head.info.committed);
+    // What was freed cannot be gone back to, whatever is kept from then on.
+    Ok(retention.keeps(generation, committed, current, store.fs.now()) && !is_pruned(store, generation)?)
+}
+
+/// Removes what a generation displaced; the journal, which is the proof of that, only when it `is_over`: a commit has been made since.
+fn drop_displaced<F: Fs>(store: &Store<F>, generation: u64, current: u64, is_over: bool) -> Result<()> {
     // A crash may have kept a part of what was to go.
-    let is_over = current.saturating_sub(generation) > KEEP;
-    if current.saturating_sub(generation) >= KEEP || is_pruned(store, generation)? {
-        let is_purged = purge(store, generation)?;
-        if is_purged && is_over {
-            // No barrier has passed since, as nobody swept between two commits: a crash would keep what the proof is of, without it.
-            let path = previous_path(generation);
-            let synced = store.state.dir(&path).and_then(|dir| store.fs.sync_dir(&dir));
-            synced.map_err(store.state.io("make durable", &path))?;
-        }
+    let is_purged = purge(store, generation)?;
+    if is_purged && is_over {
+        // No barrier has passed since, as nobody swept between two commits: a crash would keep what the proof is of, without it.
+        let path = previous_path(generation);
+        let synced = store.state.dir(&path).and_then(|dir| store.fs.sync_dir(&dir));
+        synced.map_err(store.state.io("make durable", &path))?;
     }
     if is_over || generation < current && left_out(Mutant::ProofKept) {
         store.state.remove(&previous_path(generation))?;
@@ -320,6 +347,21 @@ pub(super) fn purge<F: Fs>(store: &Store<F>, generation: u64) -> Result<bool> {
         store.state.remove(&entry)?;
     }
     Ok(true)
+}
+
+/// What generations displaced and was removed: only their journals are left. The oldest go first.
+pub(crate) fn emptied<F: Fs>(store: &Store<F>) -> Result<Vec<RelPath>> {
+    let mut emptied = Vec::new();
+    for generation in numbers(store, name::PREVIOUS)? {
+        let path = previous_path(generation);
+        let listed =
+            store.state.dir(&path).and_then(|dir| store.fs.list(&dir)).map_err(store.state.io("list", &path))?;
+        if !listed.iter().all(|entry| is_note(&entry.name)) {
+            break;
+        }
+        emptied.push(path);
+    }
+    Ok(emptied)
 }
 
 /// What was published before a commit; nothing where that cannot be made out.

@@ -53,6 +53,8 @@ pub(crate) mod name {
     pub(crate) const HANDED: &str = "handed";
     pub(crate) const RESCUED: &str = "rescued";
     pub(crate) const PROBE: &str = "probe";
+    pub(crate) const RETENTION: &str = "retention";
+    pub(crate) const RETENTION_NEW: &str = "retention.new";
     pub(crate) const OUTPUT: &str = "output";
     pub(crate) const ELSEWHERE: &str = "elsewhere";
     pub(crate) const PATH_NEW: &str = "path.new";

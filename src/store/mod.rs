@@ -15,6 +15,7 @@
 //! | [`shared_state`] | giving a state to a group |
 //! | [`open`] | the store itself, and the files that every part of the engine reads and writes |
 //! | [`transaction_dir`] | `tx/ID`: what is in it, and whether its transaction lives |
+//! | [`retention`] | what is kept of the past |
 //! | [`handed_out`] | files for the commands that run after a commit |
 //! | [`snapshot`] | a generation, to be read back |
 //! | [`trial`] | a directory to try something out in |
@@ -35,6 +36,7 @@ pub(crate) mod output;
 pub(crate) mod probe;
 pub(crate) mod rescue;
 pub(crate) mod resolve;
+pub(crate) mod retention;
 pub(crate) mod shared_state;
 pub(crate) mod sharing;
 pub(crate) mod snapshot;

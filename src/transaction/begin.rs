@@ -46,7 +46,7 @@ use crate::store::whereabouts;
 use crate::store::{OpenOptions, Store};
 use crate::transaction::at;
 use crate::transaction::begin_options::BeginOptions;
-use crate::transaction::borrowed::{Referenced, are_there, copy_from_source, not_staged};
+use crate::transaction::borrowed::{Original, Referenced, are_there, copy_from_source, not_staged};
 use crate::transaction::staged_file::Ledger;
 
 /// An open transaction.
@@ -608,12 +608,12 @@ impl<F: Fs> Transaction<F> {
 
     /// Without this process nobody knows what was to be taken from the current generation.
     fn stage_referenced(&mut self) -> Result<()> {
-        let Some(Referenced { from, entries, .. }) = self.referenced.take() else { return Ok(()) };
+        let Some(Referenced { of, entries, .. }) = self.referenced.take() else { return Ok(()) };
         let stage = self.stage_tree()?;
         let paths: Vec<_> = entries.iter().map(|entry| entry.path.clone()).collect();
         let paths = not_staged(&stage, &paths)?;
         let wanted = || paths.iter().cloned().map(Ok);
-        if let Some(from) = &from {
+        if let Original::Source(from) = &of {
             copy_from_source(from, &self.place_tree()?, &self.at(), &paths)?;
             return source_look::check_all(&self.sources, &self.store.output.path);
         }

@@ -21,14 +21,21 @@ use crate::plan::live::Drifted;
 use crate::stage::copy::{self, Source};
 use crate::stage::exclude;
 
-/// What is published as it is in the current generation, and is not staged; and where it could be copied from.
+/// What is published as it is in the current generation, and is not staged.
 pub(crate) struct Referenced<F: Fs> {
-    /// `None` where that is the output itself: what is not there is nowhere.
-    pub(crate) from: Option<Tree<F>>,
+    pub(crate) of: Original<F>,
     /// Ascending.
     pub(crate) entries: Vec<Entry>,
     /// What an audit of the output found meanwhile.
     pub(crate) drifted: Option<Drifted>,
+}
+
+/// What it is a part of.
+pub(crate) enum Original<F: Fs> {
+    /// A directory of the user's, from which it could be copied as well.
+    Source(Tree<F>),
+    /// A generation that is put together again: what is not in the output is nowhere.
+    Generation(u64),
 }
 
 impl<F: Fs> Referenced<F> {

@@ -51,7 +51,7 @@ use crate::store::layout::{name, state_path};
 use crate::store::transaction_dir::{Basis, COPY, REMOVED, STAGE, TRIED, part};
 use crate::threads;
 use crate::transaction::Transaction;
-use crate::transaction::borrowed::{Referenced, not_staged};
+use crate::transaction::borrowed::{Original, not_staged};
 use crate::transaction::planning::{make_plan, rules};
 use crate::transaction::touch::touch;
 
@@ -505,13 +505,10 @@ impl<F: Fs> Transaction<F> {
 
     /// What was published by the generation before, and was not displaced, has to be in the output still.
     fn check_complete(&self, plan: &Plan) -> Result<()> {
-        let Some(referenced @ Referenced { from: None, .. }) = &self.referenced else { return Ok(()) };
+        let Some(referenced) = &self.referenced else { return Ok(()) };
+        let Original::Generation(generation) = referenced.of else { return Ok(()) };
         let lost: Paths = not_staged(&self.stage_tree()?, &referenced.missing(plan))?.into_iter().collect();
-        if lost.is_empty() {
-            Ok(())
-        } else {
-            Err(self.store.not_put_together(self.meta.base, self.meta.base - 1, &lost))
-        }
+        if lost.is_empty() { Ok(()) } else { Err(self.store.not_put_together(generation, &lost)) }
     }
 }
 

@@ -32,7 +32,7 @@ use crate::store::inherit::inherit;
 use crate::store::transaction_dir::{Basis, STAGE, part};
 use crate::transaction::at::seen_from;
 use crate::transaction::begin::Transaction;
-use crate::transaction::borrowed::{Referenced, copy_from_source, not_staged};
+use crate::transaction::borrowed::{Original, Referenced, copy_from_source, not_staged};
 use crate::transaction::staged_file::StagedFile;
 
 /// To find an entry of a manifest takes as long as to read so many in their order.
@@ -266,7 +266,7 @@ impl<F: Fs> Transaction<F> {
         let Some(referenced) = &self.referenced else { return Ok(false) };
         let missing = referenced.missing(plan);
         let wanted = not_staged(&stage, &missing)?;
-        if let Some(from) = &referenced.from
+        if let Original::Source(from) = &referenced.of
             && let Err(error) = copy_from_source(from, &self.place_tree()?, &self.at(), &wanted)
         {
             // A part of the copy is not to be taken for all of it by another attempt.
@@ -371,7 +371,7 @@ impl<F: Fs> Transaction<F> {
             entries.splice(0..0, published.get(&at)?.map(|object| Entry { path: at, object }));
         }
         copy::copy_root(&from, &stage)?;
-        self.referenced = Some(Referenced { from: Some(from), entries, drifted });
+        self.referenced = Some(Referenced { of: Original::Source(from), entries, drifted });
         Ok(())
     }
 

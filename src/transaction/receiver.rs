@@ -9,7 +9,7 @@ use crate::format::manifest::{Digest, Entry, Object};
 use crate::fs::tree::Tree;
 use crate::fs::{Fs, Kind, Stat};
 use crate::path::RelPath;
-use crate::stage::copy::{self, NewDirs, Source};
+use crate::stage::copy::{NewDirs, Source};
 use crate::stage::digest;
 
 /// What is told where each entry comes from.
@@ -18,14 +18,6 @@ pub(super) trait Receiver<'a, F: Fs> {
     fn dir(&mut self, path: RelPath, mode: u32, from: &'a Tree<F>, original: RelPath) -> Result<()>;
     /// The file or link at `place`, which was recorded as `old`.
     fn entry(&mut self, path: &RelPath, old: &Object, from: &'a Tree<F>, place: &RelPath) -> Result<()>;
-    /// Those of the entries, ascending, that are in the directory at `place`, for the directory `path`.
-    fn below(
-        &mut self,
-        path: &RelPath,
-        from: &'a Tree<F>,
-        place: &RelPath,
-        entries: impl Iterator<Item = Result<Entry>>,
-    ) -> Result<()>;
 }
 
 /// A stage.
@@ -56,17 +48,6 @@ impl<'a, F: Fs> Receiver<'a, F> for Staging<'a, F> {
         }
         let stat = Stat { mode: old.mode, ..look(from, place)? };
         Source::published(from).copy_file(place, &stat, self.stage, path)
-    }
-
-    fn below(
-        &mut self,
-        path: &RelPath,
-        from: &'a Tree<F>,
-        place: &RelPath,
-        entries: impl Iterator<Item = Result<Entry>>,
-    ) -> Result<()> {
-        let (below_place, staged) = (from.below(place)?, self.stage.below(path)?);
-        copy::copy_paths(Source::published(&below_place), &staged, entries.map(|entry| Ok(entry?.path)))
     }
 }
 
@@ -101,23 +82,6 @@ impl<'a, F: Fs> Receiver<'a, F> for Noting {
         let found = as_it_is(from, place, old, &look(from, place)?)?;
         let mode = if old.kind == Kind::File { old.mode } else { found.mode };
         self.note(path.clone(), Object { mode, ..found });
-        Ok(())
-    }
-
-    fn below(
-        &mut self,
-        path: &RelPath,
-        from: &'a Tree<F>,
-        place: &RelPath,
-        entries: impl Iterator<Item = Result<Entry>>,
-    ) -> Result<()> {
-        for entry in entries {
-            let Entry { path: below, object } = entry?;
-            let place = below.within(place);
-            if let Some(stat) = from.stat(&place)? {
-                self.note(below.within(path), as_it_is(from, &place, &object, &stat)?);
-            }
-        }
         Ok(())
     }
 }

@@ -1,8 +1,10 @@
-//! Going back: the generation before the current one, staged from what the current one displaced. Its commit is one as any other.
+//! Going back: an earlier generation, staged from what those after it displaced. Its commit is one as any other.
+//!
+//! What is looked for lies where the first commit that displaced it put it; what none displaced is published still.
 //!
 //! Invariants:
-//! 1. Only the stage is written, and nothing where it is only asked what would change ([`Store::preview_previous`]). What the current
-//!    generation displaced is copied, and stays until the commit that goes back is swept.
+//! 1. Only the stage is written, and nothing where it is only asked what would change ([`Store::preview_previous`]). What was displaced is
+//!    copied, and stays for as long as it is kept.
 //! 2. Nothing is taken for what was displaced that is not it, by identity or by content.
 //! 3. What comes back is what was, with owner, group and attributes as far as this user may give them.
 //!
@@ -15,7 +17,7 @@ use crate::error::{Error, NothingBefore, Paths, Problem, Result};
 use crate::format::journal::reader::Journal;
 use crate::format::journal::record::Operation;
 use crate::format::manifest::inventory::Inventory;
-use crate::format::manifest::{Entry, Head, Object};
+use crate::format::manifest::{Digest, Entry, Head, Object};
 use crate::fs::tree::Tree;
 use crate::fs::{Fs, Kind, Stat};
 use crate::options::CommitOptions;
@@ -29,8 +31,7 @@ use crate::store::Store;
 use crate::store::layout::previous_path;
 use crate::store::transaction_dir::Basis;
 use crate::transaction::Transaction;
-use crate::transaction::at::seen_from;
-use crate::transaction::borrowed::Referenced;
+use crate::transaction::borrowed::{Original, Referenced};
 use crate::transaction::planning::{make_plan, rules};
 use crate::transaction::receiver::{Noting, Receiver, Staging};
 
@@ -64,7 +65,18 @@ impl<F: Fs> Transaction<F> {
     /// [`Error::Refused`] when the output is gone; [`Error::NothingBefore`], also when something of the generation before was missing in the
     /// output already. [`Error::Corrupt`] when what was displaced is not as it was any more; [`Error::BaseMoved`].
     pub fn copy_previous(&mut self) -> Result<u64> {
-        self.restage_or_tell(false)
+        self.restage_or_tell(Target::Previous { also_nothing: false })
+    }
+
+    /// As [`Transaction::copy_previous`], any generation that is kept ([`Store::set_retention`], [`Store::history`]). The cost is that of
+    /// what differs, and a look at each entry.
+    ///
+    /// What the generation after it had taken over or published over comes back as well; what later ones had, stays where it was kept.
+    ///
+    /// # Errors
+    /// [`Error::NothingBefore`] when it is not kept, or is the current one; otherwise as [`Transaction::copy_previous`].
+    pub fn copy_generation(&mut self, generation: u64) -> Result<()> {
+        self.restage_or_tell(Target::Generation(generation)).map(drop)
     }
 
     /// As [`Transaction::copy_previous`], and also to where there was nothing before the first generation: for
@@ -74,15 +86,15 @@ impl<F: Fs> Transaction<F> {
     /// # Errors
     /// As [`Transaction::copy_previous`].
     pub fn copy_what_was_before(&mut self) -> Result<u64> {
-        self.restage_or_tell(true)
+        self.restage_or_tell(Target::Previous { also_nothing: true })
     }
 
-    fn restage_or_tell(&mut self, also_nothing: bool) -> Result<u64> {
+    fn restage_or_tell(&mut self, target: Target) -> Result<u64> {
         // Another commit takes away what is looked for: that it came first is what the caller has to know.
-        self.restage_previous(also_nothing).or_else(|error| self.check_base().and(Err(error)))
+        self.restage(target).or_else(|error| self.check_base().and(Err(error)))
     }
 
-    fn restage_previous(&mut self, also_nothing: bool) -> Result<u64> {
+    fn restage(&mut self, target: Target) -> Result<u64> {
         self.check_not_filled()?;
         let head = self.check_base()?;
         if self.meta.below.is_some() {
@@ -94,14 +106,15 @@ impl<F: Fs> Transaction<F> {
             return Err(usage(&self.store.output.path, what.into()));
         }
         let store = self.store.clone();
-        let again = Again::of(&store, head.as_ref(), also_nothing)?;
+        let again = Again::of(&store, head.as_ref(), target)?;
         let stage = self.stage_tree()?;
         // Only this process knows what is not staged.
         self.set_attached(true)?;
         let mut staging = Staging::new(&stage);
         let entries = again.tell(&mut staging)?;
         staging.close()?;
-        self.referenced = Some(Referenced { from: None, entries, drifted: None });
+        let of = Original::Generation(again.generation());
+        self.referenced = Some(Referenced { of, entries, drifted: None });
         Ok(again.generation())
     }
 }
@@ -114,8 +127,20 @@ impl<F: Fs> Store<F> {
     /// # Errors
     /// As [`Transaction::copy_previous`].
     pub fn preview_previous(&self, options: &CommitOptions<'_>) -> Result<Plan> {
+        self.preview_of(Target::Previous { also_nothing: false }, options)
+    }
+
+    /// As [`Store::preview_previous`], of [`Transaction::copy_generation`].
+    ///
+    /// # Errors
+    /// As [`Transaction::copy_generation`].
+    pub fn preview_generation(&self, generation: u64, options: &CommitOptions<'_>) -> Result<Plan> {
+        self.preview_of(Target::Generation(generation), options)
+    }
+
+    fn preview_of(&self, target: Target, options: &CommitOptions<'_>) -> Result<Plan> {
         let head = self.head()?;
-        self.plan_previous(head.as_ref(), options).or_else(|error| {
+        self.plan_to_go_back(target, head.as_ref(), options).or_else(|error| {
             // Another commit takes away what is looked for.
             let [base, current] =
                 [&head, &self.head()?].map(|head| head.as_ref().map_or(0, |head| head.info.generation));
@@ -127,10 +152,11 @@ impl<F: Fs> Store<F> {
         })
     }
 
-    fn plan_previous(&self, head: Option<&Head>, options: &CommitOptions<'_>) -> Result<Plan> {
-        let again = Again::of(self, head, false)?;
+    fn plan_to_go_back(&self, target: Target, head: Option<&Head>, options: &CommitOptions<'_>) -> Result<Plan> {
+        let again = Again::of(self, head, target)?;
         let mut noting = Noting::default();
-        let referenced: Referenced<F> = Referenced { from: None, entries: again.tell(&mut noting)?, drifted: None };
+        let of: Original<F> = Original::Generation(again.generation());
+        let referenced = Referenced { of, entries: again.tell(&mut noting)?, drifted: None };
         let is_noted = noting.paths();
         let mut staged = Staged { entries: noting.into_entries(), ..Staged::default() };
         staged.add_referenced(&referenced.entries);
@@ -140,22 +166,53 @@ impl<F: Fs> Store<F> {
         let published = Published::open(self, head, RelPath::root())?;
         let plan = make_plan(&self.output.path, &again.live, staged, &published, Scope::Whole, rules)?;
         let lost: Paths = referenced.missing(&plan).into_iter().filter(|path| !is_noted.contains(path)).collect();
-        if lost.is_empty() { Ok(plan) } else { Err(self.not_put_together(again.current(), again.generation(), &lost)) }
+        if lost.is_empty() { Ok(plan) } else { Err(self.not_put_together(again.generation(), &lost)) }
     }
 
-    /// Of the generation before `current`.
-    pub(crate) fn not_put_together(&self, current: u64, generation: u64, lost: &Paths) -> Error {
-        let pruned = settle::is_pruned(self, current).unwrap_or_default();
-        let why = match pruned {
-            true => NothingBefore::Pruned { before: generation, current },
-            false => NothingBefore::Incomplete { before: generation, missing: lost.clone() },
-        };
+    /// Why a generation is not kept, if it is not.
+    fn why_not_kept(&self, generation: u64) -> Result<Option<NothingBefore>> {
+        let current = self.head()?.map_or(0, |head| head.info.generation);
+        for displacing in generation + 1..=current {
+            if settle::is_pruned(self, displacing)? {
+                return Ok(Some(was_pruned(displacing - 1)));
+            }
+            match settle::read_settled(self, displacing)? {
+                Some(journal) if !settle::is_freed(self, &journal)? => {}
+                _ => return Ok(Some(NothingBefore::NotKept { generation })),
+            }
+        }
+        Ok(None)
+    }
+
+    pub(crate) fn not_put_together(&self, generation: u64, lost: &Paths) -> Error {
+        let incomplete = || NothingBefore::Incomplete { generation, missing: lost.clone() };
+        let why = self.why_not_kept(generation).ok().flatten().unwrap_or_else(incomplete);
         Error::NothingBefore { output: self.output.path.clone(), why }
+    }
+}
+
+/// Where one goes back to.
+#[derive(Clone, Copy)]
+enum Target {
+    /// To the generation before the current one; and to where there was nothing, too.
+    Previous {
+        also_nothing: bool,
+    },
+    Generation(u64),
+}
+
+impl Target {
+    fn also_nothing(self) -> bool {
+        matches!(self, Self::Previous { also_nothing: true })
     }
 }
 
 fn usage(output: &Path, what: String) -> Error {
     Error::Usage { path: output.to_path_buf(), what }
+}
+
+fn was_pruned(generation: u64) -> NothingBefore {
+    NothingBefore::Pruned { generation, after: generation.saturating_add(1) }
 }
 
 /// What a generation displaced.
@@ -217,112 +274,165 @@ fn is_still<F: Fs>(tree: &Tree<F>, place: &RelPath, old: &Object, stat: &Stat) -
     Err(tree.corrupt(place, "it was changed since it was displaced"))
 }
 
+/// What came after the generation that is to be put together again, one generation each.
+struct Since<F: Fs> {
+    displaced: Displaced<F>,
+    /// What had been published until then.
+    before: Inventory<F>,
+}
+
 /// A generation that is to be put together again.
 struct Again<'a, F: Fs> {
     store: &'a Store<F>,
-    displaced: Displaced<F>,
+    /// From the one after it to the current one.
+    since: Vec<Since<F>>,
     live: Tree<F>,
-    before: Inventory<F>,
     now: Inventory<F>,
 }
 
+/// Where an entry of the generation is.
+enum Found<'a, F: Fs> {
+    /// It was displaced, and lies there, as this.
+    At(&'a Displaced<F>, RelPath, Object),
+    /// It is published still.
+    Published(Object),
+    /// It is a directory, and is made anew.
+    Anew,
+    Nowhere,
+}
+
 impl<'a, F: Fs> Again<'a, F> {
-    /// The generation before that of `head`.
-    fn of(store: &'a Store<F>, head: Option<&Head>, also_nothing: bool) -> Result<Self> {
+    /// What `head` is to be left for.
+    fn of(store: &'a Store<F>, head: Option<&Head>, target: Target) -> Result<Self> {
         let current = head.map_or(0, |head| head.info.generation);
-        let Some(displaced) =
-            Displaced::by(store, current)?.filter(|displaced| also_nothing || displaced.is_something())
-        else {
-            let why = match settle::is_pruned(store, current)? {
-                true => NothingBefore::Pruned { before: current.saturating_sub(1), current },
-                false => NothingBefore::First,
-            };
-            return Err(Error::NothingBefore { output: store.output.path.clone(), why });
+        let refuse = |why| Err(Error::NothingBefore { output: store.output.path.clone(), why });
+        let generation = match target {
+            Target::Previous { .. } => current.saturating_sub(1),
+            Target::Generation(to) if to < current => to,
+            Target::Generation(to) => return refuse(NothingBefore::NotBefore { generation: to, current }),
         };
+        let mut since = Vec::new();
+        for displacing in generation + 1..=current {
+            let Some(displaced) = Displaced::by(store, displacing)? else {
+                return refuse(match settle::is_pruned(store, displacing)? {
+                    true => was_pruned(displacing - 1),
+                    false if matches!(target, Target::Generation(_)) => NothingBefore::NotKept { generation },
+                    false => NothingBefore::First,
+                });
+            };
+            let before = store.base_inventory(&displaced.journal.begin)?;
+            since.push(Since { displaced, before });
+        }
+        let is_something = since.first().is_some_and(|first| target.also_nothing() || first.displaced.is_something());
+        if !is_something {
+            return refuse(NothingBefore::First);
+        }
         let Some(live) = store.output.open()? else {
             return Err(Error::Refused { output: store.output.path.clone(), problems: vec![Problem::OutputGone] });
         };
-        let (now, before) = (store.inventory(head)?, store.base_inventory(&displaced.journal.begin)?);
-        Ok(Self { store, displaced, live, before, now })
+        Ok(Self { store, since, live, now: store.inventory(head)? })
+    }
+
+    /// There is always one: without it there is nothing to go back from.
+    fn first(&self) -> &Since<F> {
+        &self.since[0]
     }
 
     fn generation(&self) -> u64 {
-        self.displaced.journal.begin.base
+        self.first().displaced.journal.begin.base
     }
 
-    fn current(&self) -> u64 {
-        self.displaced.journal.begin.head.info.generation
+    /// What was published in the generation.
+    fn before(&self) -> &Inventory<F> {
+        &self.first().before
     }
 
     /// Tells what has to be staged; and returns what is published as it was, and need not be.
     fn tell(&'a self, receiver: &mut impl Receiver<'a, F>) -> Result<Vec<Entry>> {
-        self.tell_displaced(receiver)?;
-        let (entries, lost) = self.others(receiver)?;
-        if lost.is_empty() {
-            Ok(entries)
-        } else {
-            Err(self.store.not_put_together(self.current(), self.generation(), &lost))
-        }
-    }
-
-    /// Everything that was displaced, where it was.
-    fn tell_displaced(&'a self, receiver: &mut impl Receiver<'a, F>) -> Result<()> {
-        let from = &self.displaced.tree;
-        let mut before = &RelPath::root();
-        for (path, (place, old)) in &self.displaced.places {
-            path.ancestors_not_of(before).try_for_each(|above| self.make_dir(receiver, &above))?;
-            before = path;
-            if old.kind != Kind::Directory {
-                receiver.entry(path, old, from, place)?;
-                continue;
-            }
-            receiver.dir(path.clone(), old.mode, from, place.clone())?;
-            // What is there besides was put there after the directory had been displaced.
-            let was_in_it = self.before.range(path);
-            let was_in_it = was_in_it.filter_map(|entry| entry.map(|entry| seen_from(path, entry)).transpose());
-            receiver.below(path, from, place, was_in_it)?;
-        }
-        Ok(())
-    }
-
-    /// Of what was not displaced, that which is published now as it was then; and what is nowhere.
-    fn others(&'a self, receiver: &mut impl Receiver<'a, F>) -> Result<(Vec<Entry>, Paths)> {
-        let displaced = &self.displaced;
-        let (mut same, mut lost, mut made) = (Vec::new(), Paths::default(), RelPath::root());
-        for entry in self.before.entries() {
+        let first = &self.first().displaced;
+        let (mut same, mut lost, mut before) = (Vec::new(), Paths::default(), RelPath::root());
+        // What the next generation displaced and txfs had not published comes back, too.
+        let mut others = first.places.iter().peekable();
+        for entry in self.before().entries() {
             let Entry { path, object } = entry?;
-            if let Some(place) = displaced.place(&path) {
-                // What somebody had taken out of a directory before that was displaced is in no place.
-                match displaced.tree.stat(&place)? {
-                    None => lost.push(path),
-                    Some(stat) => displaced.is_older(&place, &object, &stat)?,
-                }
-                continue;
+            while let Some((other, (place, old))) = others.next_if(|(other, _)| **other < path) {
+                self.stage(receiver, &mut before, other, old, first, place)?;
             }
-            match self.now.get(&path)? {
-                Some(now) if now.publishes_same(&object) => same.push(Entry { path, object: now }),
-                _ if object.kind == Kind::Directory => {
-                    // One that it is in may be published as it was then, and so is not staged.
-                    path.ancestors_not_of(&made).try_for_each(|above| self.make_dir(receiver, &above))?;
+            // As it was displaced, not as it was published: somebody may have changed it, and published over that with leave.
+            let as_displaced = others.next_if(|(other, _)| **other == path).map(|(_, (_, old))| *old);
+            match self.find(&path, &object, as_displaced)? {
+                Found::At(displaced, place, found) => {
+                    self.stage(receiver, &mut before, &path, &found, displaced, &place)?;
+                }
+                Found::Published(now) => same.push(Entry { path, object: now }),
+                Found::Anew => {
+                    path.ancestors_not_of(&before).try_for_each(|above| self.make_dir(receiver, &above))?;
                     self.make_dir(receiver, &path)?;
-                    made = path;
+                    before = path;
                 }
-                _ => lost.push(path),
+                Found::Nowhere => lost.push(path),
             }
+        }
+        for (other, (place, old)) in others {
+            self.stage(receiver, &mut before, other, old, first, place)?;
+        }
+        if !lost.is_empty() {
+            return Err(self.store.not_put_together(self.generation(), &lost));
         }
         same.extend(self.taken_over()?);
         same.sort_unstable_by(|a, b| a.path.cmp(&b.path));
-        Ok((same, lost))
+        Ok(same)
     }
 
-    /// What the current generation took over as it lay there: it was in the output before, though not published, and stays.
+    /// Tells of an entry that was displaced, and of the directories that it is in and that were not told of before.
+    fn stage(
+        &'a self,
+        receiver: &mut impl Receiver<'a, F>,
+        before: &mut RelPath,
+        path: &RelPath,
+        object: &Object,
+        from: &'a Displaced<F>,
+        place: &RelPath,
+    ) -> Result<()> {
+        path.ancestors_not_of(before).try_for_each(|above| self.make_dir(receiver, &above))?;
+        *before = path.clone();
+        match object.kind {
+            Kind::Directory => receiver.dir(path.clone(), object.mode, &from.tree, place.clone()),
+            Kind::File | Kind::Symlink => receiver.entry(path, object, &from.tree, place),
+        }
+    }
+
+    /// Finds an entry of the generation; `as_displaced` is what the next one displaced there.
+    fn find(&'a self, path: &RelPath, object: &Object, as_displaced: Option<Object>) -> Result<Found<'a, F>> {
+        for Since { displaced, before } in &self.since {
+            let Some(place) = displaced.place(path) else { continue };
+            // One that somebody removed and a commit made anew is another.
+            let is_it = before.get(path)?.is_some_and(|was| was.same_content(object));
+            // What somebody had taken out of a directory before that was displaced is in no place.
+            let Some(stat) = displaced.tree.stat(&place)?.filter(|_| is_it) else { return Ok(Found::Nowhere) };
+            displaced.is_older(&place, object, &stat)?;
+            // In a directory somebody may have put another kind of entry in its place.
+            let found = as_displaced.or_else(|| {
+                stat.kind.filter(|kind| *kind != object.kind).map(|kind| Object::new(kind, &stat, Digest::default()))
+            });
+            return Ok(Found::At(displaced, place, found.unwrap_or(*object)));
+        }
+        Ok(match self.now.get(path)? {
+            Some(now) if now.publishes_same(object) => Found::Published(now),
+            // One that it is in may be published as it was then, and so is not staged.
+            _ if object.kind == Kind::Directory => Found::Anew,
+            _ => Found::Nowhere,
+        })
+    }
+
+    /// What was taken over since as it lay there: it was in the output before, though not published, and stays.
     fn taken_over(&self) -> Result<Vec<Entry>> {
-        let brought = self.displaced.journal.operations.iter().filter_map(Operation::moved_in);
-        let brought: BTreeSet<&RelPath> = brought.map(|(path, _)| path).collect();
+        let operations = self.since.iter().flat_map(|since| &since.displaced.journal.operations);
+        let brought: BTreeSet<&RelPath> = operations.filter_map(Operation::moved_in).map(|(path, _)| path).collect();
         let mut taken = Vec::new();
         for entry in self.now.entries() {
             let entry = entry?;
-            if self.before.get(&entry.path)?.is_none() && !entry.path.is_at_or_below(&brought) {
+            if self.before().get(&entry.path)?.is_none() && !entry.path.is_at_or_below(&brought) {
                 taken.push(entry);
             }
         }
@@ -332,7 +442,7 @@ impl<'a, F: Fs> Again<'a, F> {
     /// Makes a directory with the mode that it had; what was no entry then keeps the mode that it has. Owner and attributes were
     /// those of the directory that is there now, if any is: no commit changes them.
     fn make_dir(&'a self, receiver: &mut impl Receiver<'a, F>, path: &RelPath) -> Result<()> {
-        let known = match self.before.get(path)? {
+        let known = match self.before().get(path)? {
             Some(object) => Some(object),
             None => self.now.get(path)?,
         };

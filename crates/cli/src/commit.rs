@@ -17,6 +17,7 @@ use super::exclude::Excludes;
 use super::hooks::Hooks;
 use super::output::Ui;
 use super::report::{Restored, Summary};
+use super::retention::Kept;
 use super::settings::{Given, Settings, take};
 use super::signals::Signals;
 use super::{Context, at, diff, error, handle, hooks, report};
@@ -67,6 +68,8 @@ pub(super) struct PublishOptions {
     /// Give the files that are published the time of the commit, for clients that compare times
     #[arg(long)]
     touch: bool,
+    #[command(flatten)]
+    kept: Kept,
     /// Change nothing: print what would change as `txfs diff` does, and exit as the commit would
     #[arg(long)]
     dry_run: bool,
@@ -232,6 +235,7 @@ fn commit_or_rehearse(
         return options.rehearse(context, store, transaction).map(|()| Done::DryRun);
     }
     signals.expect_none()?;
+    options.kept.remember(store)?;
     let commit = options.checks().fold(options.for_library(), |commit, check| {
         commit.check(name_of(check), move |stage| run_check(check, stage, store.output(), signals))
     });
@@ -307,6 +311,7 @@ impl PublishOptions {
             allow_case_collisions => self.allow_case_collisions,
             touch => self.touch,
         );
+        self.kept.take(settings, given);
     }
 
     /// For a generation that was published once: it may be as small as it was then.
@@ -321,6 +326,7 @@ impl PublishOptions {
             allow_drift,
             allow_case_collisions: true,
             touch,
+            kept: Kept::default(),
             dry_run,
             message: Some(message),
         }

@@ -38,12 +38,14 @@ mod handle;
 mod hooks;
 mod init;
 mod journal;
+mod log;
 mod output;
 mod projects;
 mod prune;
 mod publish;
 mod recover;
 mod report;
+mod retention;
 mod rollback;
 mod run;
 mod settings;
@@ -139,6 +141,7 @@ enum Command {
     Publish(publish::PublishArgs),
     Recover(recover::RecoverArgs),
     Rollback(rollback::RollbackArgs),
+    Log(log::LogArgs),
     Prune(prune::PruneArgs),
     Share(share::ShareArgs),
     Status(status::StatusArgs),
@@ -252,6 +255,7 @@ impl Command {
             Self::Publish(args) => publish::run(context, args),
             Self::Recover(args) => recover::run(context, args),
             Self::Rollback(args) => rollback::run(context, args),
+            Self::Log(args) => log::run(context, args),
             Self::Prune(args) => prune::run(context, args),
             Self::Share(args) => share::run(context, args),
             Self::Status(args) => status::run(context, args),
@@ -280,6 +284,7 @@ impl Command {
             | Self::Status(_)
             | Self::Diff(_)
             | Self::Journal(_)
+            | Self::Log(_)
             | Self::Verify(_) => Signals::handle(true),
         }
     }

@@ -3,20 +3,23 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use txfs::{Pruned, Store};
+use txfs::{Pruned, Retention, Store};
 
 use super::error::{DONE, Failure};
 use super::output::{Object, Ui};
+use super::retention::Kept;
 use super::{Context, count, nothing_published};
 
-/// Free what the last commit displaced
+/// Free what commits displaced, but for what --keep and --keep-for keep
 ///
-/// The generation before the current one can then not be gone back to; what is published stays as it is. Without this command the next commit
-/// frees it.
+/// Without these nothing is kept: no generation before the current one can then be gone back to. What is published stays as it is. Without this
+/// command what is not kept any more goes with the next commit.
 #[derive(Args)]
 pub(super) struct PruneArgs {
     /// The directory that is published
     out: PathBuf,
+    #[command(flatten)]
+    kept: Kept,
 }
 
 pub(super) fn run(context: &Context, args: &PruneArgs) -> Result<u8, Failure> {
@@ -25,25 +28,27 @@ pub(super) fn run(context: &Context, args: &PruneArgs) -> Result<u8, Failure> {
         print(context, &context.locate(&args.out)?, &Pruned::default())?;
         return Ok(DONE);
     };
-    let pruned = store.prune(0)?;
-    tell(&context.ui, &store, &pruned);
+    args.kept.remember(&store)?;
+    let pruned = store.prune(args.kept.said().unwrap_or(Retention::generations(0)))?;
+    tell(&context.ui, &store, &pruned)?;
     print(context, store.output(), &pruned)?;
     Ok(DONE)
 }
 
-fn tell(ui: &Ui, store: &Store, pruned: &Pruned) {
+fn tell(ui: &Ui, store: &Store, pruned: &Pruned) -> Result<(), Failure> {
     let output = ui.name(store.output());
     match (pruned.files, pruned.generation) {
         (0, _) => ui.say(format_args!("there is nothing to free: no commit to {output} displaced what is still kept")),
         (files, generation) => {
             let (files, bytes) = (count(files, "file"), count(pruned.bytes, "byte"));
             ui.say(format_args!("freed {bytes} in {files} that commits to {output} displaced"));
-            let generation = generation.unwrap_or_default();
-            ui.say(format_args!("generation {generation} of {output} can not be gone back from any more"));
+            let oldest = store.history()?.last().map(|oldest| oldest.number).or(generation).unwrap_or_default();
+            ui.say(format_args!("generation {oldest} of {output} can not be gone back from any more"));
         }
     }
     ui.rescued(&pruned.rescued);
     pruned.warnings.iter().for_each(|warning| ui.warn_of(warning));
+    Ok(())
 }
 
 fn print(context: &Context, output: &std::path::Path, pruned: &Pruned) -> Result<(), Failure> {

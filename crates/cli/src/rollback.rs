@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use txfs::{BeginOptions, Store};
+use txfs::{BeginOptions, ErrorKind, Store};
 
 use super::Context;
 use super::commit::{self, Done, PublishOptions, Removals};
@@ -11,15 +11,18 @@ use super::error::{DONE, Failure};
 use super::hooks::{self, AfterHook, Hooks};
 use super::settings::{Given, Settings, take};
 
-/// Publish the generation before the current one again
+/// Publish an earlier generation again: the one before the current one, or any that is kept
 ///
 /// It becomes a new generation, with a number of its own: going back twice is going forward again. Only what differs is touched.
-/// What the current generation took over or published over comes back too, and all of it with its attributes, owner and group, as
-/// far as you may give them. No generation before that one is kept.
+/// What the generation after it took over or published over comes back too, and all of it with its attributes, owner and group, as
+/// far as you may give them. `txfs log` lists what is kept: one generation, unless --keep or --keep-for said otherwise.
 #[derive(Args)]
 pub(super) struct RollbackArgs {
     /// The directory that is published
     out: PathBuf,
+    /// Publish generation N again, instead of the one before the current one
+    #[arg(long, value_name = "N")]
+    to: Option<u64>,
     /// Publish over entries that somebody else changed
     #[arg(long)]
     allow_drift: bool,
@@ -60,7 +63,12 @@ pub(super) fn run(context: &Context, args: &RollbackArgs) -> Result<u8, Failure>
         return preview(context, args, &store);
     }
     let mut transaction = context.begin(&store, BeginOptions::default())?;
-    let generation = transaction.copy_previous()?;
+    let generation = match args.to {
+        Some(to) => {
+            transaction.copy_generation(to).map(|()| to).map_err(|error| name_the_list(context, &store, error))?
+        }
+        None => transaction.copy_previous()?,
+    };
     let message = args.message.clone().unwrap_or_else(|| format!("rollback to generation {generation}"));
     let options = PublishOptions::of_an_old_generation(message, args.allow_drift, args.touch, false);
     if let Done::Committed(committed) =
@@ -73,11 +81,25 @@ pub(super) fn run(context: &Context, args: &RollbackArgs) -> Result<u8, Failure>
     Ok(DONE)
 }
 
+/// Says where it is told what can be gone back to.
+fn name_the_list(context: &Context, store: &Store, error: txfs::Error) -> Failure {
+    let is_of_usage = error.kind() == ErrorKind::Usage;
+    let failure = Failure::from(error);
+    match is_of_usage {
+        true => failure.hint(format!("`txfs log {}` lists what can be gone back to", context.ui.word(store.output()))),
+        false => failure,
+    }
+}
+
 /// What going back would change. Nothing is written.
 fn preview(context: &Context, args: &RollbackArgs, store: &Store) -> Result<u8, Failure> {
     let base = store.head()?.map_or(0, |head| head.info.generation);
     let options = PublishOptions::of_an_old_generation(String::new(), args.allow_drift, args.touch, true);
-    let plan = store.preview_previous(&options.for_library())?;
+    let options = options.for_library();
+    let plan = match args.to {
+        Some(to) => store.preview_generation(to, &options).map_err(|error| name_the_list(context, store, error))?,
+        None => store.preview_previous(&options)?,
+    };
     context.signals.release()?;
     commit::tell_rehearsed(context, store.output(), base, &plan, Vec::new()).map(|()| DONE)
 }

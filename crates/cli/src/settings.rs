@@ -44,6 +44,8 @@ pub(super) const KEYS: &[&str] = &[
     "allow-case-collisions",
     "touch",
     "keep-failed",
+    "keep",
+    "keep-for",
 ];
 
 /// Options that are on or off, by their name in the code, and what turns off on the command line what the file turns
@@ -90,6 +92,8 @@ pub(super) struct Settings {
     pub(super) allow_case_collisions: Option<bool>,
     pub(super) touch: Option<bool>,
     pub(super) keep_failed: Option<bool>,
+    pub(super) keep: Option<u64>,
+    pub(super) keep_for: Option<Duration>,
 }
 
 /// Where something is wrong, and what.
@@ -135,6 +139,8 @@ impl Settings {
             "allow-case-collisions" => self.allow_case_collisions = Some(flag(value)?),
             "touch" => self.touch = Some(flag(value)?),
             "keep-failed" => self.keep_failed = Some(flag(value)?),
+            "keep" => self.keep = Some(whole_number(value)?),
+            "keep-for" => self.keep_for = Some(age(value)?),
             _ => return Ok(false),
         }
         Ok(true)
@@ -277,6 +283,15 @@ fn seconds(value: &Value<'_>) -> Result<Duration, Wrong> {
 fn percent(value: &Value<'_>) -> Result<u8, Wrong> {
     let Some(number) = number(value) else { return wrong(value, "a whole number from 0 to 100") };
     super::commit::percent(&number).map_err(|what| (value.span(), what))
+}
+
+fn whole_number(value: &Value<'_>) -> Result<u64, Wrong> {
+    let number = number(value).and_then(|number| number.replace('_', "").parse().ok());
+    number.map_or_else(|| wrong(value, "a whole number"), Ok)
+}
+
+fn age(value: &Value<'_>) -> Result<Duration, Wrong> {
+    super::retention::age(&text(value)?).map_err(|what| (value.span(), what))
 }
 
 /// Whether to wait, or how long.

@@ -11,6 +11,7 @@ use txfs::{Basis, Capabilities, ErrorKind, Head, OpenTransaction, Place, Recover
 use super::begin::from_word;
 use super::diverting::Diverting;
 use super::error::{DONE, Failure};
+use super::log::Past;
 use super::output::{Object, Ui, time};
 use super::{Context, count, group, nothing_published, recover};
 
@@ -65,6 +66,10 @@ fn show(ui: &Ui, store: &Store, committing: bool, refused: bool) -> Result<(), F
         // Lines say it themselves.
         warn_of_weaknesses(ui, store);
         let object = object(store.output(), Some(store), head.as_ref(), &open, committing);
+        let object = match Past::of(ui, store) {
+            Some(past) => object.part_of("past", past.object()),
+            None => object.field("past", Value::Null),
+        };
         let object = match diverting {
             Some(diverting) => object.part_of("diverting", diverting.object()),
             None => object.field("diverting", Value::Null),
@@ -99,6 +104,7 @@ fn lines(
             lines.push(("published:", format!("{}, {}", count(totals.files, "file"), count(totals.bytes, "byte"))));
         }
     }
+    lines.extend(Past::of(ui, store).map(|past| ("past:", past.line())));
     if is_gone(store, head) {
         lines.push(("now:", "the output is gone: the next commit of the whole puts it back".to_owned()));
     }
@@ -202,7 +208,7 @@ fn object(
     let object = object.field("rescued_bytes", rescued.map(|rescued| rescued.bytes));
     let object = group::shared(object, store);
     let Some(store) = store else {
-        return ["state", "place", "capabilities", "diverting"]
+        return ["state", "place", "capabilities", "past", "diverting"]
             .iter()
             .fold(object, |object, name| object.field(name, Value::Null));
     };

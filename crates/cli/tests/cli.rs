@@ -1308,7 +1308,7 @@ fn names_of_any_bytes_stay_on_one_line() {
 #[test]
 fn every_command_prints_the_json_that_the_reference_has() {
     const COMMITTED: &str = "v output generation changed added modified removed unchanged restored restored_total files bytes rescued warnings";
-    const STATUS: &str = "v output generation committed message manifest entries files bytes gone committing transactions publish_mode shared state place rescued_files rescued_bytes capabilities diverting warnings";
+    const STATUS: &str = "v output generation committed message manifest entries files bytes gone committing transactions publish_mode shared state place rescued_files rescued_bytes capabilities past diverting warnings";
     const RECOVERED: &str =
         "v output generation commit commit_generation operations discarded rescued skipped skipped_total warnings";
     const SUMMARY: &str =
@@ -1319,6 +1319,7 @@ fn every_command_prints_the_json_that_the_reference_has() {
     const ERROR: &str = "v error code message hints outcome generation rescued stage warnings";
     const REFUSED: &str = "v error code message hints outcome generation rescued stage problems warnings";
     const SHARED: &str = "v output shared warnings";
+    const LOGGED: &str = "v output generations held_bytes warnings";
     const PRUNED: &str = "v output generation freed_files freed_bytes rescued warnings";
     let dir = Scratch::new();
     let seen = RefCell::new(Fields::default());
@@ -1341,9 +1342,11 @@ fn every_command_prints_the_json_that_the_reference_has() {
     run(&["journal", "dist"], 0, JOURNALS);
     run(&["abort", "--all", "dist"], 0, ABORTED);
     run(&["prune", "dist"], 0, PRUNED);
+    run(&["log", "dist"], 0, LOGGED);
     run(&["verify", "dist"], 2, ERROR);
     run(&["commit"], 2, ERROR);
     run(&["run", "dist", "--", "false"], 1, ERROR);
+    run(&["log", "dist"], 0, LOGGED);
     run(&["verify", "dist"], 0, VERIFIED);
     dir.write("src/a", "1");
     dir.write("src/d/b", "1");

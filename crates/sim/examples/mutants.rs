@@ -58,6 +58,7 @@ fn told_by(mutant: Mutant) -> Told {
         Mutant::UndoneBarrier => World(4),
         Mutant::StoreFileBarrier => World(0),
         Mutant::StoreNameBarrier => Telling(0),
+        Mutant::RetentionBarrier | Mutant::RetentionName => Guard("what is said to be kept is said through crashes"),
         Mutant::LinkBarrier => World(7),
         Mutant::SyncedFiles => World(3),
         Mutant::SyncedStage => World(4),

@@ -4,17 +4,17 @@ use std::path::Path;
 use txfs::fs::{Fs, RenameMode, Timestamp};
 
 use crate::{Call, Config, Fault, Reuse, SimFs, Weakness, Without};
-use txfs::{BeginOptions, Error, ErrorKind, Outcome, RecoverOptions, RelPath, Store};
+use txfs::{BeginOptions, Error, ErrorKind, Outcome, RecoverOptions, RelPath, Retention, Store};
 
 use super::oracle::failed;
 use super::tally::{Checked, Violation};
 use super::world::{self, FILES, Marks, OUTPUT, STATE, Spec, World, Worlds};
-use super::{modes, ways_out};
+use super::{modes, past, ways_out};
 
 /// A check by its name.
 pub type Guard = (&'static str, fn() -> Checked);
 
-pub const ALL: [Guard; 27] = [
+pub const ALL: [Guard; 29] = [
     ("first committer wins", first_committer_wins),
     ("of two producers at one path the first wins, and no other", of_two_producers_at_one_path_the_first_wins),
     ("drift is refused", drift_is_refused),
@@ -32,6 +32,8 @@ pub const ALL: [Guard; 27] = [
     ("what was displaced is kept", what_was_displaced_is_kept),
     ("the proof of what was displaced outlives it", the_proof_of_what_was_displaced_outlives_it),
     ("what is pruned goes, and nothing else", what_is_pruned_goes_and_nothing_else),
+    ("what is said to be kept is said through crashes", past::what_is_said_to_be_kept_is_said_through_crashes),
+    ("what is kept can be gone back to after a crash", past::what_is_kept_can_be_gone_back_to_after_a_crash),
     ("a spliced journal is refused", a_spliced_journal_is_refused),
     ("an exchanged HEAD is refused", an_exchanged_head_is_refused),
     ("what cannot be recognized is refused", what_cannot_be_recognized_is_refused),
@@ -283,7 +285,7 @@ fn what_is_pruned_goes_and_nothing_else() -> Checked {
         reference.record_crash_points();
         let store = open(&reference)?;
         let opened = reference.calls();
-        let pruned = store.prune(0).map_err(|error| failed("pruning", &error))?;
+        let pruned = store.prune(Retention::generations(0)).map_err(|error| failed("pruning", &error))?;
         ensure(pruned.files == 2 && pruned.rescued.is_empty(), &pruned)?;
         let published = reference.tree_hash(OUTPUT);
         for state in reference.crash_points().iter().flat_map(|point| point.states(64)) {
@@ -293,7 +295,7 @@ fn what_is_pruned_goes_and_nothing_else() -> Checked {
             let state = fs.fork();
             let store = open(&state)?;
             state.fail_at(call, Fault::new(nix::errno::Errno::EIO as i32));
-            let rescued = store.prune(0).map_or_else(|_| Vec::new(), |pruned| pruned.rescued);
+            let rescued = store.prune(Retention::generations(0)).map_or_else(|_| Vec::new(), |pruned| pruned.rescued);
             ensure(rescued.is_empty(), (call, rescued))?;
             drop(store);
             goes_on(&state, published)?;

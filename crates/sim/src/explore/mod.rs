@@ -20,6 +20,7 @@ pub mod guards;
 pub mod model;
 mod modes;
 pub mod oracle;
+mod past;
 pub mod tally;
 mod ways_out;
 pub mod world;

@@ -1,0 +1,84 @@
+//! How much of the past is kept; shared by `run`, `commit`, `publish` and `prune`.
+
+use std::time::Duration;
+
+use clap::Args;
+use txfs::{Retention, Store};
+
+use super::error::Failure;
+use super::settings::{Given, Settings, take};
+
+#[derive(Args, Clone, Default)]
+pub(super) struct Kept {
+    /// Keep the N generations before the current one to go back to, from now on; one, unless this was said
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    keep: Option<u64>,
+    /// Keep what was published within AGE, too, whatever its number: 90s, 30m, 12h, 7d or 4w
+    #[arg(long, value_name = "AGE", value_parser = age)]
+    keep_for: Option<Duration>,
+}
+
+impl Kept {
+    /// What the command line does not say is as the file says.
+    pub(super) fn take(&mut self, settings: &Settings, given: &Given<'_>) {
+        take!(settings, given; keep => self.keep, keep_for => self.keep_for);
+    }
+
+    /// What was said, if anything was.
+    pub(super) fn said(&self) -> Option<Retention> {
+        let generations = self.keep.or(self.keep_for.map(|_| Retention::default().generations))?;
+        let retention = Retention::generations(generations);
+        Some(self.keep_for.map_or(retention, |age| retention.and_within(age)))
+    }
+
+    /// Has the store remember it.
+    pub(super) fn remember(&self, store: &Store) -> Result<(), Failure> {
+        match self.said() {
+            Some(retention) => Ok(store.set_retention(retention)?),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A whole number and its unit.
+pub(super) fn age(text: &str) -> Result<Duration, String> {
+    let wrong = || "this is not an age, as 90s, 30m, 12h, 7d or 4w".to_owned();
+    let (number, unit) = text.split_at(text.trim_end_matches(char::is_alphabetic).len());
+    let seconds: u64 = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3_600,
+        "d" => 86_400,
+        "w" => 604_800,
+        _ => return Err(wrong()),
+    };
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    number.checked_mul(seconds).map(Duration::from_secs).ok_or_else(|| "this is longer than txfs can tell".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_age_is_a_number_and_its_unit() {
+        for (text, seconds) in
+            [("90s", 90), ("30m", 1_800), ("12h", 43_200), ("7d", 604_800), ("4w", 2_419_200), ("0d", 0)]
+        {
+            assert_eq!(age(text), Ok(Duration::from_secs(seconds)));
+        }
+        for text in ["", "7", "d", "-1d", "1.5h", "7 d", "7y", "18446744073709551615w"] {
+            assert!(age(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_said_is_as_without_it() {
+        let said = |keep, keep_for| Kept { keep, keep_for }.said();
+        let week = Duration::from_secs(604_800);
+        assert_eq!(said(None, None), None);
+        assert_eq!(said(Some(5), None), Some(Retention::generations(5)));
+        assert_eq!(said(None, Some(week)), Some(Retention::generations(1).and_within(week)));
+        assert_eq!(said(Some(0), Some(week)), Some(Retention::generations(0).and_within(week)));
+    }
+}

@@ -1,0 +1,85 @@
+//! `txfs log`, and going back further than by one generation.
+
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+
+mod project;
+
+use project::Project;
+
+/// Generations 1 to `last`, of which `n` has the file `n`, and `a` with as many bytes.
+fn published(last: usize, options: &[&str]) -> Project {
+    let project = Project::new();
+    for n in 1..=last {
+        project.source(&["a"], &"x".repeat(n));
+        project.write(&format!("src/{n}"), "");
+        project.publish(&[options, &["-m", &format!("build {n}")]].concat()).is(0);
+    }
+    project
+}
+
+fn numbers(project: &Project) -> Vec<u64> {
+    let objects = project.txfs(["log", "dist", "--json"]).is(0).json();
+    objects[..objects.len() - 1].iter().map(|object| object["generation"].as_u64().unwrap()).collect()
+}
+
+#[test]
+fn what_is_kept_is_listed_and_can_be_gone_back_to() {
+    let project = published(5, &["--keep", "3"]);
+    assert_eq!(numbers(&project), [5, 4, 3, 2]);
+    let listed = project.txfs(["log", "dist", "-n", "2"]).is(0);
+    let lines: Vec<String> = listed.out().lines().map(str::to_owned).collect();
+    assert_eq!(lines.len(), 2);
+    assert!(lines[0].trim_start().starts_with("5  20") && lines[0].contains("+1 ~1 -1"), "{}", lines[0]);
+    assert!(lines[1].ends_with("build 4  holds 3 bytes"), "{}", lines[1]);
+    let going = project.txfs(["rollback", "dist", "--to", "2", "--dry-run"]).is(0);
+    assert_eq!(going.out(), "A 2\nD 5\nM a\n");
+    project.txfs(["rollback", "dist", "--to", "2"]).is(0);
+    assert_eq!(fs::read_to_string(project.at("dist/a")).unwrap(), "xx");
+    assert!(project.at("dist/2").exists() && !project.at("dist/5").exists());
+    assert_eq!(numbers(&project), [6, 5, 4, 3]);
+}
+
+#[test]
+fn one_that_is_not_kept_is_refused_with_the_way_to_the_list() {
+    let project = published(3, &[]);
+    let refused = project.txfs(["rollback", "dist", "--to", "1"]).is(2);
+    refused.says("generation 1 is not kept any more").says("hint: `txfs log dist` lists what can be gone back to");
+    assert_eq!(fs::read_to_string(project.at("dist/a")).unwrap(), "xxx");
+}
+
+#[test]
+fn the_file_says_how_much_is_kept_and_the_command_line_wins() {
+    let project = Project::new();
+    project.write("txfs.toml", "[output.dist]\nkeep = 2\nkeep-for = \"0s\"\n");
+    for n in 1..=4 {
+        project.source(&["a"], &"x".repeat(n));
+        project.publish(&[]).is(0);
+    }
+    assert_eq!(numbers(&project), [4, 3, 2]);
+    project.source(&["a"], "xxxxx");
+    project.publish(&["--keep", "0"]).is(0);
+    project.txfs(["prune", "dist", "--keep", "0"]).is(0);
+    assert_eq!(numbers(&project), [5]);
+    project.write("txfs.toml", "[output.dist]\nkeep-for = \"7\"\n");
+    project.publish(&[]).is(2).says("txfs.toml:2: this is not an age");
+}
+
+#[test]
+fn pruning_keeps_what_it_is_told_and_says_what_it_freed() {
+    let project = published(5, &["--keep", "9"]);
+    let pruned = project.txfs(["prune", "dist", "--keep", "2"]).is(0);
+    pruned.says("freed 3 bytes in 4 files").says("generation 3 of dist can not be gone back from any more");
+    assert_eq!(numbers(&project), [5, 4, 3]);
+    let status = project.txfs(["status", "dist"]);
+    assert!(status.out().contains("past:         2 generations to go back to, 7 bytes held"), "{}", status.out());
+}
+
+#[test]
+fn nothing_published_has_no_past() {
+    let project = Project::new();
+    let listed = project.txfs(["log", "dist"]).is(0);
+    assert_eq!(listed.out(), "");
+    listed.says("nothing has been published");
+}

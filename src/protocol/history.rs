@@ -1,0 +1,140 @@
+//! What is known of the past: the current generation, and those that can be gone back to.
+//!
+//! Invariant: what is told was said by journals and HEAD, each commit by itself; nothing is derived from what happens to lie there now,
+//! but for the bytes that are held.
+
+use crate::error::Result;
+use crate::format::journal::reader::Journal;
+use crate::format::journal::record::Operation;
+use crate::format::manifest::{Head, Totals};
+use crate::fs::{Fs, Timestamp};
+use crate::protocol::settle;
+use crate::store::Store;
+use crate::store::layout::{JOURNALS, name, previous_path, state_path};
+use crate::store::retention::Retention;
+
+/// A generation, as [`Store::history`] tells of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Generation {
+    /// Its number.
+    pub number: u64,
+    /// When it was committed; `None` where what said so is not kept.
+    pub committed: Option<Timestamp>,
+    /// What the user said about it.
+    pub message: Option<String>,
+    /// How much it publishes; `None` as above.
+    pub totals: Option<Totals>,
+    /// What its commit did; `None` as above.
+    pub changes: Option<Changes>,
+    /// Bytes that are held of what its commit displaced, to go back to the generation before.
+    pub held: u64,
+}
+
+/// How many entries a commit touched. A directory that moved with all that is in it counts once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Changes {
+    /// Those where nothing was.
+    pub added: u64,
+    /// Those that were replaced, and directories whose mode changed.
+    pub modified: u64,
+    /// Those that went.
+    pub removed: u64,
+}
+
+impl Changes {
+    fn of(operations: &[Operation]) -> Self {
+        let mut changes = Self::default();
+        for operation in operations {
+            match operation {
+                Operation::Add { .. } => changes.added += 1,
+                Operation::Replace { .. } | Operation::SetMode { .. } => changes.modified += 1,
+                Operation::Remove { .. } | Operation::RemoveDirectory { .. } => changes.removed += 1,
+            }
+        }
+        changes
+    }
+}
+
+impl Generation {
+    fn of(head: &Head, journal: Option<&Journal>) -> Self {
+        Self {
+            number: head.info.generation,
+            committed: Some(head.info.committed),
+            message: head.info.message.clone(),
+            totals: Some(head.totals),
+            changes: journal.map(|journal| Changes::of(&journal.operations)),
+            held: 0,
+        }
+    }
+}
+
+impl<F: Fs> Store<F> {
+    /// The current generation, and those before it that can be gone back to by [`Transaction::copy_generation`](crate::Transaction::copy_generation):
+    /// the newest first. Nothing where nothing was published. No lock is taken; a commit meanwhile may free what was told of.
+    ///
+    /// # Errors
+    /// The state directory cannot be read, or is damaged.
+    pub fn history(&self) -> Result<Vec<Generation>> {
+        let Some(head) = self.head()? else { return Ok(Vec::new()) };
+        let current = head.info.generation;
+        let (retention, mut told) = (self.retention()?, Vec::new());
+        let mut displacing = self.journal_of(current)?;
+        told.push(Generation::of(&head, displacing.as_ref()));
+        let displaced = settle::numbers(self, name::PREVIOUS)?;
+        let oldest = self.oldest_kept(&displaced, current, retention)?;
+        for generation in (oldest..=current).rev() {
+            let Some(journal) = displacing else { break };
+            if settle::is_freed(self, &journal)? {
+                break;
+            }
+            if let Some(last) = told.last_mut() {
+                last.held = self.held_of(generation)?;
+            }
+            // Before the first there was nothing.
+            if journal.begin.base == 0 {
+                break;
+            }
+            displacing = self.journal_of(journal.begin.base)?;
+            told.push(match &displacing {
+                Some(before) => Generation::of(&before.begin.head, Some(before)),
+                None => {
+                    let (committed, message, totals, changes) = (None, None, None, None);
+                    Generation { number: journal.begin.base, committed, message, totals, changes, held: 0 }
+                }
+            });
+        }
+        Ok(told)
+    }
+
+    /// Bytes of what a generation displaced.
+    fn held_of(&self, generation: u64) -> Result<u64> {
+        let within = |name: &str| state_path(name).within(&previous_path(generation));
+        let held = [name::STAGE, name::REMOVED, name::KEPT].map(|name| self.held_at(&within(name)));
+        held.into_iter().try_fold(0, |sum, held| Ok(sum + held?.bytes))
+    }
+
+    /// The first generation from which on all that was displaced is kept; one after the current one where nothing is.
+    fn oldest_kept(&self, displaced: &[u64], current: u64, retention: Retention) -> Result<u64> {
+        for generation in displaced {
+            if settle::is_kept_by(self, retention, *generation, current)? {
+                return Ok(*generation);
+            }
+        }
+        Ok(current + 1)
+    }
+
+    /// The journal of a generation's commit, settled or not.
+    fn journal_of(&self, generation: u64) -> Result<Option<Journal>> {
+        let unsettled = JOURNALS.iter().map(|journal| state_path(journal));
+        for path in std::iter::once(settle::settled_path(generation)).chain(unsettled) {
+            if let Some(Ok(journal)) = settle::read_journal(self, &path)?
+                && journal.begin.head.info.generation == generation
+            {
+                return Ok(Some(journal));
+            }
+        }
+        Ok(None)
+    }
+}
