@@ -51,6 +51,7 @@ pub enum Mutant {
     UndoableCheck,
     OpenParent,
     MovedModes,
+    LostModes,
     SameInodeAtRetiring,
     ProofKept,
     ProofOfPruned,
@@ -81,7 +82,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// Every one.
-    pub const ALL: [(Mutant, &'static str); 70] = [
+    pub const ALL: [(Mutant, &'static str); 71] = [
         (Mutant::Barrier1, "barrier 1: stage and intents before anything is carried out"),
         (Mutant::Barrier2, "barrier 2: operations and HEAD before the journal is retired"),
         (Mutant::RecoveryBarrier, "the same, when recovery carries them out"),
@@ -129,6 +130,7 @@ impl Mutant {
         (Mutant::OnlyForward, "recovery goes forward alone"),
         (Mutant::OpenParent, "opening a directory that was closed too early"),
         (Mutant::MovedModes, "modes of directories that are moved too"),
+        (Mutant::LostModes, "modes that a crash brings back to directories of the output"),
         (Mutant::SameInodeAtRetiring, "both names of the journal at its retirement"),
         (Mutant::ProofKept, "the proof of what was displaced, one generation longer"),
         (Mutant::ProofOfPruned, "the proof of what was pruned"),

@@ -160,7 +160,8 @@ impl<B: Base, L: Live> Planner<'_, B, L> {
             self.modes.insert(entry.path.clone(), (stat.mode, wanted));
         }
         entry.object.ino = stat.ino;
-        self.plan.found |= before.is_none_or(|before| before.object.ino != stat.ino);
+        let is_durable = |before: &Entry| before.object.ino == stat.ino && before.object.mode == stat.mode;
+        self.plan.found |= !before.is_some_and(is_durable);
         self.publish(entry, before)
     }
 

@@ -181,7 +181,7 @@ pub struct Plan {
     pub(crate) edits: Vec<Edit>,
     /// Whether anything is to be published as it lies in the output that no commit made durable: somebody else put it there.
     pub(crate) found: bool,
-    /// When a staged entry was changed last.
+    /// When a staged entry was changed last, or a directory of the output whose mode is to change.
     pub(crate) last_change: Timestamp,
     /// Staged directories that are opened to be moved or emptied, with the modes that they were staged with.
     pub(crate) stage_modes: Vec<(RelPath, u32)>,

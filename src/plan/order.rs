@@ -3,6 +3,7 @@
 use super::{Base, Live, Plan, Planner, Summary};
 use crate::error::{Paths, Problem, Result};
 use crate::format::journal::record::Operation;
+use crate::fs::Stat;
 use crate::mutant::{Mutant, left_out};
 use crate::path::RelPath;
 use crate::store::sharing::is_open_to;
@@ -24,6 +25,7 @@ impl<B: Base, L: Live> Planner<'_, B, L> {
             self.plan.warnings.push(Warning::LooksUnchanged { paths });
         }
         let (open, close) = self.mode_operations()?;
+        open.iter().chain(&close).try_for_each(|operation| self.note_mode_of(operation.path()))?;
         if let Some(group) = self.rules.group
             && !self.closed.is_empty()
         {
@@ -95,6 +97,14 @@ impl<B: Base, L: Live> Planner<'_, B, L> {
 }
 
 impl<B: Base, L: Live> Planner<'_, B, L> {
+    /// Notes when the mode of a directory was changed last that is to have another: one that a crash brings back is older.
+    fn note_mode_of(&mut self, path: &RelPath) -> Result<()> {
+        if let Some(stat) = self.live.stat(path)?.filter(Stat::is_dir) {
+            self.plan.last_change = self.plan.last_change.max(stat.ctime);
+        }
+        Ok(())
+    }
+
     /// Notes a directory of the output that not every member of the group can use that shares the store.
     pub(super) fn expect_open(&mut self, path: &RelPath) -> Result<()> {
         let Some(group) = self.rules.group else { return Ok(()) };

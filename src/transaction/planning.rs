@@ -54,6 +54,6 @@ pub(crate) fn make_plan<F: Fs>(
     let mut plan = plan::plan(published, stage_root, staged.entries, scope, rules, published)?;
     plan.problems.splice(0..0, staged.problems);
     plan.warnings.extend(staged.warnings);
-    plan.last_change = staged.last_change;
+    plan.last_change = plan.last_change.max(staged.last_change);
     Ok(plan)
 }

@@ -17,13 +17,13 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const USAGE: &str = "\
 explore [--states N] [--minutes M] [--seed N] [--weakness ordered|btrfs|posix] [--threads N]
-        [--world N] [--worlds N] [--access yes]
+        [--world N] [--worlds N] [--skim yes]
 
   --states    stop after so many distinct crash states (default 10000000), those of the telling worlds included
   --minutes   fail after so many minutes without so many states (default: never)
-  --access    another process takes access from what is read, searched or written, too
   --world     explore this world alone
-  --worlds    explore so many worlds and stop";
+  --worlds    explore so many worlds and stop
+  --skim      next to nothing of each world, to see many";
 
 fn main() -> ExitCode {
     let Some(mut options) = options() else {
@@ -69,7 +69,7 @@ fn options() -> Option<explore::Options> {
                 options.worlds = (world, Some(world + 1));
             }
             "--worlds" => options.worlds.1 = Some(number.ok()?),
-            "--access" => options.effort.closed_one_in = explore::Effort::NOW_AND_THEN,
+            "--skim" => options.effort = explore::Effort::SKIM,
             "--weakness" => {
                 options.weakness = Some(match value.as_str() {
                     "ordered" => Weakness::Ordered,

@@ -83,6 +83,7 @@ fn told_by(mutant: Mutant) -> Told {
         Mutant::UndoableCheck => Guard("a commit whose displaced entry is gone goes forward"),
         Mutant::OpenParent => World(11),
         Mutant::MovedModes => World(1),
+        Mutant::LostModes => Guard("a mode that a crash takes stops no recovery"),
         Mutant::SameInodeAtRetiring => World(1),
         Mutant::ManifestAppended => Telling(11),
         Mutant::ManifestKept => World(1),

@@ -31,7 +31,7 @@ use crate::format::journal::record::Operation;
 use crate::format::manifest::Object;
 use crate::format::manifest::inventory::Inventory;
 use crate::fs::tree::Tree;
-use crate::fs::{Fs, Kind, RenameMode};
+use crate::fs::{Fs, Kind, RenameMode, Timestamp};
 use crate::mutant::{Mutant, left_out};
 use crate::path::RelPath;
 use crate::store::layout::{make_dir, mend_dir};
@@ -62,6 +62,8 @@ pub(crate) struct Applier<'a, F: Fs> {
     mended: Cell<bool>,
     /// What moves by itself has the mode that it was read with: somebody changes it while it is committed otherwise.
     expects_modes: bool,
+    /// When what a commit is about was changed last, where a crash may have come between: a mode from before is one that it brought back.
+    since: Option<Timestamp>,
 }
 
 /// Which way an operation is taken.
@@ -94,12 +96,19 @@ impl<'a, F: Fs> Applier<'a, F> {
             place: RefCell::default(),
             mended: Cell::new(false),
             expects_modes: false,
+            since: None,
         })
     }
 
     /// The applier of a commit that nobody was told of yet: what was changed since it was read is refused.
     pub(crate) fn of_commit(mut self) -> Self {
         self.expects_modes = !left_out(Mutant::ModeBeforeMoving);
+        self
+    }
+
+    /// The applier of a recovery: what the commit was about was changed last at `last_change`, and a crash may have taken such a change.
+    pub(crate) fn of_recovery(mut self, last_change: Timestamp) -> Self {
+        self.since = Some(last_change).filter(|_| !left_out(Mutant::LostModes));
         self
     }
 

@@ -175,6 +175,8 @@ impl<F: Fs> Applier<'_, F> {
             (Some(stat), _) if stat.is_dir() && stat.mode == to => State::Done,
             (Some(stat), _) if stat.is_dir() && stat.mode == from => State::NotDone,
             (Some(stat), _) if stat.is_dir() && modes.is_some_and(|modes| modes.know(stat.mode)) => State::NotDone,
+            // Somebody gave it the mode that was noted, and a crash took that.
+            (Some(stat), _) if stat.is_dir() && self.is_from_before(&stat) => State::NotDone,
             // The directory has left its place, or has not come yet.
             (stat, Some(moved_by)) if !left_out(Mutant::MovedModes) && !stat.is_some_and(|stat| stat.is_dir()) => {
                 if index < moved_by {
@@ -185,6 +187,11 @@ impl<F: Fs> Applier<'_, F> {
             }
             _ => State::Unrecognized,
         })
+    }
+
+    /// Whether a directory of the output is as it was before the commit was planned. What anybody changes later has a later time.
+    fn is_from_before(&self, stat: &Stat) -> bool {
+        self.since.is_some_and(|since| stat.ctime <= since)
     }
 
     fn directory_state(&self, path: &RelPath) -> Result<State> {

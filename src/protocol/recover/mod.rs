@@ -332,7 +332,9 @@ impl<F: Fs> Store<F> {
     }
 
     fn applier(&self, journal: &Journal) -> Result<Applier<'_, F>> {
-        Applier::new(&self.output, settle::find_transaction(self, journal)?, self.capabilities(), &journal.operations)
+        let transaction = settle::find_transaction(self, journal)?;
+        let applier = Applier::new(&self.output, transaction, self.capabilities(), &journal.operations)?;
+        Ok(applier.of_recovery(journal.begin.last_change))
     }
 
     /// A journal that has not got its name: a commit, if barrier 1 was passed.

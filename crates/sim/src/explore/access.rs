@@ -2,8 +2,11 @@
 //! gives it back when a recovery says that it cannot go on.
 //!
 //! 1. A commit that meets it is refused before anything is changed, or succeeds, or is undone; and what it reports is true.
-//! 2. A recovery that meets it succeeds, or fails and loses nothing: it does not say "unchanged" of an output between two generations, and with access
-//!    given back the next one comes to what is allowed.
+//! 2. A recovery that meets it succeeds, or fails and loses nothing: it does not say "unchanged" of an output between two generations,
+//!    and with access given back the next one comes to what is allowed.
+//!
+//! Left out, since recovery refuses there until it is told to undo: after a crash, access to a staged file that is a copy of one with other
+//! names. The crash may have taken its time, which was set back; whoever changes its mode then makes it look as if it was written to later.
 
 use std::path::{Path, PathBuf};
 
@@ -26,20 +29,28 @@ pub(super) struct Closed {
     ino: u64,
     mode: u32,
     was: u32,
+    /// It is the output itself.
+    is_output: bool,
 }
 
 impl Closed {
     /// An entry of the output, or of what a transaction has staged or taken out, and what becomes of it.
-    fn drawn(view: View<'_>, random: &mut Random) -> Option<(PathBuf, Self)> {
+    fn drawn(view: View<'_>, random: &mut Random, staged_files: bool) -> Option<(PathBuf, Self)> {
         let entries = places(view).into_iter().filter_map(|path| {
             let stat = view.stat(&path)?;
-            matches!(stat.kind, Some(Kind::Directory | Kind::File)).then_some((path, stat))
+            let may = match stat.kind? {
+                Kind::Directory => true,
+                Kind::File => staged_files || path.starts_with(OUTPUT),
+                Kind::Symlink => false,
+            };
+            may.then_some((path, stat))
         });
         let entries: Vec<_> = entries.collect();
         let (path, stat) = entries.get(random.below(entries.len() as u64) as usize)?.clone();
         let modes = if stat.is_dir() { &DIRECTORIES[..] } else { &FILES[..] };
         let mode = modes[random.below(modes.len() as u64) as usize];
-        (mode != stat.mode).then_some((path, Self { ino: stat.ino, mode, was: stat.mode }))
+        let is_output = path == Path::new(OUTPUT);
+        (mode != stat.mode).then_some((path, Self { ino: stat.ino, mode, was: stat.mode, is_output }))
     }
 
     fn take(self, fs: &SimFs, path: &Path) {
@@ -68,16 +79,16 @@ impl Closed {
     /// the generation that `head` says, where it does.
     fn give_back(self, fs: &SimFs, oracle: &Oracle, head: Option<Generation>) {
         let Some(place) = self.place(fs) else { return };
-        let modes = self.modes_at(&place, oracle);
-        let set = |mode: u32| fs.stranger_now(&place, &Stranger::SetsMode(mode));
-        let is_it = |mode: u32| {
-            set(mode);
-            let found = oracle.generation(fs).ok();
+        // Which one is found out beside: a crash of the recovery that follows would bring back what was only tried.
+        let tried = fs.fork();
+        let is_it = |mode: &u32| {
+            tried.stranger_now(&place, &Stranger::SetsMode(*mode));
+            let found = oracle.generation(&tried).ok();
             found.is_some() && (head.is_none() || found == head || found == Some(Generation::Either))
         };
-        if place.starts_with(OUTPUT) && !modes.iter().any(|&mode| is_it(mode)) || !place.starts_with(OUTPUT) {
-            set(self.was);
-        }
+        let modes = if place.starts_with(OUTPUT) { self.modes_at(&place, oracle) } else { Vec::new() };
+        let mode = modes.into_iter().find(is_it).unwrap_or(self.was);
+        fs.stranger_now(&place, &Stranger::SetsMode(mode));
     }
 
     /// The modes that an entry of the output may be meant to have: as it is, as it was, and as it is published in either generation.
@@ -105,7 +116,7 @@ fn places(view: View<'_>) -> Vec<PathBuf> {
 impl Explorer<'_> {
     /// Root may do everything, and what the members of a group may do is explored elsewhere. Where file times are so coarse that no commit
     /// waits for a later one, nothing tells what another process changed (journal-spec.md, "Evidence").
-    fn is_limited(&self) -> bool {
+    pub(super) fn is_limited(&self) -> bool {
         const COARSE: u64 = 20_000_000;
         let is_told = self.world.config.mtime_granularity < COARSE;
         is_told && self.world.config.uid != 0 && !self.world.is_shared() && self.closed.is_none()
@@ -117,11 +128,12 @@ impl Explorer<'_> {
         if !self.is_limited() || !self.random.one_in(one_in) {
             return Ok(());
         }
-        let Some((path, closed)) = Closed::drawn(point.view(), &mut self.random) else { return Ok(()) };
+        let Some((path, closed)) = Closed::drawn(point.view(), &mut self.random, true) else { return Ok(()) };
         let number = point.call() + 1;
         // What the tools that fill a stage meet is theirs.
         let is_of_tool = number > self.marks.begun && number <= self.marks.staged;
         self.closed = Some(closed);
+        self.tally.closings += 1;
         let checked = match is_of_tool {
             true => Ok(()),
             false => self.closed_between(number, &path, closed),
@@ -153,9 +165,12 @@ impl Explorer<'_> {
 
     /// Access is taken when the machine is up again.
     pub(super) fn closed_after_crash(&mut self, state: &SimFs, allowed: Allowed) -> Checked {
-        let Some((path, closed)) = state.look(|view| Closed::drawn(view, &mut self.random)) else { return Ok(()) };
+        let staged_files = !self.world.linked;
+        let drawn = state.look(|view| Closed::drawn(view, &mut self.random, staged_files));
+        let Some((path, closed)) = drawn else { return Ok(()) };
         closed.take(state, &path);
         self.closed = Some(closed);
+        self.tally.closings += 1;
         let checked = self.reopened(state, allowed);
         self.closed = None;
         checked.map_err(|v| v.after(format!("{} is given mode {:04o} then", path.display(), closed.mode)))
@@ -167,10 +182,15 @@ impl Explorer<'_> {
         self.is_limited() && self.now_and_then(one_in)
     }
 
-    /// Whether what another process took access from was published so, as a commit found it.
+    /// Whether what another process took access from was published so, as a commit found it in the stage: a generation that is none of
+    /// both, and that the output agrees with. (The output itself is no entry of a generation.)
     pub(super) fn is_published_closed(&self, fs: &SimFs) -> bool {
-        let place = self.closed.and_then(|closed| closed.place(fs));
-        place.is_some_and(|place| place.starts_with(OUTPUT)) && self.generation(fs).is_err()
+        if self.closed.is_none_or(|closed| closed.is_output) {
+            return false;
+        }
+        let verified =
+            || Store::open_with(&World::options(&fs.fork()).recover(false), OUTPUT).and_then(|store| store.verify());
+        self.oracle.generation(fs).is_err() && verified().is_ok_and(|findings| findings.is_empty())
     }
 
     /// Which generation the output is, were access given back. Where that is all that both differ in it may be either.
@@ -224,8 +244,11 @@ impl Explorer<'_> {
     /// Before the aftermath access is given back; then what could not be removed is.
     pub(super) fn settle_closed(&mut self, fs: &SimFs, store: &Store<SimFs>) -> Checked {
         let Some(closed) = self.closed else { return Ok(()) };
-        let head = store.head().map_err(|error| failed("reading HEAD", &error))?.map_or(0, |head| head.info.generation);
-        let is_new = head > u64::from(self.world.is_published());
+        // A first generation of nothing was none.
+        let before =
+            Store::open_with(&World::options(&self.start.fork()).recover(false), OUTPUT).and_then(|store| store.head());
+        let [before, head] = [before, store.head()].map(|head| head.map_err(|error| failed("reading HEAD", &error)));
+        let is_new = head?.map(|head| head.info.generation) > before?.map(|head| head.info.generation);
         closed.give_back(fs, &self.oracle, Some(if is_new { Generation::New } else { Generation::Old }));
         store.recover(RecoverOptions::default()).map_err(|error| failed("a recovery with access", &error))?;
         store.sweep().map_err(|error| failed("sweeping with access", &error))?;

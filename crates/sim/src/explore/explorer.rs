@@ -23,8 +23,7 @@ pub struct Effort {
     pub nested_one_in: [u64; 2],
     /// One in so many recoveries meets an error.
     pub recoveries_disturbed_one_in: u64,
-    /// At one in so many calls, and crash states, another process takes access from something. Only where that is asked for: recovery does
-    /// not get on with all of it yet, as where a crash takes a mode that the output was given right before the commit.
+    /// At one in so many calls, and crash states, another process takes access from something.
     pub closed_one_in: [u64; 2],
     /// Distinct states of one world after which it is only sampled: limits are an eighth, recoveries are no longer crashed, and
     /// hardly any meets an error, or what access was taken from.
@@ -34,15 +33,12 @@ pub struct Effort {
 }
 
 impl Effort {
-    const NEVER: [u64; 2] = [u64::MAX; 2];
-    /// How often access is taken where it is asked for.
-    pub const NOW_AND_THEN: [u64; 2] = [4, 32];
     pub const FULL: Self = Self {
         limits: [1024, 128, 32],
         after_fault: 32,
         nested_one_in: [4, 16],
         recoveries_disturbed_one_in: 32,
-        closed_one_in: Self::NEVER,
+        closed_one_in: [4, 32],
         budget: 20_000,
         errors_one_in: 8,
     };
@@ -52,7 +48,7 @@ impl Effort {
         after_fault: 8,
         nested_one_in: [8, 16],
         recoveries_disturbed_one_in: 1,
-        closed_one_in: Self::NEVER,
+        closed_one_in: [4, 32],
         budget: 1_000,
         errors_one_in: 24,
     };
@@ -62,7 +58,7 @@ impl Effort {
         budget: 300,
         nested_one_in: [16, 16],
         recoveries_disturbed_one_in: 8,
-        closed_one_in: Self::NEVER,
+        closed_one_in: [64, 64],
         ..Self::TELLING
     };
     /// Many worlds, next to nothing of each.
@@ -71,7 +67,7 @@ impl Effort {
         after_fault: 8,
         nested_one_in: [8, 16],
         recoveries_disturbed_one_in: 4,
-        closed_one_in: Self::NEVER,
+        closed_one_in: [4, 32],
         budget: 300,
         errors_one_in: 32,
     };
@@ -80,7 +76,7 @@ impl Effort {
         after_fault: 8,
         nested_one_in: [16, 16],
         recoveries_disturbed_one_in: 8,
-        closed_one_in: Self::NEVER,
+        closed_one_in: [4, 32],
         budget: 2_000,
         errors_one_in: 64,
     };
@@ -112,6 +108,7 @@ pub fn explore(world: &World, effort: Effort, tally: &mut Tally) -> Checked {
     };
     explorer.run()?;
     explorer.tally.worlds += 1;
+    explorer.tally.limited += u64::from(explorer.is_limited());
     Ok(())
 }
 

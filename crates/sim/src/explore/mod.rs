@@ -3,7 +3,8 @@
 //! A *world* (`world.rs`) is a published tree, a tree to be published, and a file system with its weaknesses. Each is explored
 //! (`explorer.rs`) by running its program once and looking at every call of it: every state that a crash there can leave is
 //! recovered, and crashes inside that recovery, to depth 3; the process is killed there; every error that the call can return
-//! is put into it, and access is taken from what it needs (`access.rs`). `oracle.rs` says what then has to hold. `model.rs` lives through sequences of such programs.
+//! is put into it, and where its user is not root access is taken from what it needs (`access.rs`). `oracle.rs` says what then has to
+//! hold. `model.rs` lives through sequences of such programs.
 
 #![allow(missing_docs, clippy::unwrap_used, reason = "a proof that cannot go on stops")]
 

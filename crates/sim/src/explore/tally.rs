@@ -7,6 +7,8 @@ use std::time::Duration;
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Tally {
     pub worlds: u64,
+    /// Those of them whose user may be kept from reading, searching or writing.
+    pub limited: u64,
     /// Crash states looked at; the same one can be met after several calls.
     pub states: u64,
     /// Those that no process could tell apart counted once for each world.
@@ -21,6 +23,8 @@ pub struct Tally {
     pub denied: u64,
     /// Runs into which an error was put.
     pub injections: u64,
+    /// How often another process took access from something.
+    pub closings: u64,
     /// Calls after which the process was killed without loss of power.
     pub kills: u64,
     /// Commits after a recovery.
@@ -32,6 +36,7 @@ pub struct Tally {
 impl Tally {
     pub fn add(&mut self, other: &Tally) {
         self.worlds += other.worlds;
+        self.limited += other.limited;
         self.states += other.states;
         self.distinct += other.distinct;
         self.nested[0] += other.nested[0];
@@ -41,6 +46,7 @@ impl Tally {
         self.recoveries += other.recoveries;
         self.denied += other.denied;
         self.injections += other.injections;
+        self.closings += other.closings;
         self.kills += other.kills;
         self.commits += other.commits;
         self.instants += other.instants;
@@ -53,15 +59,22 @@ impl fmt::Display for Tally {
         let count = grouped;
         writeln!(
             f,
-            "{} crash states ({} distinct) in {} worlds",
+            "{} crash states ({} distinct) in {} worlds, {} of them of users who may be denied",
             count(self.states),
             count(self.distinct),
-            self.worlds
+            count(self.worlds),
+            count(self.limited)
         )?;
         writeln!(f, "  crash inside recovery: {two} distinct states at depth 2, {three} at depth 3")?;
         writeln!(f, "  all states at {} points, a sample at {}", count(self.exhaustive), count(self.sampled))?;
         writeln!(f, "  {} errors injected, {} kills without power loss", count(self.injections), count(self.kills))?;
-        write!(f, "  {} recoveries, {} of them without access, ", count(self.recoveries), count(self.denied))?;
+        writeln!(
+            f,
+            "  access taken {} times; {} recoveries could not go on without it, until it was given back",
+            count(self.closings),
+            count(self.denied)
+        )?;
+        write!(f, "  {} recoveries, ", count(self.recoveries))?;
         write!(f, "{} commits after one", count(self.commits))?;
         write!(f, ", {} calls after which the output was looked at", count(self.instants))
     }
