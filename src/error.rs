@@ -5,10 +5,8 @@
 //! 2. Every error has an [`Outcome`]: the output is unchanged, or the outcome is unknown until recovery has run. An error after
 //!    the new generation is durable is not an error of the commit (see [`crate::Committed::warnings`]).
 
-use std::ffi::OsStr;
 use std::fmt;
 use std::io;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -353,8 +351,9 @@ impl Error {
     }
 
     /// Whether an operation failed for what is around it: a directory is gone, something else is in the place of one, or of an entry,
-    /// or an entry is not what it was (which no kernel says, and so is `Other`).
-    pub(crate) fn is_of_surroundings(&self) -> bool {
+    /// or an entry is not what it was (which no kernel says, and so is `Other`). What a recovery cannot finish for that
+    /// [`RecoverOptions::skip_unknown`](crate::RecoverOptions::skip_unknown) leaves as it is.
+    pub fn is_of_surroundings(&self) -> bool {
         use io::ErrorKind::{AlreadyExists, DirectoryNotEmpty, IsADirectory, NotADirectory, NotFound, Other};
         let Error::Io { source, .. } = self else { return false };
         let is_kind = matches!(
@@ -420,10 +419,10 @@ impl Error {
     pub fn hint(&self) -> Option<String> {
         match self {
             Error::OutOfReach { .. } => {
-                Some("choose a place for the state that shares them with the output, as by `--state OUT`, inside it".into())
+                Some("choose a place for the state that shares them with the output, as inside it, by `OpenOptions::state`".into())
             }
-            Error::Busy { .. } => Some("try again later, or wait longer with --lock-timeout".into()),
-            Error::Waited { .. } => Some("try again later, or wait longer: `--wait` without a number has no end".into()),
+            Error::Busy { .. } => Some("try again later, or wait longer, by `OpenOptions::lock_timeout`".into()),
+            Error::Waited { .. } => Some("try again later, or wait longer, by `BeginOptions::wait`".into()),
             Error::BaseMoved { .. } => Some("begin a new transaction and build again".into()),
             Error::Refused { problems, .. } => {
                 let mut hints: Vec<_> = problems.iter().filter_map(Problem::hint).collect();
@@ -431,29 +430,27 @@ impl Error {
                 (!hints.is_empty()).then(|| hints.join("; "))
             }
             Error::Corrupt { path, .. } => Some(format!(
-                "nothing was touched; the output may be between two generations: look with `txfs journal{}`; then restore the file, or {}",
-                output_of(path).map(|output| format!(" {}", Word(&output))).unwrap_or_default(),
-                begin_anew(path)
+                "nothing was touched; the output may be between two generations: look at `Store::journals`; then restore the file, or {}",
+                move_state_away(path, "`CommitOptions::adopt_all`")
             )),
-            Error::Unrecognized { output, undoing: false, .. } => Some(format!(
-                "nothing was touched; put these entries back as they were, or run `txfs recover --skip-unknown {0}` to leave them as they are and finish the rest, or `txfs recover --undo --skip-unknown {0}` to leave them and go back to the generation before",
-                Word(output)
-            )),
-            Error::Unrecognized { output, undoing: true, .. } => Some(format!(
-                "nothing was touched; put these entries back as they were, or run `txfs recover --undo --skip-unknown {}` to leave them as they are and undo the rest",
-                Word(output)
-            )),
-            Error::Unfinished { output, source, .. } if source.is_of_surroundings() => Some(format!(
-                "run `txfs recover {0}` once the cause is mended, or `txfs recover --skip-unknown {0}` to leave that as it is and finish the rest, or `txfs recover --undo {0}` to go back to the generation before",
-                Word(output)
-            )),
-            Error::Unfinished { output, source, .. } => Some(format!(
-                "{1}run `txfs recover {0}` once the cause is mended, or `txfs recover --undo {0}` to go back to the generation before",
-                Word(output),
+            Error::Unrecognized { undoing: false, .. } => Some(
+                "nothing was touched; put these entries back as they were, or recover with `RecoverOptions::skip_unknown` to leave them as they are and finish the rest, or with `RecoverOptions::undo`, too, to leave them and go back to the generation before"
+                    .into(),
+            ),
+            Error::Unrecognized { undoing: true, .. } => Some(
+                "nothing was touched; put these entries back as they were, or recover with `RecoverOptions::skip_unknown`, too, to leave them as they are and undo the rest"
+                    .into(),
+            ),
+            Error::Unfinished { source, .. } if source.is_of_surroundings() => Some(
+                "recover once the cause is mended, or with `RecoverOptions::skip_unknown` to leave that as it is and finish the rest, or with `RecoverOptions::undo` to go back to the generation before"
+                    .into(),
+            ),
+            Error::Unfinished { source, .. } => Some(format!(
+                "{}recover once the cause is mended, or with `RecoverOptions::undo` to go back to the generation before",
                 access(source)
             )),
-            Error::OutcomeUnknown { output, source } => {
-                Some(format!("{1}run `txfs recover {0}` once the cause is mended", Word(output), access(source)))
+            Error::OutcomeUnknown { source, .. } => {
+                Some(format!("{}recover once the cause is mended, by `Store::recover`", access(source)))
             }
             Error::RolledBack { source } | Error::AfterRescue { source, .. } => source.hint(),
             Error::StageLost { .. } => Some(
@@ -575,21 +572,15 @@ fn state_around(path: &Path) -> Option<&Path> {
     path.ancestors().find(|above| above.file_name().is_some_and(|name| name.as_encoded_bytes().ends_with(b".txfs")))
 }
 
-/// The output of the state directory that a path is in.
-fn output_of(path: &Path) -> Option<PathBuf> {
-    let state = state_around(path)?;
-    let name = state.file_name()?.as_encoded_bytes().strip_suffix(b".txfs")?;
-    match name.strip_prefix(b".") {
-        None | Some([]) => state.parent().map(Path::to_path_buf),
-        Some(name) => Some(state.with_file_name(OsStr::from_bytes(name))),
-    }
-}
-
 /// Begins anew where a state directory cannot be used any more.
 pub(crate) fn begin_anew(path: &Path) -> String {
+    move_state_away(path, "--adopt-all")
+}
+
+fn move_state_away(path: &Path, adopt_all: &str) -> String {
     let state = state_around(path).unwrap_or(path);
     let (state, away) = (Word(state), Word(&away(state)).to_string());
-    format!("move the whole state directory away, as by `mv {state} {away}`, and publish anew with --adopt-all")
+    format!("move the whole state directory away, as by `mv {state} {away}`, and publish anew with {adopt_all}")
 }
 
 /// The command that moves something away, for a shell.
@@ -769,18 +760,20 @@ impl Problem {
     pub fn hint(&self) -> Option<String> {
         Some(match self {
             Problem::Foreign(_) => {
-                "move them away, or take them over with --adopt (they are kept as the previous generation)".into()
+                "move them away, or take them over by `CommitOptions::adopt` (they are kept as the previous generation)"
+                    .into()
             }
             Problem::ForeignDirectory(_) => "move away what cannot be taken over".into(),
             Problem::Drift(_) => {
-                "keep the changes by copying them elsewhere, then publish over them with --allow-drift".into()
+                "keep the changes by copying them elsewhere, then publish over them by `CommitOptions::allow_drift`"
+                    .into()
             }
             Problem::OutputGone => {
-                "publish the whole, as by `txfs publish` or `txfs run`: what is gone comes back with it".into()
+                "publish the whole, by a transaction from `Basis::Empty`: what is gone comes back with it".into()
             }
-            Problem::EmptyStage => "if nothing is to be published, use --allow-empty".into(),
-            Problem::Shrunken { .. } => "if so much is to go, use --max-removed 100".into(),
-            Problem::CaseCollision(_) => "rename one of each, or use --allow-case-collisions".into(),
+            Problem::EmptyStage => "if nothing is to be published, use `CommitOptions::allow_empty`".into(),
+            Problem::Shrunken { .. } => "if so much is to go, use `CommitOptions::max_removed(100)`".into(),
+            Problem::CaseCollision(_) => "rename one of each, or use `CommitOptions::allow_case_collisions`".into(),
             Problem::CaseRename(_) => "publish once without them, and then under the new name".into(),
             Problem::UnsupportedKind(_) => {
                 "remove them from the stage: only files, directories and symlinks are published".into()
@@ -796,7 +789,7 @@ impl Problem {
                 format!("`{}` gives them to you; or let the build run as this user", first.take_over())
             }
             Problem::NotShared { group, staged: true, .. } => format!(
-                "have their owner run `chgrp -R {group}` and `chmod -R g+rwX` on them; or publish a copy of the stage, by `txfs publish OUT STAGE`"
+                "have their owner run `chgrp -R {group}` and `chmod -R g+rwX` on them; or publish a copy of the stage, by `Transaction::copy_from`"
             ),
             Problem::NotShared { group, staged: false, .. } => {
                 format!("have their owner run `chgrp {group}` and `chmod g+rwxs,-t` on them")

@@ -4,7 +4,6 @@ use std::fmt;
 use std::path::PathBuf;
 
 use crate::error::Paths;
-use crate::path::Word;
 
 /// What a commit does, or would do, that deserves a look.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,21 +64,15 @@ impl Warning {
         match self {
             Warning::Stays { all: true, .. } => "remove by hand what is not wanted: only files, directories and links are taken over".into(),
             Warning::Stays { all: false, .. } => {
-                "--adopt-all takes over all that lies in the output, and removes what the build does not make".into()
+                "`CommitOptions::adopt_all` takes over all that lies in the output, and removes what the build does not make".into()
             }
             Warning::NamesStage { .. } => {
-                "have the build write relative paths; or put the output's in their place: --check 'grep -rlIF \"$TXFS_STAGE\" . | xargs -r sed -i \"s|$TXFS_STAGE|$TXFS_OUTPUT|g\"'".into()
+                "have the build write relative paths; or put the output's in their place, as in a check (`CommitOptions::check`)".into()
             }
-            Warning::RelativeToStage { output, .. } => {
-                let mut beside = output.clone().into_os_string();
-                beside.push(".new");
-                format!(
-                    "have the build write to a directory beside the output, from where they lead to the same, and publish that: `txfs publish {} {}`",
-                    Word(output),
-                    Word(&PathBuf::from(beside))
-                )
+            Warning::RelativeToStage { .. } => {
+                "have the build write to a directory beside the output, from where they lead to the same, and publish that, by `Transaction::copy_from`".into()
             }
-            Warning::LooksUnchanged { .. } => "--touch gives what is published the time of the commit".into(),
+            Warning::LooksUnchanged { .. } => "`CommitOptions::touch` gives what is published the time of the commit".into(),
         }
     }
 }

@@ -1114,7 +1114,7 @@ fn a_commit_that_recovery_cannot_carry_out_is_unfinished_until_it_can_or_is_undo
             assert!(matches!(error, Error::Unfinished { generation: 2, .. }), "{error}");
             assert_eq!((error.kind(), error.outcome()), (ErrorKind::Unknown, Outcome::Unknown), "{error}");
             let hint = error.hint().unwrap();
-            assert!(hint.contains("txfs recover ") && hint.contains("--undo"), "{hint}");
+            assert!(hint.contains("recover ") && hint.contains("RecoverOptions::undo"), "{hint}");
             // Whoever made it may have been told of success: nothing is undone that was not asked for.
             assert_eq!((read(&out, "b"), read(&out, "z.html")), ("new!".into(), "old".into()));
             assert_eq!(left(&out, &["journal", "journal.undo"]), ["journal"]);

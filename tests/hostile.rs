@@ -1261,7 +1261,7 @@ mod undoing {
             for _ in 0..2 {
                 let error = scene.begin_and_commit().unwrap_err();
                 assert!(matches!(error, Error::Unfinished { generation: 4, .. }), "{error}");
-                assert!(error.hint().unwrap().contains("--undo"), "{error}");
+                assert!(error.hint().unwrap().contains("RecoverOptions::undo"), "{error}");
                 assert_eq!((read(&scene.out, "a"), read(&scene.out, "old/mine")), ("4".into(), "mine".into()));
                 assert!(scene.state.join("journal").exists() && !scene.state.join("journal.undo").exists());
             }

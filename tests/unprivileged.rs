@@ -184,7 +184,10 @@ fn unfinished(out: &Path) {
     for _ in 0..2 {
         let error = store.recover(RecoverOptions::default()).unwrap_err();
         assert!(matches!(error, Error::Unfinished { generation: 2, .. }), "{error}");
-        assert!(error.to_string().contains("dist/b") && error.hint().unwrap().contains("--undo"), "{error}");
+        assert!(
+            error.to_string().contains("dist/b") && error.hint().unwrap().contains("RecoverOptions::undo"),
+            "{error}"
+        );
         assert_eq!((error.kind(), error.outcome()), (ErrorKind::Unknown, Outcome::Unknown));
         assert_eq!((read(out, "a/x"), read(out, "b/y")), ("2".into(), "1".into()));
     }

@@ -119,7 +119,7 @@ fn way_out(out: &Path, mut manner: Manner) -> Recovered {
                 told.push(format!("{manner:?}: {error}; {hint}"));
                 match error.into_parts().1 {
                     Error::Unrecognized { .. } => {
-                        assert!(hint.contains("--skip-unknown") && !manner.skip, "{told:#?}");
+                        assert!(hint.contains("RecoverOptions::skip_unknown") && !manner.skip, "{told:#?}");
                         manner.skip = true;
                     }
                     // Something else is where the output was: the user moves it away.
@@ -431,7 +431,10 @@ fn a_directory_of_the_state_that_is_gone_while_a_commit_is_under_way_is_named_wi
                     recover(&out, Manner { undo: false, skip: false }).unwrap();
                 }
                 let said = missing();
-                assert!(said.contains("manifests/") && said.contains("publish anew with --adopt-all"), "{said}");
+                assert!(
+                    said.contains("manifests/") && said.contains("publish anew with `CommitOptions::adopt_all`"),
+                    "{said}"
+                );
                 sh(commands(&said).into_iter().find(|command| command.starts_with("mv ")).unwrap());
             }
         }

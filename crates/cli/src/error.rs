@@ -8,6 +8,7 @@ use txfs::{Error, ErrorKind, Outcome, Problem};
 
 use super::output::{Object, Ui};
 use super::signals::stopped_by;
+use super::ways_out;
 
 pub(super) const DONE: u8 = 0;
 pub(super) const USAGE: u8 = 2;
@@ -169,9 +170,10 @@ impl Failure {
     /// Puts other ways out of what was refused in the place of the library's, where `own` knows them.
     pub(super) fn with_ways_out(mut self, own: impl Fn(&Problem) -> Option<String>) -> Self {
         let Some(error @ Error::Refused { problems, .. }) = self.source() else { return self };
-        let mut hints: Vec<_> = problems.iter().filter_map(|problem| own(problem).or_else(|| problem.hint())).collect();
+        let mut hints: Vec<_> =
+            problems.iter().filter_map(|problem| own(problem).or_else(|| ways_out::of_problem(problem))).collect();
         hints.dedup();
-        let replaced = error.hint();
+        let replaced = ways_out::of_error(error);
         self.hints.retain(|hint| Some(hint) != replaced.as_ref());
         self.hints.splice(0..0, hints);
         self
@@ -258,7 +260,7 @@ impl From<Error> for Failure {
         // What to do with the stage of a transaction that came too late, only the command knows.
         let hint = match &error {
             Error::BaseMoved { .. } => None,
-            error => error.hint(),
+            error => ways_out::of_error(error),
         };
         let (message, hints) = (error.to_string().into(), hint.into_iter().collect());
         Self { code, word, message, hints, stage: None, source: Some(Box::new(error)), rescued, stands: None }

@@ -55,6 +55,7 @@ mod status;
 mod tool;
 mod verify;
 mod wait;
+mod ways_out;
 
 /// Crash-safe, all-or-nothing publication of a directory tree.
 ///

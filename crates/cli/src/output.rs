@@ -21,6 +21,7 @@ use serde_json::Value;
 use txfs::{RelPath, Shown, Waiting, Word, is_hidden};
 
 use super::error::{self, Failure};
+use super::ways_out;
 
 /// When to use colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -157,7 +158,7 @@ impl Ui {
     /// What failed and does not end the command, with the way out.
     pub(super) fn warn_of(&self, error: &txfs::Error) {
         self.warn(error);
-        error.hint().iter().for_each(|hint| self.advise(hint));
+        ways_out::of_error(error).iter().for_each(|hint| self.advise(hint));
     }
 
     pub(super) fn problem(&self, text: impl Display) {

@@ -9,7 +9,7 @@ use txfs::{Committed, Paths, Plan, Shown, Store};
 
 use super::error::Failure;
 use super::output::{Object, Ui};
-use super::{Context, count, diff};
+use super::{Context, count, diff, ways_out};
 
 /// Tells people of a commit. `message` is the one that the user gave.
 pub(super) fn tell(ui: &Ui, store: &Store, committed: &Committed, message: Option<&str>) {
@@ -37,7 +37,7 @@ pub(super) fn tell(ui: &Ui, store: &Store, committed: &Committed, message: Optio
     ui.rescued(&committed.rescued);
     for warning in &committed.warnings {
         ui.warn(format_args!("generation {generation} is published, but {warning}"));
-        warning.hint().iter().for_each(|hint| ui.advise(hint));
+        ways_out::of_error(warning).iter().for_each(|hint| ui.advise(hint));
     }
 }
 
@@ -55,7 +55,7 @@ pub(super) fn end(context: &Context, store: &Store, committed: &Committed, print
 pub(super) fn warn(ui: &Ui, plan: &Plan) {
     for warning in &plan.warnings {
         ui.warn(warning);
-        ui.advise(warning.hint());
+        ui.advise(ways_out::of_warning(warning));
     }
 }
 

@@ -138,7 +138,9 @@ fn ways_out(fs: &SimFs, first: Manner) -> Checked<Vec<String>> {
                 match cause {
                     // "Move it away", the message says, and where it is.
                     Error::Untrusted { path, .. } => fs.remove(path),
-                    Error::Unrecognized { .. } if !manner.skip && hint.contains("--skip-unknown") => manner.skip = true,
+                    Error::Unrecognized { .. } if !manner.skip && hint.contains("RecoverOptions::skip_unknown") => {
+                        manner.skip = true
+                    }
                     // What may not be read or written to the user makes accessible.
                     Error::Unfinished { .. } | Error::OutcomeUnknown { .. } => make_accessible(fs),
                     cause => return Err(Violation::new("there is a way out", format!("{told:?}: {cause:?}"))),
