@@ -698,6 +698,8 @@ pub enum Problem {
     },
     /// A file system without `RENAME_EXCHANGE` cannot change a directory into something else without a gap.
     NeedsExchange(Paths),
+    /// Directories that are to become something else, and that an earlier layer of an image holds: an overlay does not move those.
+    LowerLayer(Paths),
     /// A check of the user's failed.
     Check {
         /// The check as the user gave it.
@@ -728,7 +730,8 @@ impl Problem {
             | Problem::NotOurs { paths, .. }
             | Problem::NotShared { paths, .. }
             | Problem::SourceChanged { paths, .. }
-            | Problem::NeedsExchange(paths) => Some(paths),
+            | Problem::NeedsExchange(paths)
+            | Problem::LowerLayer(paths) => Some(paths),
             Problem::OutputGone | Problem::EmptyStage | Problem::Shrunken { .. } | Problem::Check { .. } => None,
         }
     }
@@ -752,6 +755,7 @@ impl Problem {
             Problem::NotShared { .. } => "not-shared",
             Problem::SourceChanged { .. } => "source-changed",
             Problem::NeedsExchange(_) => "needs-exchange",
+            Problem::LowerLayer(_) => "lower-layer",
             Problem::Check { .. } => "check",
         }
     }
@@ -797,6 +801,9 @@ impl Problem {
             Problem::SourceChanged { .. } => "publish again when nothing writes there any more".into(),
             Problem::NeedsExchange(_) => {
                 "give them new names, or move the output to ext4, xfs, btrfs, tmpfs or overlayfs".into()
+            }
+            Problem::LowerLayer(_) => {
+                "publish once without them, and then with what takes their place; or give that new names".into()
             }
             Problem::Check { .. } => return None,
         })
@@ -844,6 +851,10 @@ impl fmt::Display for Problem {
                     "this file system has no RENAME_EXCHANGE, so a directory cannot take another kind's place: {paths}"
                 )
             }
+            Problem::LowerLayer(paths) => write!(
+                f,
+                "an earlier layer of an image holds directories that are to become files or links, and the overlay cannot exchange them: {paths}"
+            ),
             Problem::Check { check, result } => write!(f, "check `{check}` {result}"),
         }
     }

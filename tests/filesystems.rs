@@ -12,7 +12,7 @@ use common::mounts::{self, Mount};
 use common::suite::{self, Ground};
 use common::{kernels, lenient, publish, read, skip};
 use txfs::fs::LinuxFs;
-use txfs::{BeginOptions, Error, OpenOptions, Place, RecoverOptions, Store};
+use txfs::{BeginOptions, Error, OpenOptions, Place, Problem, RecoverOptions, Store};
 
 fn run_suite(name: &str, dir: &std::path::Path, sparse: bool, levels: usize) {
     let started = std::time::Instant::now();
@@ -123,12 +123,13 @@ fn an_output_of_an_overlayfs_lower_layer_is_replaced_piece_by_piece() {
     assert_eq!(fs::metadata(out.join("keep")).unwrap().mtime_nsec(), kept);
 }
 
-/// A directory of the lower layer that becomes a file cannot be exchanged: the commit is refused or undone, never half done.
+/// A directory of the lower layer that becomes a file cannot be exchanged: that is found by whoever plans the commit, and refused with
+/// its cause.
 #[test]
-fn a_lower_layer_directory_that_becomes_a_file_changes_all_or_nothing() {
+fn a_lower_layer_directory_that_becomes_a_file_is_refused_with_its_cause() {
     let mount = mounts::overlay(|lower| {
         let store = Store::open(lower.join("dist")).unwrap();
-        publish(&store, &[("d/inner", "i"), ("z", "old")]).unwrap();
+        publish(&store, &[("d/inner", "i"), ("e/x", "x"), ("z", "old")]).unwrap();
     });
     let mount = match mount {
         Ok(mount) => mount,
@@ -136,18 +137,25 @@ fn a_lower_layer_directory_that_becomes_a_file_changes_all_or_nothing() {
     };
     let out = mount.path().join("dist");
     let store = Store::open(&out).unwrap();
-    match publish(&store, &[("d", "a file"), ("z", "new"), ("a", "added")]) {
-        Ok(_) => assert_eq!((read(&out, "d"), read(&out, "z")), ("a file".into(), "new".into())),
-        Err(error) => {
-            println!("refused: {error}");
-            assert_eq!(error.outcome(), txfs::Outcome::Unchanged, "{error}");
-            assert_eq!((read(&out, "d/inner"), read(&out, "z")), ("i".into(), "old".into()));
-            assert!(!out.join("a").exists());
-        }
+    let before = common::tree::snapshot(&out);
+    let mut transaction = store.begin(BeginOptions::default()).unwrap();
+    for (path, content) in [("d", "a file"), ("e/x", "x"), ("z", "new"), ("a", "added")] {
+        transaction.write(path, content).unwrap();
     }
+    let is_told = |problems: &[Problem]| matches!(problems, [Problem::LowerLayer(paths)] if paths.total == 1 && paths.first[0].as_bytes() == b"d");
+    assert!(is_told(&transaction.plan(&lenient()).unwrap().problems));
+    let refused = transaction.commit(&lenient()).unwrap_err();
+    assert!(matches!(&refused, Error::Refused { problems, .. } if is_told(problems)), "{refused}");
+    assert_eq!(common::tree::snapshot(&out), before);
+    // As the hint says.
+    publish(&store, &[("e/x", "x"), ("z", "new")]).unwrap();
+    publish(&store, &[("d", "a file"), ("e/x", "x"), ("z", "new")]).unwrap();
+    assert_eq!((read(&out, "d"), read(&out, "z")), ("a file".into(), "new".into()));
+    // And what this layer made changes its kind.
+    publish(&store, &[("d/inner", "i"), ("e/x", "x")]).unwrap();
+    publish(&store, &[("d", "again"), ("e/x", "x")]).unwrap();
+    assert_eq!(read(&out, "d"), "again");
     assert!(store.verify().unwrap().is_empty());
-    publish(&store, &[("d/inner", "i"), ("z", "third")]).unwrap();
-    assert_eq!(read(&out, "z"), "third");
 }
 
 /// `RUN txfs begin`, and `RUN txfs commit` in a later layer.

@@ -12,12 +12,12 @@ use crate::error::{Error, Paths, Result};
 use crate::format::manifest::inventory::Inventory;
 use crate::format::manifest::{Entry, Head, Object, Totals};
 use crate::fs::tree::{Tree, Walked};
-use crate::fs::{Fs, Kind, Stat};
+use crate::fs::{Fs, Kind, RenameMode, Stat};
 use crate::path::RelPath;
 use crate::plan::{Base, Live};
 use crate::stage::digest;
 use crate::store::Store;
-use crate::store::layout::is_state_dir;
+use crate::store::layout::{is_state_dir, name};
 use crate::store::output::Output;
 
 /// Looking at fewer entries is not worth a thread of its own.
@@ -27,6 +27,8 @@ pub(crate) const WORTH_A_THREAD: usize = 256;
 pub(crate) struct Published<F: Fs> {
     pub(crate) inventory: Inventory<F>,
     tree: Option<Tree<F>>,
+    /// The state directory, where the file system has layers.
+    layered: Option<Tree<F>>,
     drifted: Option<Drifted>,
     /// What of it is planned for, and how much that is.
     at: RelPath,
@@ -37,13 +39,15 @@ impl<F: Fs> Published<F> {
     pub(crate) fn open(store: &Store<F>, head: Option<&Head>, at: RelPath) -> Result<Self> {
         let inventory = store.inventory(head)?;
         let totals = if at.is_root() { inventory.totals() } else { totals_of(inventory.range(&at))? };
-        Ok(Self { inventory, tree: store.output.open()?, drifted: None, at, totals })
+        let layered = store.fs.has_layers(store.state.root()).then(|| store.state.clone());
+        Ok(Self { inventory, tree: store.output.open()?, layered, drifted: None, at, totals })
     }
 
     /// Where nothing has been published, and no store is.
     pub(crate) fn nothing(output: &Output<F>) -> Result<Self> {
         let (inventory, at) = (Inventory::nothing(), RelPath::root());
-        Ok(Self { inventory, tree: output.open()?, drifted: None, at, totals: Totals::default() })
+        let totals = Totals::default();
+        Ok(Self { inventory, tree: output.open()?, layered: None, drifted: None, at, totals })
     }
 
     /// Whether the output is there.
@@ -105,6 +109,16 @@ impl<F: Fs> Live for Published<F> {
             }
             None => Err(Error::io("read", path.as_path())(io::ErrorKind::NotFound.into())),
         }
+    }
+
+    /// An overlay that is to rename a directory over one that is not empty says first whether it could move it at all: EXDEV of one that
+    /// a lower layer holds. Nothing is changed either way, for what has been published has a manifest in `manifests/`.
+    fn is_movable(&self, path: &RelPath) -> Result<bool> {
+        let (Some(state), Some(tree)) = (&self.layered, &self.tree) else { return Ok(true) };
+        let parent = tree.parent(path).map_err(tree.io("look at", path))?;
+        let full = (state.root(), name::MANIFESTS.as_bytes());
+        let refused = state.fs.rename(&parent, path.name(), full.0, full.1, RenameMode::Replace);
+        Ok(!refused.is_err_and(|error| error.kind() == io::ErrorKind::CrossesDevices))
     }
 
     fn below(&self, path: &RelPath) -> Result<Vec<Walked>> {

@@ -225,6 +225,8 @@ impl<B: Base, L: Live> Planner<'_, B, L> {
         self.note_drift(contents.drifted);
         if !self.rules.exchange {
             self.needs_exchange.push(entry.path.clone());
+        } else if !self.live.is_movable(&entry.path)? {
+            self.lower.push(entry.path.clone());
         }
         self.unlock_directory(&entry.path, stat)?;
         self.gone = Some(entry.path.clone());

@@ -51,6 +51,8 @@ pub(crate) trait Live {
     fn is_as_published(&self, path: &RelPath) -> bool;
     /// The same with its digest.
     fn object(&self, path: &RelPath, kind: Kind, stat: &Stat) -> Result<Object>;
+    /// Whether the directory `path` can change places with something else.
+    fn is_movable(&self, path: &RelPath) -> Result<bool>;
     /// Everything below the directory `path`.
     fn below(&self, path: &RelPath) -> Result<Vec<Walked>>;
     /// Everything in the output but state directories.
@@ -281,6 +283,8 @@ struct Planner<'a, B: Base, L: Live> {
     immovable: Paths,
     drift: Paths,
     needs_exchange: Paths,
+    /// Directories of a lower layer that something else is to take the place of.
+    lower: Paths,
     /// Files whose content changes, and neither size nor time.
     look_alikes: Paths,
     /// Whether no file or link is staged.
@@ -322,6 +326,7 @@ impl<'a, B: Base, L: Live> Planner<'a, B, L> {
             immovable: Paths::default(),
             drift: Paths::default(),
             needs_exchange: Paths::default(),
+            lower: Paths::default(),
             look_alikes: Paths::default(),
             no_file: false,
             files_added: 0,

@@ -16,6 +16,7 @@ impl<B: Base, L: Live> Planner<'_, B, L> {
             (std::mem::take(&mut self.immovable), Problem::ForeignDirectory),
             (std::mem::take(&mut self.drift), Problem::Drift),
             (std::mem::take(&mut self.needs_exchange), Problem::NeedsExchange),
+            (std::mem::take(&mut self.lower), Problem::LowerLayer),
         ];
         self.plan
             .problems

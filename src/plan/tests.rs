@@ -39,6 +39,10 @@ impl Live for Memory {
         }))
     }
 
+    fn is_movable(&self, _: &RelPath) -> Result<bool> {
+        Ok(true)
+    }
+
     fn is_as_published(&self, _: &RelPath) -> bool {
         false
     }
