@@ -8,6 +8,7 @@ use crate::format::frame::Damage;
 use crate::format::journal::reader;
 use crate::format::journal::record::Record;
 use crate::format::manifest::{Entry, Totals};
+use crate::fs::compiled::{compiled, same_ref};
 use crate::fs::tree::Walked;
 use crate::fs::{Fs, Kind};
 use crate::path::RelPath;
@@ -130,6 +131,11 @@ impl<F: Fs> Store<F> {
     /// # Errors
     /// The manifest or the output cannot be read.
     pub fn verify(&self) -> Result<Vec<Finding>> {
+        compiled!(F, (store: &Store = same_ref(self)) -> Result<Vec<Finding>> { store.verify_any() });
+        self.verify_any()
+    }
+
+    fn verify_any(&self) -> Result<Vec<Finding>> {
         let head = self.head()?;
         let inventory = self.inventory(head.as_ref())?;
         let Some(tree) = self.output.open()? else {

@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use crate::path::RelPath;
 
 pub(crate) mod background_sync;
+pub(crate) mod compiled;
 pub mod linux;
 pub(crate) mod stream;
 pub(crate) mod tree;
@@ -143,6 +144,9 @@ pub struct Listed {
 /// Errors are the operating system's; callers add the path and what they were doing.
 #[allow(missing_docs, reason = "each is the system call of its name; what is particular is said where it is")]
 pub trait Fs: Clone + Send + Sync + 'static {
+    /// Whether the engine on it is compiled with the library: of [`LinuxFs`], and nothing else.
+    #[doc(hidden)]
+    const IS_COMPILED: bool = false;
     /// An open directory.
     type Dir: Send + Sync;
     /// An open regular file.

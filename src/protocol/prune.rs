@@ -60,7 +60,7 @@ impl<F: Fs> Store<F> {
     /// #     transaction.commit(&txfs::CommitOptions::default())?;
     /// # }
     /// let store = txfs::Store::open(&dist)?;
-    /// let pruned = store.prune(0)?;
+    /// let pruned = store.prune(txfs::Retention::generations(0))?;
     /// assert_eq!((pruned.generation, pruned.files), (Some(2), 1));
     /// # Ok(())
     /// # }

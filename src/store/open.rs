@@ -19,6 +19,7 @@ use crate::format::manifest::inventory::Inventory;
 use crate::format::manifest::node::Subtree;
 use crate::format::manifest::writer::{Edit, FANOUT};
 use crate::format::manifest::{self, Extent, Head, Info};
+use crate::fs::compiled::{compiled, same_ref};
 use crate::fs::stream::Stream;
 use crate::fs::tree::Tree;
 use crate::fs::{Fs, LinuxFs, RenameMode, Weakness};
@@ -252,7 +253,15 @@ impl<F: Fs> Store<F> {
     /// # Errors
     /// As [`Store::open`], but for those of [`Store::recover`].
     pub fn find(options: &OpenOptions<F>, out: impl AsRef<Path>) -> Result<Option<Self>> {
-        let output = Self::locate_output(options, out.as_ref())?;
+        let out = out.as_ref();
+        compiled!(F, (options: &OpenOptions = same_ref(options), out: &Path = out) -> Result<Option<Store>> {
+            Store::find_any(options, out)
+        });
+        Self::find_any(options, out)
+    }
+
+    fn find_any(options: &OpenOptions<F>, out: &Path) -> Result<Option<Self>> {
+        let output = Self::locate_output(options, out)?;
         let Some(state) = output.find_trusted_state()? else { return Ok(None) };
         let Some(Said { capabilities, group }) = store_file::read(&state)? else {
             check_unclaimed(&state)?;

@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, Result};
 use crate::format::manifest::inventory::Inventory;
 use crate::format::manifest::{Digest, Entry, Head, Info, Object, Totals};
+use crate::fs::compiled::{compiled, same_ref};
 use crate::fs::stream::Stream;
 use crate::fs::tree::Tree;
 use crate::fs::{Fs, Kind, LinuxFs, Stat};
@@ -77,6 +78,11 @@ impl<F: Fs> Store<F> {
     /// # Errors
     /// The state directory or the output cannot be read; [`Error::Corrupt`].
     pub fn snapshot(&self) -> Result<Snapshot<F>> {
+        compiled!(F, (store: &Store = same_ref(self)) -> Result<Snapshot> { store.snapshot_any() });
+        self.snapshot_any()
+    }
+
+    fn snapshot_any(&self) -> Result<Snapshot<F>> {
         loop {
             let head = self.head()?;
             match self.inventory(head.as_ref()) {

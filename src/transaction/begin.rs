@@ -22,6 +22,7 @@ use crate::error::{Ended, Error, Paths, Problem, Result};
 use crate::format::journal::record::TransactionId;
 use crate::format::manifest::{Entry, Head};
 use crate::fs::background_sync::EarlySync;
+use crate::fs::compiled::{compiled, same_mut, same_ref};
 use crate::fs::tree::{Tree, is_absent};
 use crate::fs::{Attribute, Fs, LinuxFs, Timestamp};
 use crate::mutant::{Mutant, left_out};
@@ -148,6 +149,13 @@ impl<F: Fs> Store<F> {
     /// failed while the current generation was copied; [`Error::Refused`] when it was to be copied and is not in the output as it was
     /// published; and those of [`Store::recover`].
     pub fn begin(&self, options: BeginOptions) -> Result<Transaction<F>> {
+        compiled!(F, (store: &Store = same_ref(self), options: BeginOptions = options) -> Result<Transaction> {
+            store.begin_any(options)
+        });
+        self.begin_any(options)
+    }
+
+    fn begin_any(&self, options: BeginOptions) -> Result<Transaction<F>> {
         self.telling(self.begin_on_current(options))
     }
 
@@ -262,6 +270,13 @@ impl<F: Fs> Store<F> {
     /// # Errors
     /// [`Error::Busy`] when another process works on it for longer than the options say, [`Error::NoTransaction`].
     pub fn resume(&self, id: TransactionId) -> Result<Transaction<F>> {
+        compiled!(F, (store: &Store = same_ref(self), id: TransactionId = id) -> Result<Transaction> {
+            store.resume_any(id)
+        });
+        self.resume_any(id)
+    }
+
+    fn resume_any(&self, id: TransactionId) -> Result<Transaction<F>> {
         let stage = transaction_dir::path(id).under(self.state.at()).join(STAGE);
         let missing = |why| Err(Error::NoTransaction { stage: stage.clone(), why });
         let Some(tree) = self.state.find_below(&transaction_dir::path(id))? else {
@@ -296,6 +311,11 @@ impl<F: Fs> Store<F> {
     /// # Errors
     /// The state directory cannot be read.
     pub fn transactions(&self) -> Result<Vec<OpenTransaction>> {
+        compiled!(F, (store: &Store = same_ref(self)) -> Result<Vec<OpenTransaction>> { store.transactions_any() });
+        self.transactions_any()
+    }
+
+    fn transactions_any(&self) -> Result<Vec<OpenTransaction>> {
         let mut open = Vec::new();
         for id in self.transaction_ids()? {
             let live = match self.look_at(id)? {
@@ -555,6 +575,11 @@ impl<F: Fs> Transaction<F> {
     }
 
     fn discard(&mut self) -> Result<()> {
+        compiled!(F, (transaction: &mut Transaction = same_mut(self)) -> Result<()> { transaction.discard_any() });
+        self.discard_any()
+    }
+
+    fn discard_any(&mut self) -> Result<()> {
         self.open = false;
         // What failed has been noted where it did.
         let _ = self.wait_for_early();
@@ -582,6 +607,11 @@ impl<F: Fs> Transaction<F> {
     }
 
     fn detach(&mut self) -> Result<PathBuf> {
+        compiled!(F, (transaction: &mut Transaction = same_mut(self)) -> Result<PathBuf> { transaction.detach_any() });
+        self.detach_any()
+    }
+
+    fn detach_any(&mut self) -> Result<PathBuf> {
         self.check_open()?;
         self.check_barriers()?;
         self.stage_referenced()?;

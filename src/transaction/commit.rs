@@ -28,6 +28,7 @@ use crate::format::journal::writer;
 use crate::format::manifest::inventory::Inventory;
 use crate::format::manifest::writer::Edit;
 use crate::format::manifest::{Head, Info, Totals};
+use crate::fs::compiled::{compiled, same_mut, same_ref};
 use crate::fs::{Fs, Kind, RenameMode, Timestamp};
 use crate::mutant::{Mutant, left_out};
 use crate::options::{Check, CommitOptions, Exclude};
@@ -98,6 +99,13 @@ impl<F: Fs> Transaction<F> {
     /// # Errors
     /// The stage or the output cannot be read; [`Error::BaseMoved`].
     pub fn plan(&self, options: &CommitOptions<'_>) -> Result<Plan> {
+        compiled!(F, (this: &Transaction = same_ref(self), options: &CommitOptions<'_> = options) -> Result<Plan> {
+            this.plan_any(options)
+        });
+        self.plan_any(options)
+    }
+
+    fn plan_any(&self, options: &CommitOptions<'_>) -> Result<Plan> {
         let head = self.check_base()?;
         let mut published = Published::open(&self.store, head.as_ref(), self.at())?;
         self.prepare(&mut published, head.as_ref(), options, None, Stale::Whole)
@@ -180,6 +188,13 @@ impl<F: Fs> Transaction<F> {
     /// and the next txfs command on this output finds out. [`Error::TransactionOver`] when it was before. What recovery of an earlier
     /// commit meets, as [`Store::recover`](crate::Store::recover) says: nothing was begun.
     pub fn commit(&mut self, options: &CommitOptions<'_>) -> Result<Committed> {
+        compiled!(F, (this: &mut Transaction = same_mut(self), options: &CommitOptions<'_> = options) -> Result<Committed> {
+            this.commit_any(options)
+        });
+        self.commit_any(options)
+    }
+
+    fn commit_any(&mut self, options: &CommitOptions<'_>) -> Result<Committed> {
         let committed = self.check_and_publish(options);
         self.store.telling(committed)
     }

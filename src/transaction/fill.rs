@@ -16,6 +16,7 @@ use std::sync::Arc;
 use crate::error::{Error, Paths, Problem, Result};
 use crate::format::manifest::Entry;
 use crate::format::manifest::inventory::Cursor;
+use crate::fs::compiled::{compiled, same_mut};
 use crate::fs::stream::Stream;
 use crate::fs::tree::{Tree, is_absent};
 use crate::fs::{Fs, found};
@@ -95,6 +96,13 @@ impl<F: Fs> Transaction<F> {
     }
 
     fn create_any(&mut self, path: &Path, mode: Option<u32>) -> Result<StagedFile<F>> {
+        compiled!(F, (this: &mut Transaction = same_mut(self), path: &Path = path, mode: Option<u32> = mode) -> Result<StagedFile> {
+            this.create_file(path, mode)
+        });
+        self.create_file(path, mode)
+    }
+
+    fn create_file(&mut self, path: &Path, mode: Option<u32>) -> Result<StagedFile<F>> {
         let room = self.make_room(path)?;
         self.begin_ahead();
         let (file, turn) = self.make_anew(&room, "create", |dir| {
@@ -177,7 +185,13 @@ impl<F: Fs> Transaction<F> {
     /// # Errors
     /// As [`Transaction::write`].
     pub fn remove(&mut self, path: impl AsRef<Path>) -> Result<()> {
-        let path = self.place(path.as_ref())?;
+        let path = path.as_ref();
+        compiled!(F, (this: &mut Transaction = same_mut(self), path: &Path = path) -> Result<()> { this.remove_any(path) });
+        self.remove_any(path)
+    }
+
+    fn remove_any(&mut self, path: &Path) -> Result<()> {
+        let path = self.place(path)?;
         self.stage_tree()?.remove(&path)?;
         self.leave_out(&path);
         self.forget_copied(&path);
@@ -238,7 +252,15 @@ impl<F: Fs> Transaction<F> {
     /// [`Error::Refused`] where something is neither file, directory nor symbolic link, or goes while it is copied; [`Error::Io`];
     /// [`Error::Interrupted`].
     pub fn copy_from(&mut self, source: impl AsRef<Path>) -> Result<()> {
-        let from = Tree::open(&self.store.fs, source.as_ref())?;
+        let source = source.as_ref();
+        compiled!(F, (this: &mut Transaction = same_mut(self), source: &Path = source) -> Result<()> {
+            this.copy_from_any(source)
+        });
+        self.copy_from_any(source)
+    }
+
+    fn copy_from_any(&mut self, source: &Path) -> Result<()> {
+        let from = Tree::open(&self.store.fs, source)?;
         let stage = self.place_tree()?;
         let (mut sources, output) = (self.known_sources(), self.place_in_output()?);
         let meter = self.store.progress.begin(Phase::Copy, None);
@@ -349,8 +371,16 @@ impl<F: Fs> Transaction<F> {
     /// # Errors
     /// As [`Transaction::copy_from`]; [`Error::BaseMoved`].
     pub fn copy_differing_from(&mut self, source: impl AsRef<Path>) -> Result<()> {
+        let source = source.as_ref();
+        compiled!(F, (this: &mut Transaction = same_mut(self), source: &Path = source) -> Result<()> {
+            this.copy_differing_from_any(source)
+        });
+        self.copy_differing_from_any(source)
+    }
+
+    fn copy_differing_from_any(&mut self, source: &Path) -> Result<()> {
         self.check_not_filled()?;
-        let from = Tree::open(&self.store.fs, source.as_ref())?;
+        let from = Tree::open(&self.store.fs, source)?;
         let head = self.check_base()?;
         let (published, stage, at) = (self.store.inventory(head.as_ref())?, self.place_tree()?, self.at());
         let audit = Audit::of(&self.store, head.as_ref(), at.clone())?;

@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::error::{Error, Result};
 use crate::format::manifest::{Digest, Object};
+use crate::fs::compiled::{compiled, same, same_mut};
 use crate::fs::stream::Stream;
 use crate::fs::{Fs, Kind, LinuxFs};
 use crate::path::RelPath;
@@ -128,6 +129,11 @@ impl<F: Fs> StagedFile<F> {
     /// # Errors
     /// The file's attributes cannot be set or read.
     pub fn finish(self) -> Result<()> {
+        compiled!(F, (file: StagedFile = same(self)) -> Result<()> { file.finish_any() });
+        self.finish_any()
+    }
+
+    fn finish_any(self) -> Result<()> {
         let Stream { fs, file } = &self.stream;
         // Writing takes set-id bits away.
         self.mode.map_or(Ok(()), |mode| fs.set_mode(file, mode)).map_err(Error::io("change the mode of", &self.at))?;
@@ -157,14 +163,23 @@ impl<F: Fs> StagedFile<F> {
 
 impl<F: Fs> Write for StagedFile<F> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.stream.write(bytes)?;
-        self.hasher.update(&bytes[..written]);
-        self.reading.see(&self.traces, &bytes[..written]);
-        Ok(written)
+        compiled!(F, (file: &mut StagedFile = same_mut(self), bytes: &[u8] = bytes) -> io::Result<usize> {
+            file.write_any(bytes)
+        });
+        self.write_any(bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+impl<F: Fs> StagedFile<F> {
+    fn write_any(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.stream.write(bytes)?;
+        self.hasher.update(&bytes[..written]);
+        self.reading.see(&self.traces, &bytes[..written]);
+        Ok(written)
     }
 }
 

@@ -136,6 +136,7 @@ impl LinuxFs {
 }
 
 impl Fs for LinuxFs {
+    const IS_COMPILED: bool = true;
     type Dir = OwnedFd;
     type File = File;
     type Lock = FileLock;

@@ -41,6 +41,7 @@ use crate::format::frame::Damage;
 use crate::format::journal::reader::{Journal, Read};
 use crate::format::journal::record::{Operation, TransactionId};
 use crate::format::manifest::Head;
+use crate::fs::compiled::{compiled, same_ref};
 use crate::fs::{Fs, Kind};
 use crate::mutant::{Mutant, left_out};
 use crate::protocol::apply::{Applier, State, modes_of};
@@ -96,7 +97,15 @@ impl<F: Fs> Store<F> {
     /// # Errors
     /// As [`Store::open`].
     pub fn open_with(options: &OpenOptions<F>, out: impl AsRef<Path>) -> Result<Self> {
-        let store = Self::find_or_make(options, out.as_ref())?;
+        let out = out.as_ref();
+        compiled!(F, (options: &OpenOptions = same_ref(options), out: &Path = out) -> Result<Store> {
+            Store::open_any(options, out)
+        });
+        Self::open_any(options, out)
+    }
+
+    fn open_any(options: &OpenOptions<F>, out: &Path) -> Result<Self> {
+        let store = Self::find_or_make(options, out)?;
         if options.recovers {
             store.recover(RecoverOptions::default().unless_busy(true))?;
         }
@@ -125,6 +134,13 @@ impl<F: Fs> Store<F> {
     /// and [`Error::OutcomeUnknown`] when it could not be carried to its end: the next recovery goes on. [`Error::Busy`] while
     /// another process commits.
     pub fn recover(&self, options: RecoverOptions) -> Result<Recovered> {
+        compiled!(F, (store: &Store = same_ref(self), options: RecoverOptions = options) -> Result<Recovered> {
+            store.recover_any(options)
+        });
+        self.recover_any(options)
+    }
+
+    fn recover_any(&self, options: RecoverOptions) -> Result<Recovered> {
         let mut recovered = self.telling(self.recover_what_is_left(options))?;
         recovered.rescued = self.take_rescued();
         Ok(recovered)
@@ -153,6 +169,11 @@ impl<F: Fs> Store<F> {
     /// # Errors
     /// Something cannot be removed. The output and the current generation are not concerned.
     pub fn sweep(&self) -> Result<Swept> {
+        compiled!(F, (store: &Store = same_ref(self)) -> Result<Swept> { store.sweep_any() });
+        self.sweep_any()
+    }
+
+    fn sweep_any(&self) -> Result<Swept> {
         let Some(lock) = self.try_lock()? else { return Ok(Swept::default()) };
         let swept = self.recover_locked(&lock, Manner::PLAIN).and_then(|recovered| {
             settle::sweep(self)?;
