@@ -6,6 +6,7 @@ use txfs_testing as common;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,7 +14,7 @@ use std::time::Duration;
 use common::tree::snapshot;
 use common::{Scratch, fast_scratch};
 use proptest::prelude::*;
-use txfs::{BeginOptions, CommitOptions, Retention, Store};
+use txfs::{BeginOptions, CommitOptions, Error, Kind, Retention, Snapshot, Store};
 
 /// What a generation publishes: files by content, and directories, which have none.
 type Tree = BTreeMap<String, Option<String>>;
@@ -55,6 +56,23 @@ fn read(at: &Path) -> Tree {
     let mut tree = Tree::new();
     if at.exists() {
         walk(at, "", &mut tree);
+    }
+    tree
+}
+
+/// What a snapshot has, read in both ways.
+fn contents(snapshot: &Snapshot) -> Tree {
+    let mut tree = Tree::new();
+    for entry in snapshot.entries() {
+        let entry = entry.unwrap();
+        let path = entry.path.as_path();
+        let content = (entry.object.kind == Kind::File).then(|| {
+            let mut text = String::new();
+            snapshot.open(path).unwrap().read_to_string(&mut text).unwrap();
+            assert_eq!(snapshot.read(path).unwrap(), text.as_bytes());
+            text
+        });
+        tree.insert(path.to_str().unwrap().to_owned(), content);
     }
     tree
 }
@@ -203,6 +221,36 @@ fn history_says_what_each_commit_did_and_what_it_holds() {
 }
 
 #[test]
+fn a_generation_that_is_kept_can_be_read_as_it_was() {
+    let (_dir, out, store) = scratch(3);
+    let generations = [
+        files(&[("a", "1"), ("d/x", "x"), ("same", "s")]),
+        files(&[("a", "2"), ("d", "a file now"), ("same", "s")]),
+        files(&[("b", "3"), ("same", "s")]),
+        files(&[("a", "4"), ("d/x", "x again"), ("same", "s")]),
+    ];
+    let was: Vec<Tree> = generations
+        .iter()
+        .map(|tree| {
+            publish(&store, tree);
+            read(&out)
+        })
+        .collect();
+    store.sweep().unwrap();
+    for (generation, was) in (1..).zip(&was) {
+        let snapshot = store.at(generation).unwrap();
+        assert_eq!(snapshot.generation(), generation);
+        assert_eq!(&contents(&snapshot), was, "generation {generation}");
+    }
+    for generation in [0, 9] {
+        assert!(matches!(store.at(generation), Err(Error::NothingBefore { .. })), "{generation}");
+    }
+    store.prune(Retention::generations(1)).unwrap();
+    assert!(matches!(store.at(2), Err(Error::NothingBefore { .. })));
+    assert_eq!(store.at(3).unwrap().read("b").unwrap(), b"3");
+}
+
+#[test]
 fn modes_of_directories_and_files_come_back_from_any_generation() {
     let (_dir, out, store) = scratch(5);
     let publish = |file: u32, directory: u32, content: &str| {
@@ -253,6 +301,10 @@ proptest! {
             was.insert(generation, read(&out));
         }
         let current = *was.keys().last().unwrap();
+        store.sweep().unwrap();
+        for (generation, tree) in &was {
+            prop_assert_eq!(&contents(&store.at(*generation).unwrap()), tree);
+        }
         let to = current.saturating_sub(back as u64).max(1);
         if to < current {
             let made = go_back(&store, to).unwrap();

@@ -27,7 +27,7 @@ use crate::store::transaction_dir::{KEPT, part};
 ///
 /// # Errors
 /// Something cannot be moved. What was displaced is all there.
-pub(crate) fn make_anew<F: Fs>(previous: &Tree<F>, moved: &Displaced<'_, F>) -> Result<()> {
+pub(crate) fn make_anew<F: Fs>(previous: &Tree<F>, moved: &Moving<'_, F>) -> Result<()> {
     if previous.stat(moved.from)?.is_some_and(|stat| stat.is_dir()) {
         make_dir(previous, &part(KEPT))?;
         Moved { previous, moved, directories: Vec::new() }.all()?;
@@ -36,7 +36,7 @@ pub(crate) fn make_anew<F: Fs>(previous: &Tree<F>, moved: &Displaced<'_, F>) -> 
 }
 
 /// A directory that was displaced.
-pub(crate) struct Displaced<'a, F: Fs> {
+pub(crate) struct Moving<'a, F: Fs> {
     pub(crate) from: &'a RelPath,
     pub(crate) to: &'a RelPath,
     /// Where it was in the output, and what was published there.
@@ -49,14 +49,14 @@ pub(crate) struct Displaced<'a, F: Fs> {
 /// One on its way.
 struct Moved<'a, F: Fs> {
     previous: &'a Tree<F>,
-    moved: &'a Displaced<'a, F>,
+    moved: &'a Moving<'a, F>,
     /// Itself and each directory below, and the mode that it is to have.
     directories: Vec<(RelPath, u32)>,
 }
 
 impl<F: Fs> Moved<'_, F> {
     fn all(mut self) -> Result<()> {
-        let Self { previous, moved: &Displaced { from, to, old, .. }, .. } = self;
+        let Self { previous, moved: &Moving { from, to, old, .. }, .. } = self;
         self.directory(&RelPath::root(), old.mode)?;
         let tree = previous.below(from)?;
         tree.walk_names(

@@ -3,7 +3,7 @@
 //! Invariant: what is told was said by journals and HEAD, each commit by itself; nothing is derived from what happens to lie there now,
 //! but for the bytes that are held.
 
-use crate::error::Result;
+use crate::error::{Error, NothingBefore, Result};
 use crate::format::journal::reader::Journal;
 use crate::format::journal::record::Operation;
 use crate::format::manifest::{Head, Totals};
@@ -12,6 +12,7 @@ use crate::protocol::settle;
 use crate::store::Store;
 use crate::store::layout::{JOURNALS, name, previous_path, state_path};
 use crate::store::retention::Retention;
+use crate::store::snapshot::Snapshot;
 
 /// A generation, as [`Store::history`] tells of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,6 +107,58 @@ impl<F: Fs> Store<F> {
             });
         }
         Ok(told)
+    }
+
+    /// An earlier generation, to be read, as [`Store::snapshot`] is: what was displaced since is read where it is kept. It costs reading the
+    /// journals of all commits since, and takes no lock.
+    ///
+    /// ```
+    /// use txfs::{BeginOptions, CommitOptions, Store};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// # let dist = dir.path().join("dist");
+    /// let store = Store::open(&dist)?;
+    /// for text in ["one", "two"] {
+    ///     let mut transaction = store.begin(BeginOptions::default())?;
+    ///     transaction.write("index.html", text)?;
+    ///     transaction.commit(&CommitOptions::default())?;
+    /// }
+    /// store.recover(Default::default())?; // settles the commit, if nothing has yet
+    /// store.sweep()?;
+    /// assert_eq!(store.at(1)?.read("index.html")?, b"one");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::NothingBefore`] when it is not kept, or never was; those of [`Store::snapshot`].
+    pub fn at(&self, generation: u64) -> Result<Snapshot<F>> {
+        let now = self.snapshot()?;
+        let current = now.generation();
+        let refuse = |why| Err(Error::NothingBefore { output: self.output.path.clone(), why });
+        if generation == current {
+            return Ok(now);
+        }
+        if generation > current || generation == 0 {
+            return refuse(NothingBefore::NotBefore { generation, current });
+        }
+        let (mut since, mut first) = (Vec::new(), None);
+        for displacing in generation + 1..=current {
+            match settle::displaced_by(self, displacing)? {
+                Some((journal, displaced)) if !settle::is_freed(self, &journal)? => {
+                    since.push(displaced);
+                    first.get_or_insert(journal);
+                }
+                _ => return refuse(NothingBefore::NotKept { generation }),
+            }
+        }
+        // One that began on it, and the one that made it: the first is kept, and so is the other.
+        let (Some(first), Some(own)) = (first, self.journal_of(generation)?) else {
+            return refuse(NothingBefore::NotKept { generation });
+        };
+        let inventory = self.base_inventory(&first.begin)?;
+        Ok(now.before(own.begin.head, inventory, since))
     }
 
     /// Bytes of what a generation displaced.

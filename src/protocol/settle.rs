@@ -13,7 +13,7 @@
 //! A crash inside settling leaves the journal in place with HEAD at its generation, which recovery settles again; one inside
 //! sweeping leaves less to sweep.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
 use crate::error::{Error, Result};
@@ -26,9 +26,10 @@ use crate::fs::tree::{Tree, Walked};
 use crate::fs::{Fs, Kind, Stat};
 use crate::mutant::{Mutant, left_out};
 use crate::path::RelPath;
-use crate::protocol::displaced_dirs::{self, Displaced};
+use crate::protocol::displaced_dirs::{self, Moving};
 use crate::stage::digest;
 use crate::store::Store;
+use crate::store::displaced::Displaced;
 use crate::store::layout::{manifest_path, name, numbered, open_trusted, previous_path, state_path};
 use crate::store::retention::Retention;
 use crate::store::transaction_dir::{self, REMOVED, STAGE, is_not_empty, part};
@@ -191,7 +192,7 @@ fn make_dirs_anew<F: Fs>(store: &Store<F>, previous: &Tree<F>, journal: &Journal
     let before = published_before(store, journal)?;
     displaced.iter().try_for_each(|(from, index, original, old)| {
         let (to, before) = (&transaction_dir::kept(*index), &before);
-        displaced_dirs::make_anew(previous, &Displaced { from, to, original, old, before })
+        displaced_dirs::make_anew(previous, &Moving { from, to, original, old, before })
     })
 }
 
@@ -244,18 +245,22 @@ fn prune_stage<F: Fs>(stage: &Tree<F>, displaced: &BTreeSet<&RelPath>) -> Result
 /// Removes what generations displaced that are no longer kept, and their manifests.
 fn retain<F: Fs>(store: &Store<F>, current: u64, retention: Retention) -> Result<()> {
     let mut failed = None;
-    let mut is_kept = false;
-    for generation in numbers(store, name::PREVIOUS)? {
+    let generations = numbers(store, name::PREVIOUS)?;
+    let (mut freed, mut is_kept) = (Vec::new(), false);
+    for generation in generations {
         // What came after one that is kept is needed to go back to that.
         is_kept = is_kept || is_kept_by(store, retention, generation, current)?;
-        // One that cannot be removed does not keep the others from going.
-        let is_over = current.saturating_sub(generation) > retention.generations;
-        let dropped = if is_kept && !is_pruned(store, generation)? {
-            prune_kept(store, generation)
-        } else {
-            drop_displaced(store, generation, current, is_over)
-        };
-        if let Err(error) = dropped {
+        if !is_kept || is_pruned(store, generation)? {
+            freed.push(generation);
+        } else if let Err(error) = prune_kept(store, generation) {
+            // One that cannot be removed does not keep the others from going.
+            failed.get_or_insert(error);
+        }
+    }
+    for generation in &freed {
+        // The journal of the last one tells of the generation that can be gone back to.
+        let is_over = freed.last() != Some(generation) && current.saturating_sub(*generation) > retention.generations;
+        if let Err(error) = drop_displaced(store, *generation, current, is_over, retention) {
             failed.get_or_insert(error);
         }
     }
@@ -275,11 +280,18 @@ pub(crate) fn is_kept_by<F: Fs>(store: &Store<F>, retention: Retention, generati
 }
 
 /// Removes what a generation displaced; the journal, which is the proof of that, only when it `is_over`: a commit has been made since.
-fn drop_displaced<F: Fs>(store: &Store<F>, generation: u64, current: u64, is_over: bool) -> Result<()> {
+fn drop_displaced<F: Fs>(
+    store: &Store<F>,
+    generation: u64,
+    current: u64,
+    is_over: bool,
+    retention: Retention,
+) -> Result<()> {
     // A crash may have kept a part of what was to go.
     let is_purged = purge(store, generation)?;
-    if is_purged && is_over {
-        // No barrier has passed since, as nobody swept between two commits: a crash would keep what the proof is of, without it.
+    if is_over && (is_purged || retention.seconds.is_some()) {
+        // No barrier has passed since, as nobody swept between two commits, or as time has passed and no commit: a crash would keep what the
+        // proof is of, without it.
         let path = previous_path(generation);
         let synced = store.state.dir(&path).and_then(|dir| store.fs.sync_dir(&dir));
         synced.map_err(store.state.io("make durable", &path))?;
@@ -406,6 +418,27 @@ fn displaced(operations: &[Operation]) -> Vec<(RelPath, usize, &RelPath, &Object
     }
     all.sort_unstable_by(|a, b| a.0.cmp(&b.0));
     all
+}
+
+/// The settled journal of a generation, and what it displaced; `None` where nothing is kept of it.
+pub(crate) fn displaced_by<F: Fs>(store: &Store<F>, generation: u64) -> Result<Option<(Journal, Displaced<F>)>> {
+    let Some(tree) = store.state.find_below(&previous_path(generation))? else { return Ok(None) };
+    let path = settled_path(generation);
+    let journal = match read_journal(store, &path)? {
+        Some(Ok(journal)) => journal,
+        Some(Err(damage)) => return Err(store.damaged(&path, damage)),
+        None => return Ok(None),
+    };
+    let mut places = BTreeMap::new();
+    for (index, operation) in journal.operations.iter().enumerate() {
+        let (Operation::Replace { path, old, .. } | Operation::Remove { path, old }) = operation else { continue };
+        for place in displaced_places(index, operation) {
+            if tree.stat(&place)?.is_some() {
+                places.insert(path.clone(), (place, *old));
+            }
+        }
+    }
+    Ok(Some((journal, Displaced { tree, places })))
 }
 
 /// Where in `previous/N` an operation may have left what it displaced.

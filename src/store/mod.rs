@@ -16,6 +16,7 @@
 //! | [`open`] | the store itself, and the files that every part of the engine reads and writes |
 //! | [`transaction_dir`] | `tx/ID`: what is in it, and whether its transaction lives |
 //! | [`retention`] | what is kept of the past |
+//! | [`displaced`] | where a commit put what it displaced |
 //! | [`handed_out`] | files for the commands that run after a commit |
 //! | [`snapshot`] | a generation, to be read back |
 //! | [`trial`] | a directory to try something out in |
@@ -26,6 +27,7 @@
 //! 1. Nothing of a state directory is used before it was found trustworthy and complete.
 //! 2. A lock dies with its process, and no live transaction is ended by another process (G10).
 
+pub(crate) mod displaced;
 pub(crate) mod handed_out;
 pub(crate) mod inherit;
 pub(crate) mod layout;

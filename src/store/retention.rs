@@ -94,8 +94,9 @@ impl<F: Fs> Store<F> {
         })?;
         let dir = self.state.root();
         let renamed = self.state.fs.rename(dir, new.name(), dir, path.name(), RenameMode::Replace);
-        let durable = || if left_out(Mutant::RetentionName) { Ok(()) } else { self.fs.sync_dir(dir) };
-        renamed.and_then(|()| durable()).map_err(self.state.io("write", &path))
+        renamed.map_err(self.state.io("write", &path))?;
+        // Also what was freed so far: the proof of that may go earlier than was thought when it was freed.
+        if left_out(Mutant::RetentionName) { Ok(()) } else { self.sync_all() }
     }
 }
 

@@ -22,6 +22,7 @@ use crate::fs::tree::Tree;
 use crate::fs::{Fs, Kind, LinuxFs, Stat};
 use crate::path::RelPath;
 use crate::store::Store;
+use crate::store::displaced::Displaced;
 
 /// Memory that is taken for a file before it is read, at most: a manifest may be wrong about its size.
 const AHEAD: u64 = 1 << 20;
@@ -36,6 +37,8 @@ pub struct Snapshot<F: Fs = LinuxFs> {
     head: Option<Head>,
     inventory: Inventory<F>,
     output: Option<Tree<F>>,
+    /// What was displaced since, the oldest first.
+    since: Vec<Displaced<F>>,
 }
 
 impl<F: Fs> Store<F> {
@@ -88,7 +91,7 @@ impl<F: Fs> Store<F> {
             match self.inventory(head.as_ref()) {
                 Ok(inventory) => {
                     let output = self.output.open()?;
-                    return Ok(Snapshot { store: self.clone(), head, inventory, output });
+                    return Ok(Snapshot { store: self.clone(), head, inventory, output, since: Vec::new() });
                 }
                 // Commits that came meanwhile may have removed it. That they go on doing so between two calls is nothing to wait for:
                 // each of them takes longer.
@@ -100,6 +103,11 @@ impl<F: Fs> Store<F> {
 }
 
 impl<F: Fs> Snapshot<F> {
+    /// Of an earlier generation than the current one: of `inventory`, from which what these displaced was taken since.
+    pub(crate) fn before(self, head: Head, inventory: Inventory<F>, since: Vec<Displaced<F>>) -> Self {
+        Self { head: Some(head), inventory, since, ..self }
+    }
+
     /// The number of the generation; 0 where nothing has been published.
     pub fn generation(&self) -> u64 {
         self.head.as_ref().map_or(0, |head| head.info.generation)
@@ -168,8 +176,7 @@ impl<F: Fs> Snapshot<F> {
     pub fn read_link(&self, path: impl AsRef<Path>) -> Result<PathBuf> {
         let path = parse(path.as_ref())?;
         let object = self.expect(&path, Kind::Symlink)?;
-        let target =
-            self.look(&path, |tree| tree.parent(&path).and_then(|dir| tree.fs.read_link(&dir, path.name())))?;
+        let target = self.look(&path, |tree, at| tree.parent(at).and_then(|dir| tree.fs.read_link(&dir, at.name())))?;
         Ok(OsString::from_vec(self.checked(&path, &object, target)?).into())
     }
 
@@ -180,15 +187,20 @@ impl<F: Fs> Snapshot<F> {
     }
 
     fn open_any(&self, path: &RelPath) -> Result<(F::File, Stat)> {
-        self.look(path, |tree| tree.parent(path).and_then(|dir| tree.fs.open_file(&dir, path.name())))
+        self.look(path, |tree, at| tree.parent(at).and_then(|dir| tree.fs.open_file(&dir, at.name())))
     }
 
-    /// What is there is not what was published where it is none, or of another kind.
-    fn look<T>(&self, path: &RelPath, look: impl Fn(&Tree<F>) -> io::Result<T>) -> Result<T> {
-        let Some(tree) = &self.output else { return Err(self.not_as_published(path)) };
+    /// What is there is not what was published where it is none, or of another kind. It is where the first commit put it that displaced it.
+    fn look<T>(&self, path: &RelPath, look: impl Fn(&Tree<F>, &RelPath) -> io::Result<T>) -> Result<T> {
+        let displaced = self.since.iter().find_map(|since| Some((&since.tree, since.place(path)?)));
+        let (tree, at) = match (displaced, &self.output) {
+            (Some((tree, place)), _) => (tree, place),
+            (None, Some(output)) => (output, path.clone()),
+            (None, None) => return Err(self.not_as_published(path)),
+        };
         // A directory that it remembers may have changed places since.
         tree.forget();
-        look(tree).map_err(|source| match Error::io("read", path.under(tree.at()))(source) {
+        look(tree, &at).map_err(|source| match Error::io("read", at.under(tree.at()))(source) {
             Error::Io { source, .. } if source.kind() == io::ErrorKind::InvalidInput => self.not_as_published(path),
             error if error.is_of_surroundings() => self.not_as_published(path),
             error => error,

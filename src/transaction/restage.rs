@@ -10,7 +10,7 @@
 //!
 //! A crash inside leaves a dead transaction, as one that is being filled in any other way.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use crate::error::{Error, NothingBefore, Paths, Problem, Result};
@@ -28,7 +28,7 @@ use crate::protocol::settle;
 use crate::stage::scan::Staged;
 use crate::stage::{digest, shared};
 use crate::store::Store;
-use crate::store::layout::previous_path;
+use crate::store::displaced::Displaced;
 use crate::store::transaction_dir::Basis;
 use crate::transaction::Transaction;
 use crate::transaction::borrowed::{Original, Referenced};
@@ -215,58 +215,6 @@ fn was_pruned(generation: u64) -> NothingBefore {
     NothingBefore::Pruned { generation, after: generation.saturating_add(1) }
 }
 
-/// What a generation displaced.
-struct Displaced<F: Fs> {
-    journal: Journal,
-    tree: Tree<F>,
-    /// Where each path of the output lies in `tree`, and what was there.
-    places: BTreeMap<RelPath, (RelPath, Object)>,
-}
-
-impl<F: Fs> Displaced<F> {
-    /// `None` where nothing is kept of it.
-    fn by(store: &Store<F>, generation: u64) -> Result<Option<Self>> {
-        let Some(tree) = store.state.find_below(&previous_path(generation))? else { return Ok(None) };
-        let path = settle::settled_path(generation);
-        let journal = match settle::read_journal(store, &path)? {
-            Some(Ok(journal)) => journal,
-            Some(Err(damage)) => return Err(store.damaged(&path, damage)),
-            None => return Ok(None),
-        };
-        let mut places = BTreeMap::new();
-        for (index, operation) in journal.operations.iter().enumerate() {
-            let (Operation::Replace { path, old, .. } | Operation::Remove { path, old }) = operation else { continue };
-            for place in settle::displaced_places(index, operation) {
-                if let Some(stat) = tree.stat(&place)? {
-                    is_still(&tree, &place, old, &stat)?;
-                    places.insert(path.clone(), (place, *old));
-                }
-            }
-        }
-        Ok(Some(Self { journal, tree, places }))
-    }
-
-    /// Whether there was anything before.
-    fn is_something(&self) -> bool {
-        self.journal.begin.base > 0 || !self.places.is_empty()
-    }
-
-    /// Where a path lies that was displaced, by itself or with a directory.
-    fn place(&self, path: &RelPath) -> Option<RelPath> {
-        let (above, (place, _)) = path.nearest(|until| self.places.range(..=until).next_back())?;
-        Some(path.seen_from(above).map_or_else(|| place.clone(), |rest| rest.within(place)))
-    }
-
-    /// With the user's leave a file may go that somebody had changed; but nobody gave it for what was written afterwards.
-    fn is_older(&self, place: &RelPath, object: &Object, stat: &Stat) -> Result<()> {
-        let is_file = object.kind == Kind::File && stat.kind == Some(Kind::File);
-        if is_file && !object.is(stat) && stat.mtime > self.journal.begin.head.info.committed {
-            return is_still(&self.tree, place, object, stat);
-        }
-        Ok(())
-    }
-}
-
 fn is_still<F: Fs>(tree: &Tree<F>, place: &RelPath, old: &Object, stat: &Stat) -> Result<()> {
     if old.is(stat) || stat.kind == Some(old.kind) && digest::object(tree, place, old.kind, stat)?.publishes_same(old) {
         return Ok(());
@@ -276,9 +224,38 @@ fn is_still<F: Fs>(tree: &Tree<F>, place: &RelPath, old: &Object, stat: &Stat) -
 
 /// What came after the generation that is to be put together again, one generation each.
 struct Since<F: Fs> {
+    journal: Journal,
     displaced: Displaced<F>,
     /// What had been published until then.
     before: Inventory<F>,
+}
+
+impl<F: Fs> Since<F> {
+    /// `None` where nothing is kept of it.
+    fn of(store: &Store<F>, generation: u64) -> Result<Option<Self>> {
+        let Some((journal, displaced)) = settle::displaced_by(store, generation)? else { return Ok(None) };
+        for (place, old) in displaced.places.values() {
+            if let Some(stat) = displaced.tree.stat(place)? {
+                is_still(&displaced.tree, place, old, &stat)?;
+            }
+        }
+        let before = store.base_inventory(&journal.begin)?;
+        Ok(Some(Self { journal, displaced, before }))
+    }
+
+    /// Whether there was anything before.
+    fn is_something(&self) -> bool {
+        self.journal.begin.base > 0 || !self.displaced.places.is_empty()
+    }
+
+    /// With the user's leave a file may go that somebody had changed; but nobody gave it for what was written afterwards.
+    fn is_older(&self, place: &RelPath, object: &Object, stat: &Stat) -> Result<()> {
+        let is_file = object.kind == Kind::File && stat.kind == Some(Kind::File);
+        if is_file && !object.is(stat) && stat.mtime > self.journal.begin.head.info.committed {
+            return is_still(&self.displaced.tree, place, object, stat);
+        }
+        Ok(())
+    }
 }
 
 /// A generation that is to be put together again.
@@ -313,17 +290,16 @@ impl<'a, F: Fs> Again<'a, F> {
         };
         let mut since = Vec::new();
         for displacing in generation + 1..=current {
-            let Some(displaced) = Displaced::by(store, displacing)? else {
+            let Some(one) = Since::of(store, displacing)? else {
                 return refuse(match settle::is_pruned(store, displacing)? {
                     true => was_pruned(displacing - 1),
                     false if matches!(target, Target::Generation(_)) => NothingBefore::NotKept { generation },
                     false => NothingBefore::First,
                 });
             };
-            let before = store.base_inventory(&displaced.journal.begin)?;
-            since.push(Since { displaced, before });
+            since.push(one);
         }
-        let is_something = since.first().is_some_and(|first| target.also_nothing() || first.displaced.is_something());
+        let is_something = since.first().is_some_and(|first| target.also_nothing() || first.is_something());
         if !is_something {
             return refuse(NothingBefore::First);
         }
@@ -339,7 +315,7 @@ impl<'a, F: Fs> Again<'a, F> {
     }
 
     fn generation(&self) -> u64 {
-        self.first().displaced.journal.begin.base
+        self.first().journal.begin.base
     }
 
     /// What was published in the generation.
@@ -404,13 +380,13 @@ impl<'a, F: Fs> Again<'a, F> {
 
     /// Finds an entry of the generation; `as_displaced` is what the next one displaced there.
     fn find(&'a self, path: &RelPath, object: &Object, as_displaced: Option<Object>) -> Result<Found<'a, F>> {
-        for Since { displaced, before } in &self.since {
+        for since @ Since { displaced, before, .. } in &self.since {
             let Some(place) = displaced.place(path) else { continue };
             // One that somebody removed and a commit made anew is another.
             let is_it = before.get(path)?.is_some_and(|was| was.same_content(object));
             // What somebody had taken out of a directory before that was displaced is in no place.
             let Some(stat) = displaced.tree.stat(&place)?.filter(|_| is_it) else { return Ok(Found::Nowhere) };
-            displaced.is_older(&place, object, &stat)?;
+            since.is_older(&place, object, &stat)?;
             // In a directory somebody may have put another kind of entry in its place.
             let found = as_displaced.or_else(|| {
                 stat.kind.filter(|kind| *kind != object.kind).map(|kind| Object::new(kind, &stat, Digest::default()))
@@ -427,7 +403,7 @@ impl<'a, F: Fs> Again<'a, F> {
 
     /// What was taken over since as it lay there: it was in the output before, though not published, and stays.
     fn taken_over(&self) -> Result<Vec<Entry>> {
-        let operations = self.since.iter().flat_map(|since| &since.displaced.journal.operations);
+        let operations = self.since.iter().flat_map(|since| &since.journal.operations);
         let brought: BTreeSet<&RelPath> = operations.filter_map(Operation::moved_in).map(|(path, _)| path).collect();
         let mut taken = Vec::new();
         for entry in self.now.entries() {

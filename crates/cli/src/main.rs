@@ -27,12 +27,14 @@ mod abort;
 mod at;
 mod begin;
 mod captured;
+mod cat;
 mod commit;
 mod config;
 mod diff;
 mod diverting;
 mod error;
 mod exclude;
+mod export;
 mod group;
 mod handle;
 mod hooks;
@@ -143,6 +145,8 @@ enum Command {
     Recover(recover::RecoverArgs),
     Rollback(rollback::RollbackArgs),
     Log(log::LogArgs),
+    Cat(cat::CatArgs),
+    Export(export::ExportArgs),
     Prune(prune::PruneArgs),
     Share(share::ShareArgs),
     Status(status::StatusArgs),
@@ -257,6 +261,8 @@ impl Command {
             Self::Recover(args) => recover::run(context, args),
             Self::Rollback(args) => rollback::run(context, args),
             Self::Log(args) => log::run(context, args),
+            Self::Cat(args) => cat::run(context, args),
+            Self::Export(args) => export::run(context, args),
             Self::Prune(args) => prune::run(context, args),
             Self::Share(args) => share::run(context, args),
             Self::Status(args) => status::run(context, args),
@@ -286,6 +292,8 @@ impl Command {
             | Self::Diff(_)
             | Self::Journal(_)
             | Self::Log(_)
+            | Self::Cat(_)
+            | Self::Export(_)
             | Self::Verify(_) => Signals::handle(true),
         }
     }

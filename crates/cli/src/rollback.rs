@@ -82,7 +82,7 @@ pub(super) fn run(context: &Context, args: &RollbackArgs) -> Result<u8, Failure>
 }
 
 /// Says where it is told what can be gone back to.
-fn name_the_list(context: &Context, store: &Store, error: txfs::Error) -> Failure {
+pub(super) fn name_the_list(context: &Context, store: &Store, error: txfs::Error) -> Failure {
     let is_of_usage = error.kind() == ErrorKind::Usage;
     let failure = Failure::from(error);
     match is_of_usage {

@@ -83,3 +83,21 @@ fn nothing_published_has_no_past() {
     assert_eq!(listed.out(), "");
     listed.says("nothing has been published");
 }
+
+#[test]
+fn a_generation_can_be_read_and_copied_whatever_lies_there_now() {
+    let project = published(3, &["--keep", "3"]);
+    assert_eq!(project.txfs(["cat", "dist", "a", "--generation", "2"]).is(0).out(), "xx");
+    assert_eq!(project.txfs(["cat", "dist", "a"]).is(0).out(), "xxx");
+    project.txfs(["cat", "dist", "none"]).is(2);
+    project.write("dist/a", "by somebody");
+    project.txfs(["cat", "dist", "a"]).is(4);
+    let copied = project.txfs(["export", "dist", "old", "--generation", "1"]).is(0);
+    copied.says("copied generation 1 of dist to old: 2 files");
+    assert_eq!((project.names("old"), project.read("old/a")), (vec!["1".to_owned(), "a".to_owned()], "x".to_owned()));
+    project.txfs(["export", "dist", "old"]).is(2).says("old is not empty: name a directory that is not there yet");
+    let refused = project.txfs(["export", "dist", "other", "--generation", "9"]).is(2);
+    refused.says("hint: `txfs log dist` lists what can be gone back to");
+    assert!(!project.at("other").exists());
+    project.txfs(["cat", "nothing", "a"]).is(2).says("nothing has been published");
+}

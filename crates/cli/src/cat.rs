@@ -1,0 +1,38 @@
+//! `txfs cat`.
+
+use std::io;
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::error::{DONE, Failure, usage};
+use super::export::find;
+use super::{Context, error};
+
+/// Print a file of the current generation, or of an earlier one that is kept
+///
+/// What is printed is what was published, byte for byte: where somebody has changed the file since, this fails.
+#[derive(Args)]
+pub(super) struct CatArgs {
+    /// The directory that is published
+    out: PathBuf,
+    /// The file, by its path in OUT
+    path: PathBuf,
+    /// Of generation N
+    #[arg(long, value_name = "N")]
+    generation: Option<u64>,
+}
+
+pub(super) fn run(context: &Context, args: &CatArgs) -> Result<u8, Failure> {
+    if context.ui.json {
+        return Err(usage("`cat` prints the file itself: leave out --json"));
+    }
+    let (_, snapshot) = find(context, &args.out, args.generation)?;
+    let bytes = snapshot.read(&args.path)?;
+    let written = io::Write::write_all(&mut io::stdout().lock(), &bytes);
+    written.map_err(|failed| match failed.kind() {
+        io::ErrorKind::BrokenPipe => Failure::silent(error::CLOSED),
+        _ => error::failed(format!("cannot write to stdout: {}", error::reason(&failed))),
+    })?;
+    Ok(DONE)
+}
