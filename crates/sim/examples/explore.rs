@@ -31,7 +31,7 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     };
     if options.worlds == (0, None) {
-        let report = explore::explore_telling(explore::Effort::TELLING, None);
+        let report = explore::explore_telling(explore::Effort::TELLING.taking_access(), None);
         println!("The worlds that told of bugs:\n{report}\n");
         if let Some(violation) = report.violation {
             println!("{violation}");
@@ -69,7 +69,7 @@ fn options() -> Option<explore::Options> {
                 options.worlds = (world, Some(world + 1));
             }
             "--worlds" => options.worlds.1 = Some(number.ok()?),
-            "--skim" => options.effort = explore::Effort::SKIM,
+            "--skim" => options.effort = explore::Effort::SKIM.taking_access(),
             "--weakness" => {
                 options.weakness = Some(match value.as_str() {
                     "ordered" => Weakness::Ordered,

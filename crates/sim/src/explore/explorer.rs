@@ -33,12 +33,14 @@ pub struct Effort {
 }
 
 impl Effort {
+    const NEVER: [u64; 2] = [u64::MAX; 2];
+    const NOW_AND_THEN: [u64; 2] = [4, 32];
     pub const FULL: Self = Self {
         limits: [1024, 128, 32],
         after_fault: 32,
         nested_one_in: [4, 16],
         recoveries_disturbed_one_in: 32,
-        closed_one_in: [4, 32],
+        closed_one_in: Self::NOW_AND_THEN,
         budget: 20_000,
         errors_one_in: 8,
     };
@@ -48,7 +50,7 @@ impl Effort {
         after_fault: 8,
         nested_one_in: [8, 16],
         recoveries_disturbed_one_in: 1,
-        closed_one_in: [4, 32],
+        closed_one_in: Self::NEVER,
         budget: 1_000,
         errors_one_in: 24,
     };
@@ -58,7 +60,7 @@ impl Effort {
         budget: 300,
         nested_one_in: [16, 16],
         recoveries_disturbed_one_in: 8,
-        closed_one_in: [64, 64],
+        closed_one_in: Self::NEVER,
         ..Self::TELLING
     };
     /// Many worlds, next to nothing of each.
@@ -67,7 +69,7 @@ impl Effort {
         after_fault: 8,
         nested_one_in: [8, 16],
         recoveries_disturbed_one_in: 4,
-        closed_one_in: [4, 32],
+        closed_one_in: Self::NEVER,
         budget: 300,
         errors_one_in: 32,
     };
@@ -76,10 +78,16 @@ impl Effort {
         after_fault: 8,
         nested_one_in: [16, 16],
         recoveries_disturbed_one_in: 8,
-        closed_one_in: [4, 32],
+        closed_one_in: Self::NOW_AND_THEN,
         budget: 2_000,
         errors_one_in: 64,
     };
+
+    /// The same, and access is taken now and then. Where mutants are looked for it is not: it uses up what is looked at.
+    #[must_use]
+    pub const fn taking_access(self) -> Self {
+        Self { closed_one_in: Self::NOW_AND_THEN, ..self }
+    }
 }
 
 /// Explores `world` with so much effort.
