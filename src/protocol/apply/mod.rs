@@ -207,6 +207,32 @@ impl<'a, F: Fs> Applier<'a, F> {
         Ok(())
     }
 
+    /// Gives the directories of the output back the modes that they had, where no operation was begun that moves an entry; and says whether
+    /// any had another. One that the journal does not know is somebody's.
+    pub(crate) fn close_opened(&self, operations: &[Operation]) -> Result<bool> {
+        let comes =
+            |operation: &&Operation| matches!(operation.moved_in(), Some((_, new)) if new.kind == Kind::Directory);
+        let coming: HashSet<&RelPath> = operations.iter().filter(comes).map(Operation::path).collect();
+        let (mut before, mut is_any) = (BTreeMap::new(), false);
+        for operation in operations {
+            if let Operation::SetMode { path, from, .. } = operation
+                && !coming.contains(path)
+            {
+                before.entry(path).or_insert(*from);
+            }
+        }
+        // From the bottom: one that is closed may not be searched.
+        for (path, mode) in before.into_iter().rev() {
+            let known = |found: u32| self.modes.get(path).is_some_and(|modes| modes.know(found));
+            let found = stat(self.published(path)?.as_ref())?.filter(|stat| stat.is_dir() && stat.mode != mode);
+            if found.is_some_and(|stat| known(stat.mode)) {
+                self.set_mode(path, mode)?;
+                is_any = true;
+            }
+        }
+        Ok(is_any)
+    }
+
     /// Performs operation `index` as far as it is not done yet.
     pub(crate) fn forward(&self, index: usize, operation: &Operation) -> Result<()> {
         let state = self.state(index, operation)?;

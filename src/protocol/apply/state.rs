@@ -40,7 +40,7 @@ pub(super) struct Modes {
 
 impl Modes {
     /// Whether the directory has this mode at some time.
-    fn know(&self, mode: u32) -> bool {
+    pub(super) fn know(&self, mode: u32) -> bool {
         self.changes.iter().any(|&(from, to)| from == mode || to == mode)
     }
 }

@@ -371,7 +371,6 @@ impl<F: Fs> Store<F> {
             false => match evidence::weigh(self, journal) {
                 // Only who asks for the generation before may give up a commit that cannot be read, and that was certainly not begun.
                 Err(_) if manner.undo => Verdict::Abandoned,
-                // Nothing was moved, but a directory may have been opened.
                 verdict => verdict.map_err(|error| self.unless_known(error))?,
             },
         };
@@ -379,6 +378,10 @@ impl<F: Fs> Store<F> {
             settle::rescue_staged(self, &journal.begin, &unlisted)?;
             return self.roll_forward(journal, Relation::Base, manner);
         }
+        // Nothing was moved, but directories of the output may have been opened; they are closed before nothing says so any more.
+        let closed = applier.close_opened(&journal.operations);
+        let closed = closed.and_then(|is_any| if is_any { self.sync_all() } else { Ok(()) });
+        closed.map_err(|error| self.unless_known(error))?;
         // The medium does not have what memory may have: a stage that is not to be committed again.
         self.end_transaction(journal.begin.transaction)?;
         let discarded = self.discard_journal(name::JOURNAL_NEW)?;

@@ -14,7 +14,7 @@ use super::{modes, past, ways_out};
 /// A check by its name.
 pub type Guard = (&'static str, fn() -> Checked);
 
-pub const ALL: [Guard; 30] = [
+pub const ALL: [Guard; 31] = [
     ("first committer wins", first_committer_wins),
     ("of two producers at one path the first wins, and no other", of_two_producers_at_one_path_the_first_wins),
     ("drift is refused", drift_is_refused),
@@ -49,6 +49,10 @@ pub const ALL: [Guard; 30] = [
     (
         "a mode that is changed while it is committed takes no reported commit back",
         modes::a_mode_that_is_changed_while_it_is_committed_takes_no_reported_commit_back,
+    ),
+    (
+        "a directory that was opened is closed with what is given up",
+        modes::a_directory_that_was_opened_is_closed_with_what_is_given_up,
     ),
     ("a mode that a crash takes stops no recovery", modes::a_mode_that_a_crash_takes_stops_no_recovery),
     (

@@ -1,14 +1,14 @@
 //! Guards of modes that somebody changes while something is committed, or has not given them yet.
 
 use txfs::fs::Fs;
-use txfs::{Basis, BeginOptions, Outcome, RelPath};
+use txfs::{Basis, BeginOptions, Outcome, RecoverOptions, RelPath, Store};
 
 use crate::{Config, SimFs, Stranger, Weakness};
 
 use super::guards::{ensure, open, ticking};
 use super::oracle::failed;
 use super::tally::{Checked, Violation};
-use super::world::{self, CROWDED, FILES, MEMBERS, Marks, Node, OUTPUT, STATE, World};
+use super::world::{self, CROWDED, FILES, MEMBERS, Marks, Node, OUTPUT, STATE, Spec, World};
 
 /// At whichever call of the commit somebody changes the mode of a staged file, and syncs it later: the commit is refused, or reported and
 /// then there after every crash.
@@ -140,4 +140,48 @@ fn mode_is_taken(weakness: Weakness, dirty: u64, [closed, changes, was_changed]:
         }
     }
     Ok(counts)
+}
+
+/// A crash keeps that a directory was opened, and neither what was done in it nor the journal's name; and what is staged cannot be read.
+/// Undone, the output is as before, with the directory's mode; also after a crash in the middle of that.
+pub(super) fn a_directory_that_was_opened_is_closed_with_what_is_given_up() -> Checked {
+    const CLOSED: (&str, Node) = ("d", Node::Dir(0o555));
+    let (old, new) = (Spec::from([CLOSED, ("d/x", FILES[0])]), Spec::from([CLOSED, ("d/x", FILES[1])]));
+    let is_opened = |state: &SimFs| {
+        let is = |path: &str| state.entry(format!("{STATE}/{path}")).is_some();
+        let mode = state.entry(format!("{OUTPUT}/d")).map(|entry| entry.mode);
+        is("journal.new") && !is("journal") && is("HEAD.new") && mode == Some(0o755)
+    };
+    let mut undone = 0;
+    for weakness in [Weakness::Btrfs, Weakness::Posix] {
+        let world = World::plain(Config { uid: 1000, ..Config::new(weakness) }, Some(old.clone()), new.clone());
+        let fs = world.build();
+        fs.record_crash_points();
+        world.run(&fs, &mut Marks::default()).map_err(|error| failed("the program", &error))?;
+        for state in fs.crash_points().iter().flat_map(|point| point.states(256)).filter(is_opened) {
+            for staged in state.tree(STATE).into_keys().filter(|path| path.as_bytes().ends_with(b"stage/d/x")) {
+                let staged = format!("{STATE}/{staged}");
+                state.put_mode(staged, 0o000);
+            }
+            if state.entry(format!("{OUTPUT}/d/x")).is_none_or(|entry| entry.content() != b"nought") {
+                continue;
+            }
+            undone += 1;
+            let is_old = |fs: &SimFs| world::is_published(&fs.tree(OUTPUT), &old, false);
+            let undo = |fs: &SimFs| {
+                let opened = Store::open_with(&World::options(fs).recover(false), OUTPUT);
+                let done = opened.and_then(|store| store.recover(RecoverOptions::default().undo(true)));
+                done.map_err(|error| failed("undoing", &error)).map(drop)
+            };
+            let again = state.fork();
+            again.record_crash_points();
+            undo(&again)?;
+            ensure(is_old(&again), (state.describe(), super::oracle::shown(&again.tree(OUTPUT))))?;
+            for crashed in again.crash_points().iter().flat_map(|point| point.states(32)) {
+                undo(&crashed)?;
+                ensure(is_old(&crashed), (state.describe(), crashed.describe()))?;
+            }
+        }
+    }
+    ensure(undone > 3, undone)
 }
