@@ -98,12 +98,12 @@ pub enum Error {
         what: String,
     },
     /// The state of the output is not where it was, or not where it is to be ([`OpenOptions::state`](crate::OpenOptions::state)).
-    #[error("{}: {what}", Shown(path))]
+    #[error("{}: {why}", Shown(path))]
     StateElsewhere {
         /// The output, or the place that was chosen for the state.
         path: PathBuf,
-        /// What is wrong, and the way out.
-        what: String,
+        /// What is wrong.
+        why: Box<Misplaced>,
     },
     /// No such transaction can be taken up ([`Store::resume`](crate::Store::resume)).
     #[error("{}: {why}", Shown(stage))]
@@ -462,6 +462,87 @@ impl Error {
             _ => None,
         }
     }
+}
+
+/// What is wrong with the place of a state. A signpost is a file beside the output that says where its state is.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Misplaced {
+    /// It is not where the signpost says.
+    #[error(
+        "its state was put in {}, as {1} says, and is not there: bring it back; if it is lost, remove {1}, and publish anew with `CommitOptions::adopt`",
+        Word(state),
+        Word(signpost)
+    )]
+    Gone {
+        /// Where it was.
+        state: PathBuf,
+        /// The signpost.
+        signpost: PathBuf,
+    },
+    /// Another user may have written the signpost.
+    #[error(
+        "another user may have written {1}, and {0}, to which it leads, is no shared state that leads back: remove {1}, unless somebody knows of it",
+        Word(state),
+        Word(signpost)
+    )]
+    OfAnotherUser {
+        /// Where the signpost leads.
+        state: PathBuf,
+        /// The signpost.
+        signpost: PathBuf,
+    },
+    /// The signpost leads to the state of another output, as in a copy.
+    #[error(
+        "its state would be {0}, as {1} says, which is that of {2}: remove {1} if this is a copy, and choose another place with `OpenOptions::state`",
+        Word(state),
+        Word(signpost),
+        Shown(other)
+    )]
+    OfAnotherOutput {
+        /// Where the signpost leads.
+        state: PathBuf,
+        /// The signpost.
+        signpost: PathBuf,
+        /// The output whose state that is.
+        other: PathBuf,
+    },
+    /// The output was moved, and its state was not.
+    #[error(
+        "it was published with the state {0}, and was moved without it: move that, too, as by `mv {0} {1}`; or begin anew with another, as {1}, by `OpenOptions::state`, to which everything in it is foreign",
+        Word(state),
+        Word(beside)
+    )]
+    LeftBehind {
+        /// Where it is.
+        state: PathBuf,
+        /// Where it would be found.
+        beside: PathBuf,
+    },
+    /// It is somewhere already, and another place was chosen.
+    #[error(
+        "its state is {} already: choose no other; to have it elsewhere, move that directory there first",
+        Word(state)
+    )]
+    There {
+        /// Where it is.
+        state: PathBuf,
+    },
+    /// The output is a mount here, and nothing can be moved to it from where its state is.
+    #[error(
+        "it was published with the state {}, and here it is a mount of its own, to which nothing can be moved from there: run where it is no mount, or mount the directory that holds both; if that state is lost, begin anew with {}, by `OpenOptions::state`",
+        Shown(state),
+        Word(inside)
+    )]
+    OutOfReach {
+        /// Where it is, as the output says.
+        state: PathBuf,
+        /// Where another could be.
+        inside: PathBuf,
+    },
+    /// The place that was chosen is inside the output.
+    #[error("it is inside the output, where only `.txfs` can be the state, once the output is there")]
+    InsideOutput,
 }
 
 /// What became of a transaction that cannot be taken up.

@@ -8,10 +8,10 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Misplaced, Result};
 use crate::fs::tree::Tree;
 use crate::fs::{Attribute, Fs, Kind, Stat, found, is_not_directory};
-use crate::path::{NAME_MAX, RESERVED, RelPath, Shown, Word};
+use crate::path::{NAME_MAX, RESERVED, RelPath, Shown};
 use crate::store::layout::{is_state_name, name};
 use crate::store::resolve::resolve;
 use crate::store::trust::{Sharing, another_user, trusted};
@@ -167,28 +167,21 @@ impl<F: Fs> Output<F> {
     }
 
     fn follow_signpost(&self, Signpost { state, is_own }: Signpost) -> Result<Found> {
-        let refused = |what: String| Err(Error::StateElsewhere { path: self.path.clone(), what });
-        let (post, here) = (Word(&self.sibling()).to_string(), Word(&state).to_string());
+        let signpost = self.sibling();
         if !self.holds_store(&state) {
-            return refused(format!(
-                "its state was put in {here}, as {post} says, and is not there: bring it back; if it is lost, remove {post}, and \
-                 publish anew with --adopt"
-            ));
+            return Err(self.misplaced(Misplaced::Gone { state, signpost }));
         }
         if !is_own && !self.is_shared_and_ours(&state)? {
-            return refused(format!(
-                "another user may have written {post}, and {here}, to which it leads, is no shared state that leads back: remove \
-                 {post}, unless somebody knows of it"
-            ));
+            return Err(self.misplaced(Misplaced::OfAnotherUser { state, signpost }));
         }
         match self.other_output(&state)? {
             None => Ok(Found::At(Place::Elsewhere, state)),
-            Some(other) => refused(format!(
-                "its state would be {here}, as {post} says, which is that of {}: remove {post} if this is a copy, and choose another \
-                 place with --state",
-                Shown(&other)
-            )),
+            Some(other) => Err(self.misplaced(Misplaced::OfAnotherOutput { state, signpost, other })),
         }
+    }
+
+    fn misplaced(&self, why: Misplaced) -> Error {
+        Error::StateElsewhere { path: self.path.clone(), why: Box::new(why) }
     }
 
     /// The output was moved away from its state, or its signpost was removed.
@@ -202,12 +195,7 @@ impl<F: Fs> Output<F> {
         if named_by(&state).is_none_or(|output| self.holder.fs.open_anchor(&output).is_ok()) {
             return Ok(Found::Nothing);
         }
-        let (state, sibling) = (Word(&state).to_string(), Word(&self.sibling()).to_string());
-        let what = format!(
-            "it was published with the state {state}, and was moved without it: move that, too, as by `mv {state} {sibling}`; or \
-             begin anew with another, as by `--state {sibling}`, to which everything in it is foreign"
-        );
-        Err(Error::StateElsewhere { path: self.path.clone(), what })
+        Err(self.misplaced(Misplaced::LeftBehind { state, beside: self.sibling() }))
     }
 
     /// The output that a state belongs to, if that is another one, and there.
@@ -234,21 +222,11 @@ impl<F: Fs> Output<F> {
     }
 
     fn has_state(&self, state: &Path) -> Error {
-        let what = format!(
-            "its state is {} already: leave out --state; to have it elsewhere, move that directory there first",
-            Word(state)
-        );
-        Error::StateElsewhere { path: self.path.clone(), what }
+        self.misplaced(Misplaced::There { state: state.to_path_buf() })
     }
 
     fn out_of_reach(&self, state: &Path) -> Error {
-        let what = format!(
-            "it was published with the state {}, and here it is a mount of its own, to which nothing can be moved from there: run txfs \
-             where it is no mount, or mount the directory that holds both; if that state is lost, begin anew with `--state {}`",
-            Shown(state),
-            Word(&self.inside().1)
-        );
-        Error::StateElsewhere { path: self.path.clone(), what }
+        self.misplaced(Misplaced::OutOfReach { state: state.to_path_buf(), inside: self.inside().1 })
     }
 
     /// The place that the user names: the state directory itself, if it has the name of one, or the directory that is to hold it.
@@ -266,10 +244,9 @@ impl<F: Fs> Output<F> {
         match () {
             () if state == sibling => Ok((Place::Beside, state)),
             () if state == self.inside().1 && self.exists => Ok(self.inside()),
-            () if state.starts_with(&self.path) => Err(Error::StateElsewhere {
-                path: given.to_path_buf(),
-                what: "it is inside the output, where only `.txfs` can be the state, once the output is there".into(),
-            }),
+            () if state.starts_with(&self.path) => {
+                Err(Error::StateElsewhere { path: given.to_path_buf(), why: Box::new(Misplaced::InsideOutput) })
+            }
             () => Ok((Place::Elsewhere, state)),
         }
     }

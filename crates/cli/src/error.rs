@@ -262,7 +262,7 @@ impl From<Error> for Failure {
             Error::BaseMoved { .. } => None,
             error => ways_out::of_error(error),
         };
-        let (message, hints) = (error.to_string().into(), hint.into_iter().collect());
+        let (message, hints) = (ways_out::message(&error).into(), hint.into_iter().collect());
         Self { code, word, message, hints, stage: None, source: Some(Box::new(error)), rescued, stands: None }
     }
 }

@@ -8,7 +8,41 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use txfs::{Error, Problem, Warning, Word};
+use txfs::{Error, Misplaced, Problem, Shown, Warning, Word};
+
+/// What went wrong, where the library's own message names what only a program can call.
+pub(super) fn message(error: &Error) -> String {
+    let Error::StateElsewhere { path, why } = error else { return error.to_string() };
+    let why = match &**why {
+        Misplaced::Gone { state, signpost } => format!(
+            "its state was put in {}, as {1} says, and is not there: bring it back; if it is lost, remove {1}, and publish anew with --adopt",
+            Word(state),
+            Word(signpost)
+        ),
+        Misplaced::OfAnotherOutput { state, signpost, other } => format!(
+            "its state would be {}, as {1} says, which is that of {2}: remove {1} if this is a copy, and choose another place with --state",
+            Word(state),
+            Word(signpost),
+            Shown(other)
+        ),
+        Misplaced::LeftBehind { state, beside } => format!(
+            "it was published with the state {0}, and was moved without it: move that, too, as by `mv {0} {1}`; or begin anew with another, as by `--state {1}`, to which everything in it is foreign",
+            Word(state),
+            Word(beside)
+        ),
+        Misplaced::There { state } => format!(
+            "its state is {} already: leave out --state; to have it elsewhere, move that directory there first",
+            Word(state)
+        ),
+        Misplaced::OutOfReach { state, inside } => format!(
+            "it was published with the state {}, and here it is a mount of its own, to which nothing can be moved from there: run txfs where it is no mount, or mount the directory that holds both; if that state is lost, begin anew with `--state {}`",
+            Shown(state),
+            Word(inside)
+        ),
+        why => why.to_string(),
+    };
+    format!("{}: {why}", Shown(path))
+}
 
 /// The way out of an error, where there is one.
 pub(super) fn of_error(error: &Error) -> Option<String> {
@@ -192,6 +226,19 @@ mod tests {
             errors.iter().filter_map(Error::hint).chain(warnings.iter().map(Warning::hint)).collect();
         let own: Vec<_> = errors.iter().filter_map(of_error).chain(warnings.iter().map(of_warning)).collect();
         assert_eq!(of_library.len(), own.len());
+        let (state, signpost) = (PathBuf::from("other/.dist.txfs"), PathBuf::from(".dist.txfs"));
+        let places = [
+            Misplaced::Gone { state: state.clone(), signpost: signpost.clone() },
+            Misplaced::OfAnotherUser { state: state.clone(), signpost: signpost.clone() },
+            Misplaced::OfAnotherOutput { state: state.clone(), signpost: signpost.clone(), other: "site".into() },
+            Misplaced::LeftBehind { state: state.clone(), beside: signpost.clone() },
+            Misplaced::There { state: state.clone() },
+            Misplaced::OutOfReach { state, inside: signpost },
+            Misplaced::InsideOutput,
+        ];
+        let misplaced = places.map(|why| Error::StateElsewhere { path: "dist".into(), why: Box::new(why) });
+        let own = own.into_iter().chain(misplaced.iter().map(message));
+        let of_library = of_library.into_iter().chain(misplaced.iter().map(Error::to_string));
         for hint in own {
             assert!(!hint.contains("::"), "{hint}");
         }
