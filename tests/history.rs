@@ -303,7 +303,11 @@ proptest! {
         let current = *was.keys().last().unwrap();
         store.sweep().unwrap();
         for (generation, tree) in &was {
-            prop_assert_eq!(&contents(&store.at(*generation).unwrap()), tree);
+            let snapshot = store.at(*generation).unwrap();
+            prop_assert_eq!(&contents(&snapshot), tree);
+            let copy = common::fast_scratch();
+            snapshot.copy_to(copy.path()).unwrap();
+            prop_assert_eq!(&read(copy.path()), tree);
         }
         let to = current.saturating_sub(back as u64).max(1);
         if to < current {

@@ -190,14 +190,9 @@ impl<F: Fs> Snapshot<F> {
         self.look(path, |tree, at| tree.parent(at).and_then(|dir| tree.fs.open_file(&dir, at.name())))
     }
 
-    /// What is there is not what was published where it is none, or of another kind. It is where the first commit put it that displaced it.
+    /// What is there is not what was published where it is none, or of another kind.
     fn look<T>(&self, path: &RelPath, look: impl Fn(&Tree<F>, &RelPath) -> io::Result<T>) -> Result<T> {
-        let displaced = self.since.iter().find_map(|since| Some((&since.tree, since.place(path)?)));
-        let (tree, at) = match (displaced, &self.output) {
-            (Some((tree, place)), _) => (tree, place),
-            (None, Some(output)) => (output, path.clone()),
-            (None, None) => return Err(self.not_as_published(path)),
-        };
+        let Some((tree, at)) = self.place(path) else { return Err(self.not_as_published(path)) };
         // A directory that it remembers may have changed places since.
         tree.forget();
         look(tree, &at).map_err(|source| match Error::io("read", at.under(tree.at()))(source) {
@@ -207,11 +202,32 @@ impl<F: Fs> Snapshot<F> {
         })
     }
 
+    /// Where a path is: where the first commit put it that displaced it, or else in the output.
+    fn place(&self, path: &RelPath) -> Option<(&Tree<F>, RelPath)> {
+        let displaced = self.since.iter().find_map(|since| Some((&since.tree, since.place(path)?)));
+        displaced.or_else(|| self.output.as_ref().map(|output| (output, path.clone())))
+    }
+
+    /// Every entry, and where it is.
+    pub(crate) fn places(&self) -> Result<Vec<(Entry, &Tree<F>, RelPath)>> {
+        let mut places = Vec::new();
+        for entry in self.entries() {
+            let entry = entry?;
+            let Some((tree, place)) = self.place(&entry.path) else { return Err(self.not_as_published(&entry.path)) };
+            places.push((entry, tree, place));
+        }
+        Ok(places)
+    }
+
+    pub(crate) fn fs(&self) -> &F {
+        &self.store.fs
+    }
+
     fn checked(&self, path: &RelPath, object: &Object, bytes: Vec<u8>) -> Result<Vec<u8>> {
         if Digest::of(&bytes) == object.digest { Ok(bytes) } else { Err(self.not_as_published(path)) }
     }
 
-    fn not_as_published(&self, path: &RelPath) -> Error {
+    pub(crate) fn not_as_published(&self, path: &RelPath) -> Error {
         Error::NotAsPublished { path: path.under(&self.store.output.path), generation: self.generation() }
     }
 }

@@ -10,6 +10,7 @@
 //! | [`staged_file`] | a file that is being written to it, and what is known of those that were |
 //! | [`borrowed`] | files of the output that a stage takes over as they lie there |
 //! | [`restage`] | going back: a stage made from what a commit displaced |
+//! | [`export`] | a generation, copied to where the user wants it |
 //! | [`receiver`] | who is told what that stage has: the stage, or a list |
 //! | [`touch`] | the time of a commit for what it publishes |
 //! | [`commit`] | plan, guards, the commit point, and what follows it |
@@ -26,6 +27,7 @@ pub(crate) mod begin;
 pub(crate) mod begin_options;
 pub(crate) mod borrowed;
 pub(crate) mod commit;
+mod export;
 pub(crate) mod fill;
 pub(crate) mod place;
 pub(crate) mod planning;
