@@ -247,7 +247,7 @@ fn retain<F: Fs>(store: &Store<F>, current: u64, retention: Retention) -> Result
     let mut failed = None;
     let generations = numbers(store, name::PREVIOUS)?;
     let (mut freed, mut is_kept) = (Vec::new(), false);
-    for generation in generations {
+    for &generation in &generations {
         // What came after one that is kept is needed to go back to that.
         is_kept = is_kept || is_kept_by(store, retention, generation, current)?;
         if !is_kept || is_pruned(store, generation)? {
@@ -258,8 +258,9 @@ fn retain<F: Fs>(store: &Store<F>, current: u64, retention: Retention) -> Result
         }
     }
     for generation in &freed {
-        // The journal of the last one tells of the generation that can be gone back to.
-        let is_over = freed.last() != Some(generation) && current.saturating_sub(*generation) > retention.generations;
+        // The journal of the one before those that are kept tells of the generation that can be gone back to.
+        let is_before_kept = freed.last() == Some(generation) && generations.binary_search(&(generation + 1)).is_ok();
+        let is_over = !is_before_kept && current.saturating_sub(*generation) > retention.generations;
         if let Err(error) = drop_displaced(store, *generation, current, is_over, retention) {
             failed.get_or_insert(error);
         }
