@@ -206,7 +206,7 @@ fn nothing_changes_where_the_command_fails_or_changes_nothing() {
 #[test]
 fn readers_outside_see_nothing_until_the_commit_and_the_command_its_own() {
     let project = Project::published();
-    let script = "rm -rf dist; mkdir dist; echo new > dist/a; echo 1 > dist/1; echo 2 > dist/2; touch ready; until test -e go; do sleep 0.01; done; cat dist/a";
+    let script = "rm -rf dist; mkdir dist; echo new > dist/a; echo 1 > dist/1; echo 2 > dist/2; touch ready; until test -e go || ! test -e ready; do sleep 0.01; done; cat dist/a";
     let before = project.tree();
     let child = project.command(["run", "dist", "--", "sh", "-ec", script]).stdout(Stdio::piped()).spawn().unwrap();
     wait_for(|| project.at("ready").exists());

@@ -320,7 +320,7 @@ fn abort_all_discards_what_no_process_is_at_work_on() {
     dir.publish(&[("a", "a")]);
     let none = dir.txfs(["abort", "--all", "dist"]).expect(0).says("dist has no open transaction");
     assert_eq!(none.out, "");
-    let script = "touch ready; until test -e go; do sleep 0.01; done";
+    let script = "touch ready; until test -e go || ! test -e ready; do sleep 0.01; done";
     let child = dir.start(["run", "dist", "--stage", "--", "sh", "-c", script]);
     wait_for("the command", || dir.at("ready").exists());
     let mut stages = [dir.begin(&[]), dir.begin(&["--from", "current"])];
@@ -492,7 +492,7 @@ fn a_change_that_was_overtaken_is_to_be_made_again() {
     let dir = Scratch::new();
     dir.publish(&[("a", "a")]);
     let stage = dir.begin(&["--from", "current"]);
-    let slow = "echo b > {stage}/b; touch ready; until test -e go; do sleep 0.01; done";
+    let slow = "echo b > {stage}/b; touch ready; until test -e go || ! test -e ready; do sleep 0.01; done";
     let child = dir.start(["run", "dist", "--from", "current", "--", "sh", "-c", slow]);
     wait_for("the command", || dir.at("ready").exists());
     dir.publish(&[("a", "new")]);
@@ -712,7 +712,7 @@ fn a_file_larger_than_allowed_is_an_error_with_its_path() {
 #[test]
 fn a_signal_that_was_ignored_stays_ignored() {
     let dir = Scratch::new();
-    let script = "trap '' HUP; exec \"$0\" run dist -- sh -c 'touch ready; until test -e go; do sleep 0.01; done; echo > {stage}/x'";
+    let script = "trap '' HUP; exec \"$0\" run dist -- sh -c 'touch ready; until test -e go || ! test -e ready; do sleep 0.01; done; echo > {stage}/x'";
     let mut shell = Command::new("sh");
     shell.args(["-c", script, env!("CARGO_BIN_EXE_txfs")]).current_dir(dir.0.path());
     let child = shell.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -725,7 +725,7 @@ fn a_signal_that_was_ignored_stays_ignored() {
 #[test]
 fn overlapping_runs_conflict_and_the_second_stage_is_kept() {
     let dir = Scratch::new();
-    let slow = "echo slow > {stage}/a; touch ready; until test -e go; do sleep 0.01; done";
+    let slow = "echo slow > {stage}/a; touch ready; until test -e go || ! test -e ready; do sleep 0.01; done";
     let child = dir.start(["run", "dist", "--", "sh", "-c", slow]);
     wait_for("the command", || dir.at("ready").exists());
     let status = dir.txfs(["status", "dist", "--json"]).expect(0).json();
@@ -1173,7 +1173,7 @@ fn a_commit_that_cannot_be_carried_out_says_so_until_it_is_undone_on_request() {
 fn a_killed_run_is_recovered_by_the_next_command_in_one_line() {
     let dir = Scratch::new();
     dir.publish(&[("a", "a")]);
-    let script = "touch {stage}/x ready; until test -e go; do sleep 0.01; done";
+    let script = "touch {stage}/x ready; until test -e go || ! test -e ready; do sleep 0.01; done";
     let child = dir.start(["run", "dist", "--", "sh", "-c", script]);
     wait_for("the command", || dir.at("ready").exists());
     signal(&child, "-KILL");
@@ -1607,7 +1607,7 @@ fn a_lock_that_is_held_makes_the_command_busy() {
 fn a_run_that_finds_the_lock_held_keeps_its_stage() {
     let dir = Scratch::new();
     dir.publish(&[("a", "a")]);
-    let script = "echo new > {stage}/a; touch ready; until test -e go; do sleep 0.01; done";
+    let script = "echo new > {stage}/a; touch ready; until test -e go || ! test -e ready; do sleep 0.01; done";
     let child = dir.start(["--lock-timeout", "0", "run", "dist", "--", "sh", "-c", script]);
     wait_for("the command", || dir.at("ready").exists());
     let lock = fs::OpenOptions::new().write(true).open(dir.at(".dist.txfs/lock")).unwrap();

@@ -40,7 +40,7 @@ impl Project {
     /// Begins a build that says so, and ends when it is let.
     fn build(&self, args: &[&str], content: &str) -> Child {
         let script = format!(
-            "echo {content} >> order; touch began-{content}; until test -e go-{content}; do sleep 0.01; done; \
+            "echo {content} >> order; touch began-{content}; until test -e go-{content} || ! test -e order; do sleep 0.01; done; \
              echo {content} > \"$TXFS_STAGE/a\""
         );
         self.start(&[&["run", "dist"], args, &["--", "sh", "-c", &script]].concat())
