@@ -111,8 +111,18 @@ pub(crate) struct Mounted {
 impl Mounted {
     pub(crate) fn new(source: &Path, at: &Path, kind: &str, options: &str) -> nix::Result<Self> {
         let _gate = pass_gate();
-        mount(Some(source), at, Some(kind), MsFlags::empty(), Some(options))?;
-        Ok(Self { at: at.to_path_buf(), cleanup: Cleanup::mount(at) })
+        let started = Instant::now();
+        loop {
+            match mount(Some(source), at, Some(kind), MsFlags::empty(), Some(options)) {
+                // btrfs remembers where it saw the file system last, and that it was a later state; on another device it is refused then.
+                Err(Errno::EEXIST) if kind == "btrfs" && started.elapsed() < PATIENCE => {
+                    let _ = run(Command::new("btrfs").args(["device", "scan", "--forget"]));
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                Err(error) => return Err(error),
+                Ok(()) => return Ok(Self { at: at.to_path_buf(), cleanup: Cleanup::mount(at) }),
+            }
+        }
     }
 
     /// Unmounts for good: when this returns, nothing of the file system is left in memory.
