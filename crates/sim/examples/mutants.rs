@@ -49,7 +49,7 @@ fn told_by(mutant: Mutant) -> Told {
         Mutant::BarrierBeforeReading => World(1),
         Mutant::ContentTells => World(1),
         Mutant::ManifestTells => Telling(13),
-        Mutant::ReadFromMedium => Telling(20),
+        Mutant::ReadFromMedium => World(16),
         Mutant::SyncedJournal => World(4),
         Mutant::ConfirmUndo => AsRightWithout,
         Mutant::CleanBarrier => World(13),
