@@ -52,7 +52,7 @@ fn told_by(mutant: Mutant) -> Told {
         Mutant::ReadFromMedium => World(16),
         Mutant::SyncedJournal => World(4),
         Mutant::ConfirmUndo => AsRightWithout,
-        Mutant::CleanBarrier => World(13),
+        Mutant::CleanBarrier => World(17),
         Mutant::BarrierBeforeUndo => Telling(2),
         Mutant::UndoIntentBarrier => AsRightWithout,
         Mutant::UndoneBarrier => World(4),
