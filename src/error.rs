@@ -253,6 +253,14 @@ pub enum Error {
         /// What is wrong with it.
         what: String,
     },
+    /// What is to be kept of the past cannot be made out ([`Store::retention`](crate::Store::retention)); so all of it is kept.
+    #[error("{}: what is to be kept of the past cannot be made out, so all of it is: {what}", Shown(path))]
+    RetentionUnknown {
+        /// The damaged file.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
     /// The state directory may have been written by somebody else (G9).
     #[error("{} is not trusted: {what}", Shown(path))]
     Untrusted {
@@ -396,9 +404,11 @@ impl Error {
             Error::BaseMoved { .. } | Error::NotAsPublished { .. } => ErrorKind::Conflict,
             Error::Refused { problems, .. } if problems.iter().any(Problem::is_conflict) => ErrorKind::Conflict,
             Error::Refused { .. } => ErrorKind::Refused,
-            Error::Corrupt { .. } | Error::Untrusted { .. } | Error::Lost { .. } | Error::Unrecognized { .. } => {
-                ErrorKind::Corrupt
-            }
+            Error::Corrupt { .. }
+            | Error::RetentionUnknown { .. }
+            | Error::Untrusted { .. }
+            | Error::Lost { .. }
+            | Error::Unrecognized { .. } => ErrorKind::Corrupt,
             Error::Unfinished { .. } | Error::OutcomeUnknown { .. } => ErrorKind::Unknown,
         }
     }
@@ -433,6 +443,7 @@ impl Error {
                 "nothing was touched; the output may be between two generations: look at `Store::journals`; then restore the file, or {}",
                 move_state_away(path, "`CommitOptions::adopt_all`")
             )),
+            Error::RetentionUnknown { .. } => Some("say it again: `Store::set_retention`".into()),
             Error::Unrecognized { undoing: false, .. } => Some(
                 "nothing was touched; put these entries back as they were, or recover with `RecoverOptions::skip_unknown` to leave them as they are and finish the rest, or with `RecoverOptions::undo`, too, to leave them and go back to the generation before"
                     .into(),

@@ -197,7 +197,8 @@ fn what_cannot_be_made_out_of_what_was_said_keeps_everything() {
     let whole = fs::read(&said).unwrap();
     fs::write(&said, &whole[..whole.len() - 1]).unwrap();
     let before = snapshot(&store.state().join("previous"));
-    assert!(store.sweep().is_err());
+    let error = store.sweep().unwrap_err();
+    assert!(matches!(error, Error::RetentionUnknown { .. }), "{error}");
     assert_eq!(snapshot(&store.state().join("previous")), before);
     fs::write(&said, whole).unwrap();
     assert_eq!(go_back(&Store::open(out).unwrap(), 1).unwrap(), 4);

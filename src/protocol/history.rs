@@ -83,26 +83,25 @@ impl<F: Fs> Store<F> {
         let (retention, mut told) = (self.retention()?, Vec::new());
         let mut displacing = self.journal_of(current)?;
         told.push(Generation::of(&head, displacing.as_ref()));
-        let displaced = settle::numbers(self, name::PREVIOUS)?;
-        let oldest = self.oldest_kept(&displaced, current, retention)?;
-        for generation in (oldest..=current).rev() {
-            let Some(journal) = displacing else { break };
-            if settle::is_freed(self, &journal)? {
+        let Some(oldest) = self.oldest_kept(current, retention)? else { return Ok(told) };
+        while let Some(journal) = displacing {
+            let (generation, base) = (journal.begin.head.info.generation, journal.begin.base);
+            if generation < oldest || settle::is_freed(self, &journal)? {
                 break;
             }
             if let Some(last) = told.last_mut() {
                 last.held = self.held_of(generation)?;
             }
-            // Before the first there was nothing.
-            if journal.begin.base == 0 {
+            // Before the first there was nothing; and no journal leads anywhere but back.
+            if base == 0 || base >= generation {
                 break;
             }
-            displacing = self.journal_of(journal.begin.base)?;
+            displacing = self.journal_of(base)?;
             told.push(match &displacing {
                 Some(before) => Generation::of(&before.begin.head, Some(before)),
                 None => {
                     let (committed, message, totals, changes) = (None, None, None, None);
-                    Generation { number: journal.begin.base, committed, message, totals, changes, held: 0 }
+                    Generation { number: base, committed, message, totals, changes, held: 0 }
                 }
             });
         }
@@ -110,7 +109,7 @@ impl<F: Fs> Store<F> {
     }
 
     /// An earlier generation, to be read, as [`Store::snapshot`] is: what was displaced since is read where it is kept. It costs reading the
-    /// journals of all commits since, and takes no lock.
+    /// journals of all commits since, and takes no lock. A commit that is not settled yet has to be recovered before ([`Store::recover`]).
     ///
     /// ```
     /// use txfs::{BeginOptions, CommitOptions, Store};
@@ -153,7 +152,7 @@ impl<F: Fs> Store<F> {
                 _ => return refuse(NothingBefore::NotKept { generation }),
             }
         }
-        // One that began on it, and the one that made it: the first is kept, and so is the other.
+        // The journal of the next generation says where its manifest is, and its own when it was committed, and with which words.
         let (Some(first), Some(own)) = (first, self.journal_of(generation)?) else {
             return refuse(NothingBefore::NotKept { generation });
         };
@@ -168,14 +167,14 @@ impl<F: Fs> Store<F> {
         held.into_iter().try_fold(0, |sum, held| Ok(sum + held?.bytes))
     }
 
-    /// The first generation from which on all that was displaced is kept; one after the current one where nothing is.
-    fn oldest_kept(&self, displaced: &[u64], current: u64, retention: Retention) -> Result<u64> {
-        for generation in displaced {
-            if settle::is_kept_by(self, retention, *generation, current)? {
-                return Ok(*generation);
+    /// The first generation from which on all that was displaced is kept, if any is.
+    fn oldest_kept(&self, current: u64, retention: Retention) -> Result<Option<u64>> {
+        for generation in settle::numbers(self, name::PREVIOUS)? {
+            if settle::is_kept_by(self, retention, generation, current)? {
+                return Ok(Some(generation));
             }
         }
-        Ok(current + 1)
+        Ok(None)
     }
 
     /// The journal of a generation's commit, settled or not.

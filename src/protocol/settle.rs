@@ -259,7 +259,8 @@ fn retain<F: Fs>(store: &Store<F>, current: u64, retention: Retention) -> Result
     }
     for generation in &freed {
         // The journal of the one before those that are kept tells of the generation that can be gone back to.
-        let is_before_kept = freed.last() == Some(generation) && generations.binary_search(&(generation + 1)).is_ok();
+        let is_before_kept =
+            freed.last() == Some(generation) && generations.binary_search(&generation.saturating_add(1)).is_ok();
         let is_over = !is_before_kept && current.saturating_sub(*generation) > retention.generations;
         if let Err(error) = drop_displaced(store, *generation, current, is_over, retention) {
             failed.get_or_insert(error);

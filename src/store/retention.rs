@@ -10,13 +10,13 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::Result;
-use crate::format::frame::Format;
+use crate::error::{Error, Result};
+use crate::format::frame::{Damage, Format};
 use crate::format::manifest::{encode_one, read_one};
 use crate::fs::{Fs, RenameMode, Timestamp};
 use crate::mutant::{Mutant, left_out};
 use crate::store::Store;
-use crate::store::layout::{damaged, name, open_trusted, state_path, write_new};
+use crate::store::layout::{name, open_trusted, state_path, write_new};
 
 const FORMAT: Format = Format { magic: *b"txfskeep", version: 1 };
 /// Longer than any that is valid.
@@ -67,21 +67,24 @@ impl<F: Fs> Store<F> {
     /// What is kept of the past.
     ///
     /// # Errors
-    /// [`Error::Corrupt`](crate::Error::Corrupt) where it cannot be made out what was said; then everything is kept.
+    /// [`Error::RetentionUnknown`] where it cannot be made out what was said; then everything is kept.
     pub fn retention(&self) -> Result<Retention> {
         let path = state_path(name::RETENTION);
         let Some(stream) = open_trusted(&self.state, &path)? else { return Ok(Retention::default()) };
         let mut bytes = Vec::new();
         let read = stream.take(SIZE_MAX).read_to_end(&mut bytes).map_err(Into::into);
         let retention = read.and_then(|_| read_one(&*bytes, FORMAT));
-        retention.map_err(|damage| damaged(&self.state, &path, damage))
+        retention.map_err(|damage| match damage {
+            Damage::Io(source) => self.state.io("read", &path)(source),
+            damage => Error::RetentionUnknown { path: path.under(self.state.at()), what: damage.to_string() },
+        })
     }
 
-    /// Says what is to be kept of the past from now on. It is durable when this returns. What is not kept any more goes when the next transaction begins,
-    /// by [`Store::sweep`] or by [`Store::prune`].
+    /// Says what is to be kept of the past from now on. It is durable when this returns. What is not kept any more goes when the next
+    /// transaction begins, or by [`Store::sweep`] or [`Store::prune`].
     ///
     /// # Errors
-    /// [`Error::Busy`](crate::Error::Busy) while another process commits; the state directory cannot be written.
+    /// [`Error::Busy`] while another process commits; the state directory cannot be written.
     pub fn set_retention(&self, retention: Retention) -> Result<()> {
         let _lock = self.lock()?;
         if self.retention().is_ok_and(|said| said == retention) {
@@ -95,7 +98,7 @@ impl<F: Fs> Store<F> {
         let dir = self.state.root();
         let renamed = self.state.fs.rename(dir, new.name(), dir, path.name(), RenameMode::Replace);
         renamed.map_err(self.state.io("write", &path))?;
-        // Also what was freed so far: the proof of that may go earlier than was thought when it was freed.
+        // The barrier is whole: it also makes durable that freed entries are gone, whose proof may go at the next sweep now.
         if left_out(Mutant::RetentionName) { Ok(()) } else { self.sync_all() }
     }
 }

@@ -172,7 +172,7 @@ impl<F: Fs> Store<F> {
     /// Why a generation is not kept, if it is not.
     fn why_not_kept(&self, generation: u64) -> Result<Option<NothingBefore>> {
         let current = self.head()?.map_or(0, |head| head.info.generation);
-        for displacing in generation + 1..=current {
+        for displacing in generation.saturating_add(1)..=current {
             if settle::is_pruned(self, displacing)? {
                 return Ok(Some(was_pruned(displacing - 1)));
             }

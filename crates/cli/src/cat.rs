@@ -1,13 +1,12 @@
 //! `txfs cat`.
 
-use std::io;
 use std::path::PathBuf;
 
 use clap::Args;
 
+use super::Context;
 use super::error::{DONE, Failure, usage};
 use super::export::find;
-use super::{Context, error};
 
 /// Print a file of the current generation, or of an earlier one that is kept
 ///
@@ -28,11 +27,7 @@ pub(super) fn run(context: &Context, args: &CatArgs) -> Result<u8, Failure> {
         return Err(usage("`cat` prints the file itself: leave out --json"));
     }
     let (_, snapshot) = find(context, &args.out, args.generation)?;
-    let bytes = snapshot.read(&args.path)?;
-    let written = io::Write::write_all(&mut io::stdout().lock(), &bytes);
-    written.map_err(|failed| match failed.kind() {
-        io::ErrorKind::BrokenPipe => Failure::silent(error::CLOSED),
-        _ => error::failed(format!("cannot write to stdout: {}", error::reason(&failed))),
-    })?;
-    Ok(DONE)
+    let mut data = context.ui.data();
+    data.bytes(&snapshot.read(&args.path)?)?;
+    data.finish().map(|()| DONE)
 }

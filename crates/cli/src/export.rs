@@ -14,8 +14,8 @@ use super::{Context, count, nothing_published};
 
 /// Copy the current generation, or an earlier one that is kept, to a new directory
 ///
-/// With modes, times and attributes, and owners as far as you may give them. What is copied is what was published: where somebody has changed it since, this
-/// fails. It is no transaction: when it fails, DIR has a part of it.
+/// With modes, times and attributes, and owners as far as you may give them. What is copied is what was published: where somebody has
+/// changed it since, this fails. It is no transaction: when it fails, DIR has a part of it.
 #[derive(Args)]
 pub(super) struct ExportArgs {
     /// The directory that is published

@@ -85,11 +85,13 @@ pub(super) struct Past {
 impl Past {
     /// It is counted where more than usual is kept, or somebody wants to know: each entry that was displaced is looked at.
     pub(super) fn of(ui: &Ui, store: &Store) -> Option<Self> {
-        let is_usual = store.retention().ok()? == Retention::default();
-        if is_usual && !ui.verbose {
-            return None;
-        }
-        let history = store.history().ok()?;
+        let is_usual = store.retention().map(|kept| kept == Retention::default());
+        let history = match is_usual {
+            Ok(true) if !ui.verbose => return None,
+            Ok(_) => store.history(),
+            Err(error) => Err(error),
+        };
+        let history = history.inspect_err(|error| ui.warn_of(error)).ok()?;
         let bytes = history.iter().map(|generation| generation.held).sum();
         Some(Self { generations: (history.len() as u64).saturating_sub(1), bytes })
     }

@@ -222,6 +222,11 @@ impl Data {
         self.out.write_all(path.as_os_str().as_bytes()).and_then(|()| self.out.write_all(b"\n")).map_err(unwritable)
     }
 
+    /// The content of a file, as it is.
+    pub(super) fn bytes(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        self.out.write_all(bytes).map_err(unwritable)
+    }
+
     pub(super) fn object(&mut self, object: Object) -> Result<(), Failure> {
         writeln!(self.out, "{}", object.line()).map_err(unwritable)
     }

@@ -12,8 +12,8 @@ use super::{Context, count, nothing_published};
 
 /// Free what commits displaced, but for what --keep and --keep-for keep
 ///
-/// Without these nothing is kept: no generation before the current one can then be gone back to. What is published stays as it is. Without this
-/// command what is not kept any more goes with the next commit.
+/// Without these nothing is kept: no generation before the current one can then be gone back to. What is published stays as it is.
+/// Without this command what is not kept any more goes with the next commit.
 #[derive(Args)]
 pub(super) struct PruneArgs {
     /// The directory that is published

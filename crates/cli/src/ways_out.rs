@@ -62,6 +62,7 @@ pub(super) fn of_error(error: &Error) -> Option<String> {
             output_of(path).map(|output| format!(" {}", Word(&output))).unwrap_or_default(),
             begin_anew(path)
         ),
+        Error::RetentionUnknown { .. } => "say it again, as by `txfs publish --keep 5`".into(),
         Error::Unrecognized { output, undoing: false, .. } => format!(
             "nothing was touched; put these entries back as they were, or run `txfs recover --skip-unknown {0}` to leave them as they are and finish the rest, or `txfs recover --undo --skip-unknown {0}` to leave them and go back to the generation before",
             Word(output)
@@ -208,6 +209,7 @@ mod tests {
                 waited: Duration::ZERO,
             },
             Error::Refused { output: output.clone(), problems },
+            Error::RetentionUnknown { path: path.clone(), what: String::new() },
             Error::Corrupt { path, what: String::new() },
             unrecognized(false),
             unrecognized(true),

@@ -101,3 +101,17 @@ fn a_generation_can_be_read_and_copied_whatever_lies_there_now() {
     assert!(!project.at("other").exists());
     project.txfs(["cat", "nothing", "a"]).is(2).says("nothing has been published");
 }
+
+#[test]
+fn damage_to_what_was_said_keeps_the_past_and_is_mended_by_saying_it_again() {
+    let project = published(3, &["--keep", "5"]);
+    project.write(".dist.txfs/retention", "torn");
+    project
+        .txfs(["log", "dist"])
+        .is(6)
+        .says("so all of it is")
+        .says("hint: say it again, as by `txfs publish --keep 5`");
+    project.txfs(["status", "dist"]).is(0).says("what is to be kept of the past cannot be made out");
+    project.publish(&["--keep", "5"]).is(0);
+    assert_eq!(numbers(&project), [3, 2, 1]);
+}
