@@ -190,7 +190,7 @@ impl<F: Fs> Store<F> {
             _ => Ok(()),
         });
         let kept = if options.wait.is_some() && options.detached { self.keep_turn(id) } else { Ok(()) };
-        // It is its transaction that others wait for now.
+        // From now on others wait for the transaction.
         drop(turn);
         // Before a transaction can be dropped that wants it.
         drop(lock);
