@@ -7,12 +7,17 @@ use txfs_testing as common;
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 
+use common::faulty::{Call, Faulty};
 use common::mounts::{self, Mount};
 use common::suite::{self, Ground};
 use common::{kernels, lenient, publish, read, skip};
+use nix::errno::Errno;
 use txfs::fs::LinuxFs;
-use txfs::{BeginOptions, Error, OpenOptions, Place, Problem, RecoverOptions, Store};
+use txfs::{Basis, BeginOptions, CommitOptions, Error, ErrorKind, OpenOptions, Place, Problem, RecoverOptions, Store};
 
 fn run_suite(name: &str, dir: &std::path::Path, sparse: bool, levels: usize) {
     let started = std::time::Instant::now();
@@ -158,18 +163,23 @@ fn a_lower_layer_directory_that_becomes_a_file_is_refused_with_its_cause() {
     assert!(store.verify().unwrap().is_empty());
 }
 
-/// `RUN txfs begin`, and `RUN txfs commit` in a later layer.
+/// `RUN txfs begin`, and `RUN txfs commit` in a later layer: the transaction comes along, with all that was staged, under the same path.
 #[test]
-fn a_stage_of_an_overlayfs_lower_layer_is_refused_before_anything_is_done_and_can_be_copied_or_aborted() {
+fn a_stage_of_an_overlayfs_lower_layer_is_copied_to_this_one_and_committed_or_aborted() {
     let mut stages = Vec::new();
     let mount = mounts::overlay(|lower| {
         let store = Store::open(lower.join("dist")).unwrap();
         publish(&store, &[("a", "1"), ("d/x", "1")]).unwrap();
         // The first without a directory that would have to move.
-        for path in ["a", "new/y"] {
-            let mut transaction = store.begin(BeginOptions::default().detached(true)).unwrap();
+        for (path, from) in [("a", Basis::Empty), ("new/y", Basis::Current), ("d/x", Basis::Copy)] {
+            let begin = BeginOptions::default().detached(true).from(from);
+            let mut transaction = store.begin(begin).unwrap();
             transaction.write(path, "2!").unwrap();
-            stages.push((transaction.id(), transaction.stage().strip_prefix(lower).unwrap().to_path_buf()));
+            let stage = transaction.stage();
+            std::os::unix::fs::symlink("a", stage.join("link")).unwrap();
+            fs::set_permissions(stage.join(path), fs::Permissions::from_mode(0o640)).unwrap();
+            fs::set_permissions(stage.join(path).parent().unwrap(), fs::Permissions::from_mode(0o750)).unwrap();
+            stages.push((transaction.id(), stage.strip_prefix(lower).unwrap().to_path_buf()));
         }
     });
     let mount = match mount {
@@ -177,28 +187,88 @@ fn a_stage_of_an_overlayfs_lower_layer_is_refused_before_anything_is_done_and_ca
         Err(why) => return skip("overlayfs lower layer", &why),
     };
     let store = Store::open(mount.path().join("dist")).unwrap();
-    for (id, stage) in &stages {
-        let mut transaction = store.resume(*id).unwrap();
-        let refused = transaction.commit(&lenient()).unwrap_err();
-        assert_eq!(refused.outcome(), txfs::Outcome::Unchanged);
-        assert!(refused.to_string().contains("an earlier layer of an image holds it"), "{refused}");
-        assert!(transaction.is_open());
-        drop(transaction);
-        assert!(store.verify().unwrap().is_empty());
-        let mut copy = store.begin(BeginOptions::default()).unwrap();
-        copy.copy_from(mount.path().join(stage)).unwrap();
-        assert!(copy.commit(&lenient()).unwrap().warnings.is_empty());
-        store.resume(*id).unwrap().abort().unwrap();
-    }
-    assert_eq!(read(store.output(), "new/y"), "2!");
-    // What is begun here can be committed here.
-    let id = {
-        let mut transaction = store.begin(BeginOptions::default().detached(true)).unwrap();
-        transaction.write("b/c", "3").unwrap();
-        transaction.id()
-    };
-    assert!(store.resume(id).unwrap().commit(&lenient()).unwrap().warnings.is_empty());
+    store.resume(stages[2].0).unwrap().abort().unwrap();
+    let mut transaction = store.resume(stages[0].0).unwrap();
+    let checked = CommitOptions::default().check("it is wanted", |_| Err("it is not".into()));
+    let refused = transaction.commit(&checked).unwrap_err();
+    assert_eq!((refused.kind(), transaction.is_open()), (ErrorKind::Refused, true), "{refused}");
+    let begun = fs::metadata(transaction.stage().join("a")).unwrap().ino();
+    // It is in this layer now: it is not copied again, and whoever knows its path finds it there.
+    drop(transaction);
+    assert_eq!(store.transactions().unwrap().len(), 2);
+    assert_eq!(store.transactions().unwrap().iter().filter(|open| open.id == stages[0].0).count(), 1);
+    assert_eq!(fs::metadata(mount.path().join(&stages[0].1).join("a")).unwrap().ino(), begun);
+    let committed = store.resume(stages[0].0).unwrap().commit(&lenient()).unwrap();
+    assert!(committed.warnings.is_empty() && committed.rescued.is_empty(), "{committed:?}");
+    let out = store.output();
+    assert_eq!((read(out, "a"), out.join("d").exists()), ("2!".into(), false));
+    assert_eq!(fs::metadata(out.join("a")).unwrap().ino(), begun);
+    assert_eq!(fs::metadata(out.join("a")).unwrap().mode() & 0o7777, 0o640);
+    assert_eq!(fs::read_link(out.join("link")).unwrap(), Path::new("a"));
+    // The other began on a generation that is not the current one any more; its stage is what it was all the same.
+    let moved = store.resume(stages[1].0).unwrap().commit(&lenient()).unwrap_err();
+    assert!(matches!(moved, Error::BaseMoved { .. }), "{moved}");
+    let stage = mount.path().join(&stages[1].1);
+    assert_eq!((read(&stage, "new/y"), fs::metadata(stage.join("new")).unwrap().mode() & 0o7777), ("2!".into(), 0o750));
+    store.resume(stages[1].0).unwrap().abort().unwrap();
+    assert!(store.verify().unwrap().is_empty());
     assert!(store.transactions().unwrap().is_empty() && store.sweep().unwrap().done);
+}
+
+#[test]
+fn a_stage_of_a_lower_layer_is_whole_and_can_be_committed_whichever_call_fails_while_it_is_copied() {
+    let (mut failed, mut open_twice) = (0, 0);
+    for n in 0.. {
+        let mut id = None;
+        let mount = mounts::overlay(|lower| {
+            let store = Store::open(lower.join("dist")).unwrap();
+            publish(&store, &[("a", "1")]).unwrap();
+            let mut transaction = store.begin(BeginOptions::default().detached(true)).unwrap();
+            for path in ["a", "new/y", "new/z/z"] {
+                transaction.write(path, "2!").unwrap();
+            }
+            id = Some(transaction.id());
+        });
+        let mount = match mount {
+            Ok(mount) => mount,
+            Err(why) => return skip("overlayfs lower layer", &why),
+        };
+        let out = mount.path().join("dist");
+        let (left, armed) = (Arc::new(AtomicUsize::new(n)), Arc::new(AtomicBool::new(false)));
+        let (counting, is_armed) = (left.clone(), armed.clone());
+        let kernel = Faulty::new(move |call| {
+            let counts = is_armed.load(SeqCst) && !matches!(call, Call::Read(_));
+            let fails = counts && counting.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_err();
+            // Once alone.
+            fails.then(|| counting.store(usize::MAX, SeqCst)).map(|()| Errno::EIO)
+        });
+        let store = Store::open_with(&OpenOptions::with(kernel), &out).unwrap();
+        let mut transaction = store.resume(id.unwrap()).unwrap();
+        armed.store(true, SeqCst);
+        // When the copy is made the check ends it: what a commit does is shown elsewhere.
+        let result = transaction.commit(&CommitOptions::default().check("copied", |_| Err("it is".into())));
+        armed.store(false, SeqCst);
+        let error = result.unwrap_err();
+        assert_eq!(error.outcome(), txfs::Outcome::Unchanged, "{error}");
+        drop((transaction, store));
+        let store = Store::open(&out).unwrap();
+        let open = store.transactions().unwrap();
+        assert!(!open.is_empty(), "call {n}: nothing is left of what was built: {error}");
+        open_twice += usize::from(open.len() > 1);
+        for transaction in &open {
+            assert_eq!(read(&transaction.stage, "new/z/z"), "2!", "call {n}: {error}");
+            assert_eq!(read(&transaction.stage, "a"), "2!", "call {n}: {error}");
+        }
+        let committed = store.resume(open[0].id).unwrap().commit(&lenient()).unwrap();
+        assert!(committed.warnings.is_empty() && committed.rescued.is_empty(), "call {n}: {committed:?}");
+        assert_eq!((read(&out, "a"), read(&out, "new/z/z")), ("2!".into(), "2!".into()));
+        if left.load(SeqCst) < usize::MAX / 2 {
+            println!("{failed} calls failed in turn; {open_twice} times a copy stayed beside the original");
+            assert!(failed > 20);
+            return;
+        }
+        failed += 1;
+    }
 }
 
 /// What is mounted read-only can be looked at, also while a transaction is open on it.

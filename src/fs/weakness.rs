@@ -19,8 +19,6 @@ pub enum Weakness {
     Remote,
     /// It is another machine's, and was mounted so that its locks hold on this machine alone.
     LocalLocks,
-    /// It has layers, as an image of a container: what is staged in one cannot be committed in the next.
-    Layers,
 }
 
 impl Weakness {
@@ -33,7 +31,6 @@ impl Weakness {
             Self::NoBarriers => "no-barriers",
             Self::Remote => "remote",
             Self::LocalLocks => "local-locks",
-            Self::Layers => "layers",
         }
     }
 
@@ -61,9 +58,6 @@ impl fmt::Display for Weakness {
             }
             Self::LocalLocks => {
                 "the file system is another machine's, and is mounted with locks of this machine's own (nolock, local_lock): publish from this machine alone"
-            }
-            Self::Layers => {
-                "the file system is an overlay, which does not move the directories of an earlier layer: commit in the `RUN` of an image that begins, or publish a copy of the stage by `txfs publish`"
             }
         })
     }

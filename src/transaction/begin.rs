@@ -61,7 +61,7 @@ pub struct Transaction<F: Fs = LinuxFs> {
     pub(crate) meta: Meta,
     pub(crate) tree: Tree<F>,
     /// Held for as long as this process works on the transaction.
-    _lock: Lock<F>,
+    pub(crate) lock: Lock<F>,
     /// What is known of the files that were written here.
     pub(crate) ledger: Ledger,
     /// What its stage is looked for by in what is published.
@@ -225,7 +225,7 @@ impl<F: Fs> Store<F> {
             meta,
             early: barrier::early(self, &tree),
             tree,
-            _lock: lock,
+            lock,
             ledger: Ledger::default(),
             traces: Arc::new(self.traces(id)),
             removals: Vec::new(),

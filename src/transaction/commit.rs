@@ -29,10 +29,10 @@ use crate::format::manifest::inventory::Inventory;
 use crate::format::manifest::writer::Edit;
 use crate::format::manifest::{Head, Info, Totals};
 use crate::fs::compiled::{compiled, same_mut, same_ref};
-use crate::fs::{Fs, Kind, RenameMode, Timestamp};
+use crate::fs::{Fs, Kind, Timestamp};
 use crate::mutant::{Mutant, left_out};
 use crate::options::{Check, CommitOptions, Exclude};
-use crate::path::{RelPath, Word};
+use crate::path::RelPath;
 use crate::plan::live::{Audit, Published, WORTH_A_THREAD};
 use crate::plan::{self, Base, Live, Plan, Scope, Stale};
 use crate::progress::Phase;
@@ -49,7 +49,7 @@ use crate::stage::scan::{self, Means, Reach, States};
 use crate::stage::shared;
 use crate::stage::source_look::{self, SourceLook};
 use crate::store::layout::{name, state_path};
-use crate::store::transaction_dir::{Basis, COPY, REMOVED, STAGE, TRIED, part};
+use crate::store::transaction_dir::{Basis, COPY, STAGE, part};
 use crate::threads;
 use crate::transaction::Transaction;
 use crate::transaction::borrowed::{Original, not_staged};
@@ -201,7 +201,7 @@ impl<F: Fs> Transaction<F> {
 
     fn check_and_publish(&mut self, options: &CommitOptions<'_>) -> Result<Committed> {
         self.check_open()?;
-        self.check_layer()?;
+        self.leave_earlier_layer()?;
         if !options.checks.is_empty() {
             // They may take long, and would be run in vain.
             self.check_base()?;
@@ -239,34 +239,6 @@ impl<F: Fs> Transaction<F> {
         committed.rescued = self.store.take_rescued();
         committed.warnings.extend(warnings.into_iter().chain(self.warnings.drain(..)));
         Ok(committed)
-    }
-
-    /// What was begun in an earlier layer of an image, and is to be committed in a later one: an overlay does not rename its directories,
-    /// as a commit would have to; nor that of the transaction, which would stand in the way of every commit afterwards.
-    fn check_layer(&self) -> Result<()> {
-        let (fs, dir) = (&self.store.fs, self.tree.root());
-        if self.meta.attached || !fs.has_layers(dir) {
-            return Ok(());
-        }
-        let (removed, tried) = (REMOVED.as_bytes(), TRIED.as_bytes());
-        // A crash may have come between the two.
-        let back = || fs.rename(dir, tried, dir, removed, RenameMode::NoReplace);
-        let _ = back();
-        match fs.rename(dir, removed, dir, tried, RenameMode::NoReplace) {
-            Err(error) if error.kind() == std::io::ErrorKind::CrossesDevices => {
-                let (stage, out) = (self.stage(), &self.store.output.path);
-                let what = format!(
-                    "an earlier layer of an image holds it, and the overlay does not move the directories of that: `txfs publish {} {}` \
-                     publishes a copy; begin and commit in one layer",
-                    Word(out),
-                    Word(&stage)
-                );
-                Err(Error::Unsupported { path: stage, what })
-            }
-            // Whatever else stands against it is said of what it hinders.
-            Err(_) => Ok(()),
-            Ok(()) => back().map_err(self.tree.io("rename", &part(TRIED))),
-        }
     }
 
     /// What is not to be published, by paths of the output.

@@ -5,6 +5,7 @@
 //! | [`queue`] | waiting for the builds before |
 //! | [`at`] | transactions that replace only what is below a path |
 //! | [`begin`] | transactions that are open: begun, taken up, kept, ended |
+//! | [`layer`] | bringing one along that an earlier layer of an image holds |
 //! | [`place`] | where in stage and output lies what it is about |
 //! | [`fill`] | writing to the stage through the library |
 //! | [`staged_file`] | a file that is being written to it, and what is known of those that were |
@@ -29,6 +30,7 @@ pub(crate) mod borrowed;
 pub(crate) mod commit;
 mod export;
 pub(crate) mod fill;
+mod layer;
 pub(crate) mod place;
 pub(crate) mod planning;
 pub(crate) mod preview;

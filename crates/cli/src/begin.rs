@@ -11,7 +11,6 @@ use super::at::AtArgs;
 use super::error::{DONE, Failure, usage};
 use super::output::{Object, Ui};
 use super::settings::{Given, Settings, take};
-use super::status::warn_of_layers;
 use super::wait::WaitArgs;
 
 /// Begin a transaction and print its stage's path
@@ -126,7 +125,6 @@ pub(super) fn run(context: &Context, args: &BeginArgs) -> Result<u8, Failure> {
     let transaction = store.begin(options).map_err(of_begin)?;
     context.ui.rescued(&store.take_rescued());
     warn_of_drift(&context.ui, &transaction);
-    warn_of_layers(&context.ui, &store);
     let stage = transaction.stage();
     let print = || print(&context.ui, store.output(), &transaction, &stage);
     if let Err(failure) = context.signals.expect_none().and_then(|()| print()) {

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use clap::Args;
 use serde_json::Value;
-use txfs::fs::Weakness;
 use txfs::{Basis, Capabilities, ErrorKind, Head, OpenTransaction, Place, RecoverOptions, Shown, Store, Totals};
 
 use super::begin::from_word;
@@ -129,13 +128,6 @@ fn lines(
     ));
     lines.extend(store.weaknesses().into_iter().map(|weakness| ("beware:", weakness.to_string())));
     lines
-}
-
-/// Says of a stage that outlives this process where it can be committed, before anything is built in it.
-pub(super) fn warn_of_layers(ui: &Ui, store: &Store) {
-    if let Some(layers) = store.weaknesses().into_iter().find(|weakness| *weakness == Weakness::Layers) {
-        ui.warn(format_args!("{}: {layers}", ui.name(store.output())));
-    }
 }
 
 /// Says what a loss of power can take, before anything is built.

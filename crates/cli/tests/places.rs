@@ -238,26 +238,6 @@ fn an_ext4_without_a_journal_is_said_to_lose_commits() {
     assert!(!done(&txfs(&root, &["status", "www"])).contains("beware"));
 }
 
-/// What is begun in one layer of an image and committed in a later one is refused there, after the build: `begin` says so before it.
-#[test]
-fn a_stage_on_an_overlay_is_said_to_be_of_its_layer_before_anything_is_built() {
-    let mount = match mounts::overlay(|_| ()) {
-        Ok(mount) => mount,
-        Err(why) => return skip("overlayfs", &why),
-    };
-    let root = mount.path().to_path_buf();
-    let begun = txfs(&root, &["begin", "www"]);
-    let stage = done(&begun);
-    assert!(err(&begun).contains("commit in the `RUN` of an image that begins"), "{}", err(&begun));
-    fs::write(Path::new(&stage).join("index.html"), "one").unwrap();
-    done(&txfs(&root, &["commit", &stage]));
-    assert!(done(&txfs(&root, &["status", "www"])).contains("an overlay"));
-    // It ends with its process.
-    let published = publish(&root, "www", "two", &[]);
-    done(&published);
-    assert!(!err(&published).contains("overlay"), "{}", err(&published));
-}
-
 /// A user-space file system that is mounted by a command, where that is installed.
 fn fused(program: &str, arguments: &[&str], at: &Path) -> Option<Mount> {
     fs::create_dir_all(at).unwrap();

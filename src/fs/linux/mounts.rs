@@ -35,9 +35,6 @@ pub(super) fn weaknesses(dir: &OwnedFd) -> Vec<Weakness> {
     if has(&["nobarrier", "barrier=0", "volatile", "fsync=nobarrier"]) {
         weaknesses.push(Weakness::NoBarriers);
     }
-    if is(&["overlay"]) {
-        weaknesses.push(Weakness::Layers);
-    }
     if is(&REMOTE) {
         let local = has(&["nolock", "nobrl", "local_lock=all", "local_lock=flock"]);
         weaknesses.push(if local { Weakness::LocalLocks } else { Weakness::Remote });
