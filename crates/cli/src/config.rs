@@ -23,23 +23,23 @@ use nix::unistd::geteuid;
 use toml::de::DeTable;
 use txfs::Shown;
 
-use super::error::{Failure, cannot, usage};
-use super::settings::{Settings, Wrong, unknown};
+use crate::error::{Failure, cannot, usage};
+use crate::settings::{Settings, Wrong, unknown};
 
-pub(super) const NAME: &str = "txfs.toml";
+pub(crate) const NAME: &str = "txfs.toml";
 
 /// More than anybody writes.
 const LIMIT: u64 = 1 << 20;
 
 /// What a file says.
-pub(super) struct Config {
-    pub(super) file: PathBuf,
+pub(crate) struct Config {
+    pub(crate) file: PathBuf,
     outputs: Vec<(PathBuf, Settings)>,
 }
 
 impl Config {
     /// The one that is in force in the current directory.
-    pub(super) fn find() -> Result<Option<Self>, Failure> {
+    pub(crate) fn find() -> Result<Option<Self>, Failure> {
         // Whoever has none is told so where it matters.
         let Ok(current) = std::env::current_dir() else { return Ok(None) };
         for dir in current.ancestors() {
@@ -62,7 +62,7 @@ impl Config {
     }
 
     /// The one that the user names, whosesoever it is.
-    pub(super) fn named(file: &Path) -> Result<Self, Failure> {
+    pub(crate) fn named(file: &Path) -> Result<Self, Failure> {
         let file = std::path::absolute(file).map_err(|error| cannot("find", file, error))?;
         let (opened, _) = open_file(&file)?;
         Self::read(file, opened)
@@ -81,13 +81,13 @@ impl Config {
     }
 
     /// What it says of an output.
-    pub(super) fn of(&self, output: &Path) -> Option<&Settings> {
+    pub(crate) fn of(&self, output: &Path) -> Option<&Settings> {
         let output = whole(output);
         self.outputs.iter().find(|(path, _)| *path == output).map(|(_, settings)| settings)
     }
 
     /// The outputs that it is for.
-    pub(super) fn outputs(&self) -> impl Iterator<Item = &Path> {
+    pub(crate) fn outputs(&self) -> impl Iterator<Item = &Path> {
         self.outputs.iter().map(|(path, _)| path.as_path())
     }
 }

@@ -6,28 +6,28 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use txfs::{Error, ErrorKind, Outcome, Problem};
 
-use super::output::{Object, Ui};
-use super::signals::stopped_by;
-use super::ways_out;
+use crate::output::{Object, Ui};
+use crate::signals::stopped_by;
+use crate::ways_out;
 
-pub(super) const DONE: u8 = 0;
-pub(super) const USAGE: u8 = 2;
-pub(super) const CONFLICT: u8 = 4;
-pub(super) const CORRUPT: u8 = 6;
+pub(crate) const DONE: u8 = 0;
+pub(crate) const USAGE: u8 = 2;
+pub(crate) const CONFLICT: u8 = 4;
+pub(crate) const CORRUPT: u8 = 6;
 /// `diff --exit-code` found changes.
-pub(super) const DIFFERS: u8 = 8;
+pub(crate) const DIFFERS: u8 = 8;
 /// txfs itself failed in `run`; the status of its command is passed through.
-pub(super) const RUN_FAILED: u8 = 125;
+pub(crate) const RUN_FAILED: u8 = 125;
 /// What JSON calls the failure of the command that `run` ran: its exit code is that command's.
 const OF_COMMAND: &str = "command";
 /// What follows a commit failed: that stands.
-pub(super) const AFTER: u8 = 9;
+pub(crate) const AFTER: u8 = 9;
 /// What JSON calls that.
 const OF_AFTER: &str = "after";
 /// What JSON calls a failure because of a signal to txfs.
 const STOPPED: &str = "stopped";
 /// Whoever read stdout stopped; what the shell makes of SIGPIPE.
-pub(super) const CLOSED: u8 = 141;
+pub(crate) const CLOSED: u8 = 141;
 
 /// The exit code of a kind of error, and its name for programs.
 fn classify(kind: ErrorKind) -> (u8, &'static str) {
@@ -47,7 +47,7 @@ fn classify(kind: ErrorKind) -> (u8, &'static str) {
 
 /// Why a command ends with another exit code than 0.
 #[derive(Debug)]
-pub(super) struct Failure {
+pub(crate) struct Failure {
     code: u8,
     word: &'static str,
     /// Empty when there is nothing to say.
@@ -65,7 +65,7 @@ pub(super) struct Failure {
 
 /// What became of a commit whose command failed all the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stands {
+pub(crate) enum Stands {
     /// It stands.
     Committed,
     /// What was before was published again.
@@ -74,7 +74,7 @@ pub(super) enum Stands {
 
 impl Failure {
     /// The command ends with `code`, and whoever has to know has been told.
-    pub(super) fn silent(code: u8) -> Self {
+    pub(crate) fn silent(code: u8) -> Self {
         Self {
             code,
             word: "failed",
@@ -88,23 +88,23 @@ impl Failure {
     }
 
     /// `message` is why the command ends with `code`.
-    pub(super) fn with_code(code: u8, message: String) -> Self {
+    pub(crate) fn with_code(code: u8, message: String) -> Self {
         Self { message: message.into(), ..Self::silent(code) }
     }
 
     /// What follows the commit of `generation` failed.
-    pub(super) fn of_after(message: String, generation: u64) -> Self {
+    pub(crate) fn of_after(message: String, generation: u64) -> Self {
         let failure = Self { word: OF_AFTER, ..Self::with_code(AFTER, message) };
         Self { stands: Some(Box::new((Stands::Committed, generation))), ..failure }
     }
 
     /// The same failure in other words, of a command that had committed; `generation` is published now.
-    pub(super) fn saying(self, message: String, stands: Stands, generation: u64) -> Self {
+    pub(crate) fn saying(self, message: String, stands: Stands, generation: u64) -> Self {
         Self { message: message.into(), hints: Vec::new(), stands: Some(Box::new((stands, generation))), ..self }
     }
 
     /// This failure is why `before` could not be mended: `generation` is published.
-    pub(super) fn because_of(self, before: &str, generation: u64) -> Self {
+    pub(crate) fn because_of(self, before: &str, generation: u64) -> Self {
         let message = format!("{before}: {}", self.message);
         match self.is_unknown() {
             true => Self { message: message.into(), ..self },
@@ -120,17 +120,17 @@ impl Failure {
     }
 
     /// The command that `run` ran ended with `code`.
-    pub(super) fn of_command(code: u8, message: String) -> Self {
+    pub(crate) fn of_command(code: u8, message: String) -> Self {
         Self { word: OF_COMMAND, ..Self::with_code(code, message) }
     }
 
     /// txfs was told to stop, as by ^C, and did before it changed anything.
-    pub(super) fn stopped(signal: i32, message: String) -> Self {
+    pub(crate) fn stopped(signal: i32, message: String) -> Self {
         Self { word: STOPPED, ..Self::with_code(killed_by(signal), message) }
     }
 
     /// Names the signal because of which the library stopped.
-    pub(super) fn of_signal(self, received: Option<i32>) -> Self {
+    pub(crate) fn of_signal(self, received: Option<i32>) -> Self {
         match (self.source(), received) {
             (Some(Error::Interrupted { .. }), Some(signal)) => {
                 Self { code: killed_by(signal), message: stopped_by(signal).into(), ..self }
@@ -139,12 +139,12 @@ impl Failure {
         }
     }
 
-    pub(super) fn is_stopped(&self) -> bool {
+    pub(crate) fn is_stopped(&self) -> bool {
         self.word == STOPPED
     }
 
     /// The arguments make no sense, as clap says in paragraphs: what is wrong, and how they would.
-    pub(super) fn of_arguments(error: &clap::Error) -> Self {
+    pub(crate) fn of_arguments(error: &clap::Error) -> Self {
         let text = error.render().to_string();
         let on_one_line = |text: &str| text.lines().map(str::trim).collect::<Vec<_>>().join(" ");
         let mut paragraphs = text.split("\n\n").map(str::trim).filter(|text| !text.is_empty()).map(on_one_line);
@@ -153,22 +153,22 @@ impl Failure {
         paragraphs.fold(failure, Self::hint)
     }
 
-    pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hints.push(hint.into());
         self
     }
 
     /// What was built is kept there.
-    pub(super) fn kept_at(self, stage: PathBuf) -> Self {
+    pub(crate) fn kept_at(self, stage: PathBuf) -> Self {
         Self { stage: Some(stage.into_boxed_path()), ..self }
     }
 
-    pub(super) fn source(&self) -> Option<&Error> {
+    pub(crate) fn source(&self) -> Option<&Error> {
         self.source.as_deref()
     }
 
     /// Puts other ways out of what was refused in the place of the library's, where `own` knows them.
-    pub(super) fn with_ways_out(mut self, own: impl Fn(&Problem) -> Option<String>) -> Self {
+    pub(crate) fn with_ways_out(mut self, own: impl Fn(&Problem) -> Option<String>) -> Self {
         let Some(error @ Error::Refused { problems, .. }) = self.source() else { return self };
         let mut hints: Vec<_> =
             problems.iter().filter_map(|problem| own(problem).or_else(|| ways_out::of_problem(problem))).collect();
@@ -180,7 +180,7 @@ impl Failure {
     }
 
     /// The same failure in `run`, where the codes 1 and 2 are left to its command.
-    pub(super) fn of_run(mut self) -> Self {
+    pub(crate) fn of_run(mut self) -> Self {
         if matches!(self.code, 1 | USAGE) && self.word != OF_COMMAND {
             self.code = RUN_FAILED;
         }
@@ -188,7 +188,7 @@ impl Failure {
     }
 
     /// Tells the user of what went wrong after everything was done.
-    pub(super) fn as_warning(&self, ui: &Ui) {
+    pub(crate) fn as_warning(&self, ui: &Ui) {
         ui.rescued(&self.rescued);
         if !self.message.is_empty() {
             ui.warn(&self.message);
@@ -196,7 +196,7 @@ impl Failure {
     }
 
     /// Tells the user, and returns the exit code.
-    pub(super) fn report(self, ui: &Ui) -> u8 {
+    pub(crate) fn report(self, ui: &Ui) -> u8 {
         ui.rescued(&self.rescued);
         if self.message.is_empty() {
             return self.code;
@@ -207,7 +207,7 @@ impl Failure {
     }
 
     /// Tells whoever reads JSON, where people were told, and returns the exit code.
-    pub(super) fn report_to_programs(self, ui: &Ui) -> u8 {
+    pub(crate) fn report_to_programs(self, ui: &Ui) -> u8 {
         if ui.json {
             // The exit code says it too, should nobody read this.
             let _ = ui.result(ui.data(), self.object());
@@ -240,12 +240,12 @@ impl Failure {
 }
 
 /// A problem as a part of a JSON object.
-pub(super) fn problem(problem: &Problem) -> Object {
+pub(crate) fn problem(problem: &Problem) -> Object {
     describe(Object::part(), problem)
 }
 
 /// Adds what a problem is to a JSON object.
-pub(super) fn describe(object: Object, problem: &Problem) -> Object {
+pub(crate) fn describe(object: Object, problem: &Problem) -> Object {
     let object = object.field("problem", problem.code()).field("message", problem.to_string());
     match problem.paths() {
         Some(paths) => object.relatives("paths", &paths.first).field("total", paths.total),
@@ -268,28 +268,28 @@ impl From<Error> for Failure {
 }
 
 /// The request makes no sense.
-pub(super) fn usage(message: impl Into<String>) -> Failure {
+pub(crate) fn usage(message: impl Into<String>) -> Failure {
     Failure { word: "usage", ..Failure::with_code(USAGE, message.into()) }
 }
 
 /// Something failed that is no error of the library's.
-pub(super) fn failed(message: impl Into<String>) -> Failure {
+pub(crate) fn failed(message: impl Into<String>) -> Failure {
     Failure::with_code(1, message.into())
 }
 
 /// The status that a shell gives a command that a signal killed.
-pub(super) fn killed_by(signal: i32) -> u8 {
+pub(crate) fn killed_by(signal: i32) -> u8 {
     u8::try_from(signal).map_or(u8::MAX, |signal| signal.saturating_add(128))
 }
 
 /// The operating system's words without the number that Rust adds.
-pub(super) fn reason(error: &std::io::Error) -> String {
+pub(crate) fn reason(error: &std::io::Error) -> String {
     let text = error.to_string();
     text.split(" (os error").next().unwrap_or(&text).to_owned()
 }
 
 /// A system call of the command itself failed; worded as the library does.
-pub(super) fn cannot(action: &'static str, path: &Path, source: std::io::Error) -> Failure {
+pub(crate) fn cannot(action: &'static str, path: &Path, source: std::io::Error) -> Failure {
     Error::Io { action, path: path.to_path_buf(), source, whose: None }.into()
 }
 

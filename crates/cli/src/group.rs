@@ -4,10 +4,10 @@ use nix::unistd::{Gid, Group};
 use serde_json::Value;
 use txfs::Store;
 
-use super::output::Object;
+use crate::output::Object;
 
 /// The number of a group that the user names; a name comes before a number.
-pub(super) fn parse(text: &str) -> Result<u32, String> {
+pub(crate) fn parse(text: &str) -> Result<u32, String> {
     match (Group::from_name(text), text.parse::<u32>()) {
         (Ok(Some(group)), _) => Ok(group.gid.as_raw()),
         // The last number means none.
@@ -22,7 +22,7 @@ fn name(group: u32) -> Option<String> {
 }
 
 /// A group for people.
-pub(super) fn describe(group: u32) -> String {
+pub(crate) fn describe(group: u32) -> String {
     match name(group) {
         Some(name) => format!("{name} ({group})"),
         None => group.to_string(),
@@ -30,7 +30,7 @@ pub(super) fn describe(group: u32) -> String {
 }
 
 /// Adds to a JSON object with which group a store is shared.
-pub(super) fn shared(object: Object, store: Option<&Store>) -> Object {
+pub(crate) fn shared(object: Object, store: Option<&Store>) -> Object {
     match store.and_then(Store::shared_with) {
         Some(group) => object.part_of("shared", Object::part().field("group", group).field("name", name(group))),
         None => object.field("shared", Value::Null),

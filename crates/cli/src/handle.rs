@@ -4,15 +4,17 @@ use std::path::{Path, PathBuf};
 
 use txfs::{Basis, Error, Left, OpenOptions, OpenTransaction, Problem, RelPath, Shown, Store, TransactionId};
 
-use super::error::{Failure, usage};
-use super::output::Ui;
-use super::{Context, at, count};
+use crate::Context;
+use crate::count;
+use crate::error::{Failure, usage};
+use crate::options::at;
+use crate::output::Ui;
 
 /// How many open transactions are named where there should be one.
 const SHOWN: usize = 5;
 
 /// The transaction that `handle` means, with its recovered store.
-pub(super) fn find(context: &Context, handle: &Path) -> Result<(Store, TransactionId), Failure> {
+pub(crate) fn find(context: &Context, handle: &Path) -> Result<(Store, TransactionId), Failure> {
     if let Some((output, id)) = parse(handle)? {
         return Ok((context.expect(&output)?, id));
     }
@@ -30,7 +32,7 @@ pub(super) fn find(context: &Context, handle: &Path) -> Result<(Store, Transacti
 }
 
 /// The one open transaction that nobody is at work on.
-pub(super) fn only(context: &Context, store: &Store) -> Result<OpenTransaction, Failure> {
+pub(crate) fn only(context: &Context, store: &Store) -> Result<OpenTransaction, Failure> {
     let (live, mut open): (Vec<_>, Vec<_>) = store.transactions()?.into_iter().partition(|open| open.live);
     let output = context.ui.name(store.output());
     match (open.pop(), open.is_empty(), live.len() as u64) {
@@ -57,7 +59,7 @@ pub(super) fn only(context: &Context, store: &Store) -> Result<OpenTransaction, 
 }
 
 /// The output and the transaction that a stage belongs to.
-pub(super) fn parse(stage: &Path) -> Result<Option<(PathBuf, TransactionId)>, Error> {
+pub(crate) fn parse(stage: &Path) -> Result<Option<(PathBuf, TransactionId)>, Error> {
     let options = OpenOptions::default();
     if let Some(found) = Store::parse_stage(&options, stage)? {
         return Ok(Some(found));
@@ -81,7 +83,7 @@ fn stage_around(path: &Path) -> Result<Option<PathBuf>, Error> {
 }
 
 /// A stage is no output: a store would be made for it inside the state of another.
-pub(super) fn refuse_as_output(ui: &Ui, out: &Path) -> Result<(), Failure> {
+pub(crate) fn refuse_as_output(ui: &Ui, out: &Path) -> Result<(), Failure> {
     refuse_captured(ui, out)?;
     let Some((output, _)) = parse(out)? else { return Ok(()) };
     let output = ui.name(&output);
@@ -106,7 +108,7 @@ fn refuse_captured(ui: &Ui, out: &Path) -> Result<(), Failure> {
 }
 
 /// Names the output whose writes are diverted, for what runs there.
-pub(super) const CAPTURED: &str = "TXFS_CAPTURED";
+pub(crate) const CAPTURED: &str = "TXFS_CAPTURED";
 
 /// Whether a path that leads nowhere has the shape of a stage's: `….txfs/tx/ID/stage`.
 fn is_stage(path: &Path) -> bool {
@@ -123,7 +125,7 @@ fn is_in_stage_of_the_past(path: &Path) -> bool {
 
 /// What to do with a transaction that stays open although another commit came first; `again` is how to make the same change to
 /// that generation.
-pub(super) fn overtaken(ui: &Ui, store: &Store, from: Basis, at: &RelPath, stage: &Path, again: &str) -> String {
+pub(crate) fn overtaken(ui: &Ui, store: &Store, from: Basis, at: &RelPath, stage: &Path, again: &str) -> String {
     let option = at::again(ui, at);
     let (output, at, stage) = (ui.word(store.output()), ui.name(stage), ui.word(stage));
     let way_out = match from {
@@ -134,7 +136,7 @@ pub(super) fn overtaken(ui: &Ui, store: &Store, from: Basis, at: &RelPath, stage
 }
 
 /// What to do with a stage that is kept although its build failed or was not published; `options` are those that say what is published.
-pub(super) fn kept(ui: &Ui, failure: &Failure, stage: &Path, options: &str) -> String {
+pub(crate) fn kept(ui: &Ui, failure: &Failure, stage: &Path, options: &str) -> String {
     let (at, stage) = (ui.name(stage), ui.word(stage));
     let is_check = |problem: &Problem| matches!(problem, Problem::Check { .. });
     // Only what the command line asked for does not stand in the way of the next commit.
@@ -147,7 +149,7 @@ pub(super) fn kept(ui: &Ui, failure: &Failure, stage: &Path, options: &str) -> S
 }
 
 /// What is kept besides a stage that was left just now; `None` where that is nothing, and was nothing before.
-pub(super) fn kept_besides(ui: &Ui, store: &Store, left: &Left) -> Option<String> {
+pub(crate) fn kept_besides(ui: &Ui, store: &Store, left: &Left) -> Option<String> {
     let open = store.transactions().unwrap_or_default();
     let others = open.iter().filter(|open| !open.live && open.stage != left.stage).count() as u64;
     let replaced = (left.replaced > 0).then(|| "it replaces the one that was kept before".to_owned());
@@ -161,7 +163,7 @@ pub(super) fn kept_besides(ui: &Ui, store: &Store, left: &Left) -> Option<String
 }
 
 /// What to do with a transaction that stays open because its commit was refused; `options` as in [`kept`].
-pub(super) fn still_open(ui: &Ui, stage: &Path, options: &str) -> String {
+pub(crate) fn still_open(ui: &Ui, stage: &Path, options: &str) -> String {
     let stage = ui.word(stage);
     format!("the transaction stays open: `txfs commit {stage}{options}` tries again, `txfs abort {stage}` discards it")
 }

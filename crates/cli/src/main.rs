@@ -17,46 +17,29 @@ use std::time::Duration;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use txfs::{Barriers, BeginOptions, OpenOptions, RecoverOptions, Recovered, Shown, Store, Transaction, is_hidden};
 
+use commands::{
+    abort, begin, cat, commit, diff, export, init, journal, log, prune, publish, recover, rollback, run, share, status,
+    verify,
+};
 use config::Config;
 use error::{Failure, usage};
+use options::wait;
 use output::{ColorChoice, Ui};
 use settings::{Given, take};
 use signals::Signals;
 
-mod abort;
-mod at;
-mod begin;
-mod captured;
-mod cat;
-mod commit;
+mod commands;
 mod config;
-mod diff;
-mod diverting;
 mod error;
-mod exclude;
-mod export;
 mod group;
 mod handle;
-mod hooks;
-mod init;
-mod journal;
-mod log;
+mod options;
 mod output;
 mod projects;
-mod prune;
-mod publish;
-mod recover;
-mod report;
-mod retention;
-mod rollback;
-mod run;
+mod publishing;
+mod running;
 mod settings;
-mod share;
 mod signals;
-mod status;
-mod tool;
-mod verify;
-mod wait;
 mod ways_out;
 
 /// Crash-safe, all-or-nothing publication of a directory tree.

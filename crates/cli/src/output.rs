@@ -20,19 +20,19 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use txfs::{RelPath, Shown, Waiting, Word, is_hidden};
 
-use super::error::{self, Failure};
-use super::ways_out;
+use crate::error::{self, Failure};
+use crate::ways_out;
 
 /// When to use colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(super) enum ColorChoice {
+pub(crate) enum ColorChoice {
     Auto,
     Always,
     Never,
 }
 
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Style {
+pub(crate) enum Style {
     Red,
     Green,
     Yellow,
@@ -51,10 +51,10 @@ impl Style {
 }
 
 /// How this command talks.
-pub(super) struct Ui {
-    pub(super) json: bool,
+pub(crate) struct Ui {
+    pub(crate) json: bool,
     quiet: bool,
-    pub(super) verbose: bool,
+    pub(crate) verbose: bool,
     color_data: bool,
     color_talk: bool,
     current_dir: Option<PathBuf>,
@@ -63,7 +63,7 @@ pub(super) struct Ui {
 }
 
 impl Ui {
-    pub(super) fn new(json: bool, quiet: bool, verbose: bool, color: ColorChoice) -> Self {
+    pub(crate) fn new(json: bool, quiet: bool, verbose: bool, color: ColorChoice) -> Self {
         let wanted = |terminal: bool| match color {
             ColorChoice::Always => true,
             ColorChoice::Never => false,
@@ -82,17 +82,17 @@ impl Ui {
     }
 
     /// Data for stdout; nothing is certain to be written before [`Data::finish`].
-    pub(super) fn data(&self) -> Data {
+    pub(crate) fn data(&self) -> Data {
         Data { out: BufWriter::new(io::stdout().lock()), color: self.color_data }
     }
 
     /// A path for people: relative where it is below the current directory.
-    pub(super) fn name(&self, path: &Path) -> String {
+    pub(crate) fn name(&self, path: &Path) -> String {
         Shown(self.shorten(path)).to_string()
     }
 
     /// As [`Ui::name`], for a command that is to be pasted into a shell.
-    pub(super) fn word(&self, path: &Path) -> String {
+    pub(crate) fn word(&self, path: &Path) -> String {
         Word(self.shorten(path)).to_string()
     }
 
@@ -102,21 +102,21 @@ impl Ui {
     }
 
     /// What was done.
-    pub(super) fn say(&self, text: impl Display) {
+    pub(crate) fn say(&self, text: impl Display) {
         if !self.quiet {
             self.talk(text);
         }
     }
 
     /// Tells of entries that were moved aside, if any were.
-    pub(super) fn rescued(&self, rescued: &[PathBuf]) {
+    pub(crate) fn rescued(&self, rescued: &[PathBuf]) {
         if let Some(moved) = self.describe_rescued(rescued) {
             self.warn(moved);
         }
     }
 
     /// Says in one line what became of entries that txfs does not delete because they are not those that it recorded.
-    pub(super) fn describe_rescued(&self, rescued: &[PathBuf]) -> Option<String> {
+    pub(crate) fn describe_rescued(&self, rescued: &[PathBuf]) -> Option<String> {
         let directory = self.name(rescued.first()?.parent()?);
         let entries = if let [_] = rescued { "1 entry".to_owned() } else { format!("{} entries", rescued.len()) };
         Some(format!(
@@ -126,7 +126,7 @@ impl Ui {
     }
 
     /// Says what is waited for: of locks, which are held for moments as a rule, to whoever sits and wonders, or wants to know more.
-    pub(super) fn teller(&self) -> impl Fn(&Waiting) + Send + Sync + 'static {
+    pub(crate) fn teller(&self) -> impl Fn(&Waiting) + Send + Sync + 'static {
         let (quiet, watched) = (self.quiet, self.verbose || io::stderr().is_terminal());
         move |waiting| {
             if !quiet && (watched || !matches!(waiting, Waiting::Lock { .. })) {
@@ -136,13 +136,13 @@ impl Ui {
     }
 
     /// More than most want to know.
-    pub(super) fn detail(&self, text: impl Display) {
+    pub(crate) fn detail(&self, text: impl Display) {
         if self.verbose {
             self.talk(text);
         }
     }
 
-    pub(super) fn warn(&self, text: impl Display) {
+    pub(crate) fn warn(&self, text: impl Display) {
         self.talk(format_args!("{} {text}", self.label("warning:", Style::Yellow)));
         if self.json {
             self.warnings.borrow_mut().push(text.to_string());
@@ -150,31 +150,31 @@ impl Ui {
     }
 
     /// Prints the object that a command ends with, with what people were warned of before.
-    pub(super) fn result(&self, mut data: Data, object: Object) -> Result<(), Failure> {
+    pub(crate) fn result(&self, mut data: Data, object: Object) -> Result<(), Failure> {
         data.object(object.field("warnings", self.warnings.take()))?;
         data.finish()
     }
 
     /// What failed and does not end the command, with the way out.
-    pub(super) fn warn_of(&self, error: &txfs::Error) {
+    pub(crate) fn warn_of(&self, error: &txfs::Error) {
         self.warn(error);
         ways_out::of_error(error).iter().for_each(|hint| self.advise(hint));
     }
 
-    pub(super) fn problem(&self, text: impl Display) {
+    pub(crate) fn problem(&self, text: impl Display) {
         self.talk(format_args!("{} {text}", self.label("problem:", Style::Yellow)));
     }
 
-    pub(super) fn error(&self, text: impl Display) {
+    pub(crate) fn error(&self, text: impl Display) {
         self.talk(format_args!("{} {text}", self.label("error:", Style::Red)));
     }
 
-    pub(super) fn hint(&self, text: impl Display) {
+    pub(crate) fn hint(&self, text: impl Display) {
         self.talk(format_args!("{} {text}", self.label("hint:", Style::Cyan)));
     }
 
     /// A way out of what was said and is no error.
-    pub(super) fn advise(&self, text: impl Display) {
+    pub(crate) fn advise(&self, text: impl Display) {
         if !self.quiet {
             self.hint(text);
         }
@@ -191,7 +191,7 @@ impl Ui {
 }
 
 /// Text that is coloured where colour is wanted.
-pub(super) struct Painted<'a> {
+pub(crate) struct Painted<'a> {
     text: &'a str,
     style: Style,
     color: bool,
@@ -207,35 +207,35 @@ impl Display for Painted<'_> {
 }
 
 /// stdout.
-pub(super) struct Data {
+pub(crate) struct Data {
     out: BufWriter<StdoutLock<'static>>,
     color: bool,
 }
 
 impl Data {
-    pub(super) fn line(&mut self, text: impl Display) -> Result<(), Failure> {
+    pub(crate) fn line(&mut self, text: impl Display) -> Result<(), Failure> {
         writeln!(self.out, "{text}").map_err(unwritable)
     }
 
     /// A path as it is, so that a shell can use it.
-    pub(super) fn raw(&mut self, path: &Path) -> Result<(), Failure> {
+    pub(crate) fn raw(&mut self, path: &Path) -> Result<(), Failure> {
         self.out.write_all(path.as_os_str().as_bytes()).and_then(|()| self.out.write_all(b"\n")).map_err(unwritable)
     }
 
     /// The content of a file, as it is.
-    pub(super) fn bytes(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+    pub(crate) fn bytes(&mut self, bytes: &[u8]) -> Result<(), Failure> {
         self.out.write_all(bytes).map_err(unwritable)
     }
 
-    pub(super) fn object(&mut self, object: Object) -> Result<(), Failure> {
+    pub(crate) fn object(&mut self, object: Object) -> Result<(), Failure> {
         writeln!(self.out, "{}", object.line()).map_err(unwritable)
     }
 
-    pub(super) fn paint<'a>(&self, text: &'a str, style: Style) -> Painted<'a> {
+    pub(crate) fn paint<'a>(&self, text: &'a str, style: Style) -> Painted<'a> {
         Painted { text, style, color: self.color }
     }
 
-    pub(super) fn finish(mut self) -> Result<(), Failure> {
+    pub(crate) fn finish(mut self) -> Result<(), Failure> {
         self.out.flush().map_err(unwritable)
     }
 }
@@ -248,33 +248,33 @@ fn unwritable(error: io::Error) -> Failure {
 }
 
 /// A JSON object that keeps the order of its fields.
-pub(super) struct Object {
+pub(crate) struct Object {
     text: String,
 }
 
 impl Object {
     /// An object for a line of its own.
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { text: "{\"v\":1".to_owned() }
     }
 
     /// An object inside another.
-    pub(super) fn part() -> Self {
+    pub(crate) fn part() -> Self {
         Self { text: "{".to_owned() }
     }
 
-    pub(super) fn field(mut self, name: &str, value: impl Into<Value>) -> Self {
+    pub(crate) fn field(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.put(name, value.into());
         self
     }
 
     /// The output that a command is about.
-    pub(super) fn output(self, output: &Path) -> Self {
+    pub(crate) fn output(self, output: &Path) -> Self {
         self.path("output", output.as_os_str().as_bytes())
     }
 
     /// Bytes that are a path; see invariant 4.
-    pub(super) fn path(mut self, name: &str, bytes: &[u8]) -> Self {
+    pub(crate) fn path(mut self, name: &str, bytes: &[u8]) -> Self {
         self.put(name, String::from_utf8_lossy(bytes));
         if std::str::from_utf8(bytes).is_err() {
             self.put(&format!("{name}_bytes"), hexadecimal(bytes));
@@ -283,16 +283,16 @@ impl Object {
     }
 
     /// A path in the output, `.` for the output itself.
-    pub(super) fn relative(self, name: &str, path: &RelPath) -> Self {
+    pub(crate) fn relative(self, name: &str, path: &RelPath) -> Self {
         self.path(name, in_output(path))
     }
 
     /// Paths in the output.
-    pub(super) fn relatives(self, name: &str, paths: &[RelPath]) -> Self {
+    pub(crate) fn relatives(self, name: &str, paths: &[RelPath]) -> Self {
         self.paths(name, paths.iter().map(in_output))
     }
 
-    pub(super) fn paths<'a>(mut self, name: &str, paths: impl Iterator<Item = &'a [u8]>) -> Self {
+    pub(crate) fn paths<'a>(mut self, name: &str, paths: impl Iterator<Item = &'a [u8]>) -> Self {
         let paths: Vec<_> = paths.collect();
         let lossy: Vec<_> = paths.iter().map(|bytes| String::from_utf8_lossy(bytes)).collect();
         self.put(name, lossy);
@@ -303,14 +303,14 @@ impl Object {
         self
     }
 
-    pub(super) fn part_of(mut self, name: &str, part: Object) -> Self {
+    pub(crate) fn part_of(mut self, name: &str, part: Object) -> Self {
         self.name(name);
         self.text.push_str(&part.text);
         self.text.push('}');
         self
     }
 
-    pub(super) fn parts(mut self, name: &str, parts: impl Iterator<Item = Object>) -> Self {
+    pub(crate) fn parts(mut self, name: &str, parts: impl Iterator<Item = Object>) -> Self {
         self.name(name);
         let parts: Vec<_> = parts.map(|part| part.text + "}").collect();
         let _ = write!(self.text, "[{}]", parts.join(","));
@@ -318,7 +318,7 @@ impl Object {
     }
 
     /// The object as a line.
-    pub(super) fn line(&self) -> String {
+    pub(crate) fn line(&self) -> String {
         visible(&self.text).into_owned() + "}"
     }
 
@@ -363,7 +363,7 @@ fn hexadecimal(bytes: &[u8]) -> String {
 }
 
 /// Seconds since 1970 as RFC 3339 in UTC.
-pub(super) fn time(seconds: i64) -> String {
+pub(crate) fn time(seconds: i64) -> String {
     let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
     // Howard Hinnant's days to civil: eras of 400 years that begin on 1 March, so that the leap day comes last.
     let day = days + 719_468;
@@ -379,10 +379,10 @@ pub(super) fn time(seconds: i64) -> String {
 }
 
 /// A size in binary units, for people.
-pub(super) fn size(bytes: u64) -> String {
+pub(crate) fn size(bytes: u64) -> String {
     let units = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
     if bytes < 1024 {
-        return super::count(bytes, "byte");
+        return crate::count(bytes, "byte");
     }
     // Tenths, rounded down: no float, and no unit above the last.
     let (mut tenths, mut unit) = (u128::from(bytes) * 10 / 1024, 0);

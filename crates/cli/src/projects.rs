@@ -9,17 +9,17 @@ use serde_json::Value;
 
 /// What a tool makes, and how.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Found {
-    pub(super) tool: &'static str,
+pub(crate) struct Found {
+    pub(crate) tool: &'static str,
     /// The output, from the project's directory.
-    pub(super) output: String,
-    pub(super) command: String,
+    pub(crate) output: String,
+    pub(crate) command: String,
     /// What of it nobody wants published.
-    pub(super) exclude: Option<&'static str>,
+    pub(crate) exclude: Option<&'static str>,
 }
 
 /// What is built in a directory, the likeliest first; each output once.
-pub(super) fn look(dir: &Path) -> Vec<Found> {
+pub(crate) fn look(dir: &Path) -> Vec<Found> {
     let tools = [vite, eleventy, hugo, mkdocs, mdbook, sphinx, cargo_doc];
     let mut found: Vec<Found> = tools.iter().filter_map(|tool| tool(dir)).collect();
     if found.is_empty() {

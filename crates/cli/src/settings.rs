@@ -14,13 +14,13 @@ use clap::parser::ValueSource;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::begin::FromChoice;
-use super::exclude::{self, Pattern};
-use super::run::CaptureChoice;
-use super::tool::{self, find_placeholder};
+use crate::commands::begin::FromChoice;
+use crate::commands::run::CaptureChoice;
+use crate::options::exclude::{self, Pattern};
+use crate::running::tool::{self, find_placeholder};
 
 /// Every key that an output may have.
-pub(super) const KEYS: &[&str] = &[
+pub(crate) const KEYS: &[&str] = &[
     "command",
     "source",
     "state",
@@ -50,7 +50,7 @@ pub(super) const KEYS: &[&str] = &[
 
 /// Options that are on or off, by their name in the code, and what turns off on the command line what the file turns
 /// on.
-pub(super) const FLAGS: &[(&str, &str, &str)] = &[
+pub(crate) const FLAGS: &[(&str, &str, &str)] = &[
     ("stage", "no_stage", "no-stage"),
     ("wait_children", "no_wait_children", "no-wait-children"),
     ("wait", "no_wait", "no-wait"),
@@ -66,43 +66,43 @@ pub(super) const FLAGS: &[(&str, &str, &str)] = &[
 
 /// What the file says of one output.
 #[derive(Debug, Default)]
-pub(super) struct Settings {
+pub(crate) struct Settings {
     /// The directory of the file: relative paths begin there, and commands of the file run there.
-    pub(super) dir: PathBuf,
-    pub(super) command: Option<Vec<OsString>>,
-    pub(super) src: Option<PathBuf>,
-    pub(super) state: Option<PathBuf>,
-    pub(super) from: Option<FromChoice>,
-    pub(super) stage: Option<bool>,
-    pub(super) capture: Option<CaptureChoice>,
-    pub(super) wait_children: Option<bool>,
-    pub(super) wait: Option<Duration>,
-    pub(super) checksum: Option<bool>,
-    pub(super) check: Option<Vec<OsString>>,
-    pub(super) exclude: Option<Vec<Pattern>>,
-    pub(super) verify_live: Option<Vec<OsString>>,
-    pub(super) verify_live_timeout: Option<Duration>,
-    pub(super) after: Option<Vec<OsString>>,
-    pub(super) after_timeout: Option<Duration>,
-    pub(super) allow_empty: Option<bool>,
-    pub(super) max_removed: Option<u8>,
-    pub(super) adopt: Option<bool>,
-    pub(super) adopt_all: Option<bool>,
-    pub(super) allow_drift: Option<bool>,
-    pub(super) allow_case_collisions: Option<bool>,
-    pub(super) touch: Option<bool>,
-    pub(super) keep_failed: Option<bool>,
-    pub(super) keep: Option<u64>,
-    pub(super) keep_for: Option<Duration>,
+    pub(crate) dir: PathBuf,
+    pub(crate) command: Option<Vec<OsString>>,
+    pub(crate) src: Option<PathBuf>,
+    pub(crate) state: Option<PathBuf>,
+    pub(crate) from: Option<FromChoice>,
+    pub(crate) stage: Option<bool>,
+    pub(crate) capture: Option<CaptureChoice>,
+    pub(crate) wait_children: Option<bool>,
+    pub(crate) wait: Option<Duration>,
+    pub(crate) checksum: Option<bool>,
+    pub(crate) check: Option<Vec<OsString>>,
+    pub(crate) exclude: Option<Vec<Pattern>>,
+    pub(crate) verify_live: Option<Vec<OsString>>,
+    pub(crate) verify_live_timeout: Option<Duration>,
+    pub(crate) after: Option<Vec<OsString>>,
+    pub(crate) after_timeout: Option<Duration>,
+    pub(crate) allow_empty: Option<bool>,
+    pub(crate) max_removed: Option<u8>,
+    pub(crate) adopt: Option<bool>,
+    pub(crate) adopt_all: Option<bool>,
+    pub(crate) allow_drift: Option<bool>,
+    pub(crate) allow_case_collisions: Option<bool>,
+    pub(crate) touch: Option<bool>,
+    pub(crate) keep_failed: Option<bool>,
+    pub(crate) keep: Option<u64>,
+    pub(crate) keep_for: Option<Duration>,
 }
 
 /// Where something is wrong, and what.
-pub(super) type Wrong = (Range<usize>, String);
+pub(crate) type Wrong = (Range<usize>, String);
 
 type Value<'i> = Spanned<DeValue<'i>>;
 
 impl Settings {
-    pub(super) fn read(dir: &Path, table: &DeTable<'_>) -> Result<Self, Wrong> {
+    pub(crate) fn read(dir: &Path, table: &DeTable<'_>) -> Result<Self, Wrong> {
         let mut settings = Self { dir: dir.to_path_buf(), ..Self::default() };
         for (key, value) in table {
             if !settings.set(key.get_ref(), value)? {
@@ -166,14 +166,14 @@ macro_rules! take {
         })*
     };
 }
-pub(super) use take;
+pub(crate) use take;
 
 /// What the command line says.
-pub(super) struct Given<'m>(pub(super) &'m ArgMatches);
+pub(crate) struct Given<'m>(pub(crate) &'m ArgMatches);
 
 impl Given<'_> {
     /// Whether it says that an option is on or off, or has a value.
-    pub(super) fn has(&self, id: &str) -> bool {
+    pub(crate) fn has(&self, id: &str) -> bool {
         let is_said =
             |id: &str| self.0.try_contains_id(id).is_ok() && self.0.value_source(id) == Some(ValueSource::CommandLine);
         is_said(id) || FLAGS.iter().any(|(flag, no, _)| *flag == id && is_said(no))
@@ -181,7 +181,7 @@ impl Given<'_> {
 }
 
 /// Adds what turns off on the command line what the file turns on.
-pub(super) fn with_negations(command: clap::Command) -> clap::Command {
+pub(crate) fn with_negations(command: clap::Command) -> clap::Command {
     let names: Vec<_> = command.get_subcommands().map(|command| command.get_name().to_owned()).collect();
     names.into_iter().fold(command, |command, name| {
         command.mut_subcommand(name, |mut command| {
@@ -197,7 +197,7 @@ pub(super) fn with_negations(command: clap::Command) -> clap::Command {
 }
 
 /// Says that there is no such key.
-pub(super) fn unknown(key: &str, known: &[&str]) -> String {
+pub(crate) fn unknown(key: &str, known: &[&str]) -> String {
     let near = known.iter().map(|known| (strsim::jaro_winkler(key, known), known));
     match near.max_by(|a, b| a.0.total_cmp(&b.0)) {
         Some((likeness, nearest)) if likeness > 0.7 => format!("there is no key `{key}`: did you mean `{nearest}`?"),
@@ -277,12 +277,12 @@ fn number(value: &Value<'_>) -> Option<String> {
 
 fn seconds(value: &Value<'_>) -> Result<Duration, Wrong> {
     let Some(number) = number(value) else { return wrong(value, "a number of seconds") };
-    super::seconds(&number).map_err(|what| (value.span(), what))
+    crate::seconds(&number).map_err(|what| (value.span(), what))
 }
 
 fn percent(value: &Value<'_>) -> Result<u8, Wrong> {
     let Some(number) = number(value) else { return wrong(value, "a whole number from 0 to 100") };
-    super::commit::percent(&number).map_err(|what| (value.span(), what))
+    crate::commands::commit::percent(&number).map_err(|what| (value.span(), what))
 }
 
 fn whole_number(value: &Value<'_>) -> Result<u64, Wrong> {
@@ -291,7 +291,7 @@ fn whole_number(value: &Value<'_>) -> Result<u64, Wrong> {
 }
 
 fn age(value: &Value<'_>) -> Result<Duration, Wrong> {
-    super::retention::age(&text(value)?).map_err(|what| (value.span(), what))
+    crate::options::retention::age(&text(value)?).map_err(|what| (value.span(), what))
 }
 
 /// Whether to wait, or how long.

@@ -29,10 +29,10 @@ use signal_hook::flag;
 use signal_hook::iterator::SignalsInfo;
 use signal_hook::iterator::exfiltrator::WithOrigin;
 
-use super::error::{self, Failure, failed};
+use crate::error::{self, Failure, failed};
 
 /// The signals that are held, and the process that they are forwarded to.
-pub(super) struct Signals {
+pub(crate) struct Signals {
     received: Arc<AtomicUsize>,
     /// Whether any was received; the library's flag.
     interrupt: Arc<AtomicBool>,
@@ -53,7 +53,7 @@ struct Target {
 
 impl Signals {
     /// From here on they are held, unless the command may be killed at any time.
-    pub(super) fn handle(released: bool) -> Result<Self, Failure> {
+    pub(crate) fn handle(released: bool) -> Result<Self, Failure> {
         let signals = Self {
             received: Arc::default(),
             interrupt: Arc::default(),
@@ -65,7 +65,7 @@ impl Signals {
     }
 
     /// As [`Signals::handle`], for a command that runs others: those have them too.
-    pub(super) fn forward() -> Result<Self, Failure> {
+    pub(crate) fn forward() -> Result<Self, Failure> {
         let signals = Self::handle(false)?;
         let origins = SignalsInfo::new(not_ignored(&HELD, ignored_signals())).map_err(|error| cannot_handle(&error))?;
         signals.start_forwarding(origins).map_err(|error| {
@@ -98,12 +98,12 @@ impl Signals {
     }
 
     /// What is set when a command is to stop.
-    pub(super) fn flag(&self) -> Arc<AtomicBool> {
+    pub(crate) fn flag(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.interrupt)
     }
 
     /// Does what is not to be left half done.
-    pub(super) fn hold_during<T>(&self, work: impl FnOnce() -> T) -> T {
+    pub(crate) fn hold_during<T>(&self, work: impl FnOnce() -> T) -> T {
         let released = self.released.swap(false, Ordering::SeqCst);
         let done = work();
         self.released.store(released, Ordering::SeqCst);
@@ -111,28 +111,28 @@ impl Signals {
     }
 
     /// Lets them kill txfs: what is still to come may wait for others, and changes nothing. Fails once one arrived.
-    pub(super) fn release(&self) -> Result<(), Failure> {
+    pub(crate) fn release(&self) -> Result<(), Failure> {
         self.released.store(true, Ordering::SeqCst);
         self.expect_none()
     }
 
     /// Fails if one arrived that would have killed the command, had they not been held for a while.
-    pub(super) fn expect_none_held_back(&self) -> Result<(), Failure> {
+    pub(crate) fn expect_none_held_back(&self) -> Result<(), Failure> {
         if self.released.load(Ordering::SeqCst) { self.expect_none() } else { Ok(()) }
     }
 
     /// The last signal that arrived.
-    pub(super) fn received(&self) -> Option<i32> {
+    pub(crate) fn received(&self) -> Option<i32> {
         i32::try_from(self.received.load(Ordering::SeqCst)).ok().filter(|signal| *signal != 0)
     }
 
     /// Fails once a signal arrived: nothing is to be changed any more.
-    pub(super) fn expect_none(&self) -> Result<(), Failure> {
+    pub(crate) fn expect_none(&self) -> Result<(), Failure> {
         self.received().map_or(Ok(()), |signal| Err(Failure::stopped(signal, stopped_by(signal))))
     }
 
     /// Waits for the child to end, and forwards signals to it until it has.
-    pub(super) fn supervise(&self, mut child: Child) -> io::Result<ExitStatus> {
+    pub(crate) fn supervise(&self, mut child: Child) -> io::Result<ExitStatus> {
         let pid = Pid::from_raw(i32::try_from(child.id()).map_err(io::Error::other)?);
         lock(&self.target).set(pid, false);
         wait_for(pid);
@@ -142,7 +142,7 @@ impl Signals {
 
     /// As [`Signals::supervise`], of a child that leads a process group of its own, which is ended when it takes
     /// longer than `limit`.
-    pub(super) fn supervise_group(&self, mut child: Child, limit: Option<Duration>) -> io::Result<Supervised> {
+    pub(crate) fn supervise_group(&self, mut child: Child, limit: Option<Duration>) -> io::Result<Supervised> {
         let pid = Pid::from_raw(i32::try_from(child.id()).map_err(io::Error::other)?);
         lock(&self.target).set(pid, true);
         let timed_out = std::thread::scope(|scope| {
@@ -177,7 +177,7 @@ impl Signals {
 }
 
 /// How what leads a process group ended.
-pub(super) enum Supervised {
+pub(crate) enum Supervised {
     Ended(ExitStatus),
     /// It took longer than this.
     TimedOut(Duration),
@@ -218,7 +218,7 @@ impl Target {
 }
 
 /// What stopped txfs, for people.
-pub(super) fn stopped_by(signal: i32) -> String {
+pub(crate) fn stopped_by(signal: i32) -> String {
     format!("stopped by signal {signal}: nothing was changed")
 }
 

@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use txfs::{Error, Misplaced, Problem, Shown, Warning, Word};
 
 /// What went wrong, where the library's own message names what only a program can call.
-pub(super) fn message(error: &Error) -> String {
+pub(crate) fn message(error: &Error) -> String {
     let Error::StateElsewhere { path, why } = error else { return error.to_string() };
     let why = match &**why {
         Misplaced::Gone { state, signpost } => format!(
@@ -45,7 +45,7 @@ pub(super) fn message(error: &Error) -> String {
 }
 
 /// The way out of an error, where there is one.
-pub(super) fn of_error(error: &Error) -> Option<String> {
+pub(crate) fn of_error(error: &Error) -> Option<String> {
     Some(match error {
         Error::OutOfReach { .. } => {
             "choose a place for the state that shares them with the output, as by `--state OUT`, inside it".into()
@@ -89,7 +89,7 @@ pub(super) fn of_error(error: &Error) -> Option<String> {
 }
 
 /// The way out of one reason why a commit is refused, where there is one.
-pub(super) fn of_problem(problem: &Problem) -> Option<String> {
+pub(crate) fn of_problem(problem: &Problem) -> Option<String> {
     Some(match problem {
         Problem::Foreign(_) => {
             "move them away, or take them over with --adopt (they are kept as the previous generation)".into()
@@ -111,7 +111,7 @@ pub(super) fn of_problem(problem: &Problem) -> Option<String> {
 }
 
 /// The way out of what a commit warns of.
-pub(super) fn of_warning(warning: &Warning) -> String {
+pub(crate) fn of_warning(warning: &Warning) -> String {
     match warning {
         Warning::Stays { all: false, .. } => {
             "--adopt-all takes over all that lies in the output, and removes what the build does not make".into()

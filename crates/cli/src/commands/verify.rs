@@ -6,9 +6,11 @@ use clap::Args;
 use serde_json::Value;
 use txfs::{Finding, FindingKind, Store};
 
-use super::error::{CONFLICT, DONE, Failure};
-use super::output::{Object, Style};
-use super::{Context, count, nothing_published};
+use crate::Context;
+use crate::count;
+use crate::error::{CONFLICT, DONE, Failure};
+use crate::nothing_published;
+use crate::output::{Object, Style};
 
 /// Read everything that is published and compare it with the manifest
 ///
@@ -16,12 +18,12 @@ use super::{Context, count, nothing_published};
 /// that finds a file whose content was changed while its size and time were not: the others take that for what was published. Remove it
 /// and publish the whole again.
 #[derive(Args)]
-pub(super) struct VerifyArgs {
+pub(crate) struct VerifyArgs {
     /// The directory that is published
     out: PathBuf,
 }
 
-pub(super) fn run(context: &Context, args: &VerifyArgs) -> Result<u8, Failure> {
+pub(crate) fn run(context: &Context, args: &VerifyArgs) -> Result<u8, Failure> {
     let store = context.expect(&args.out)?;
     let (generation, findings) = audit(context, &store)?;
     let Some(generation) = generation else { return none(context, &store) };

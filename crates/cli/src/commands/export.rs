@@ -7,17 +7,19 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use txfs::{Snapshot, Store};
 
-use super::error::{DONE, Failure, cannot, usage};
-use super::output::Object;
-use super::rollback::name_the_list;
-use super::{Context, count, nothing_published};
+use crate::Context;
+use crate::commands::rollback::name_the_list;
+use crate::count;
+use crate::error::{DONE, Failure, cannot, usage};
+use crate::nothing_published;
+use crate::output::Object;
 
 /// Copy the current generation, or an earlier one that is kept, to a new directory
 ///
 /// With modes, times and attributes, and owners as far as you may give them. What is copied is what was published: where somebody has
 /// changed it since, this fails. It is no transaction: when it fails, DIR has a part of it.
 #[derive(Args)]
-pub(super) struct ExportArgs {
+pub(crate) struct ExportArgs {
     /// The directory that is published
     out: PathBuf,
     /// Where to: a directory that is not there yet, or is empty
@@ -28,7 +30,7 @@ pub(super) struct ExportArgs {
 }
 
 /// The store, and the generation that is asked for.
-pub(super) fn find(context: &Context, out: &Path, generation: Option<u64>) -> Result<(Store, Snapshot), Failure> {
+pub(crate) fn find(context: &Context, out: &Path, generation: Option<u64>) -> Result<(Store, Snapshot), Failure> {
     let Some(store) = context.find(out)? else { return Err(usage(nothing_published(&context.ui, out))) };
     let snapshot = match generation {
         Some(generation) => store.at(generation).map_err(|error| name_the_list(context, &store, error))?,
@@ -40,7 +42,7 @@ pub(super) fn find(context: &Context, out: &Path, generation: Option<u64>) -> Re
     Ok((store, snapshot))
 }
 
-pub(super) fn run(context: &Context, args: &ExportArgs) -> Result<u8, Failure> {
+pub(crate) fn run(context: &Context, args: &ExportArgs) -> Result<u8, Failure> {
     let (store, snapshot) = find(context, &args.out, args.generation)?;
     make(&args.dir)?;
     let files = snapshot.copy_to(&args.dir)?.files;

@@ -12,15 +12,15 @@ use nix::unistd::geteuid;
 use txfs::{Basis, Error, Problem, Shown, Store, Transaction};
 use txfs_capture::{Capture, Captured, Error as CaptureError, Gate, Linger, Refusal, Root, Running, Stage};
 
-use super::Context;
-use super::commit::{PublishOptions, check_command, ended, name_of};
-use super::error::{Failure, failed};
-use super::handle::CAPTURED;
-use super::tool::Prepared;
+use crate::Context;
+use crate::commands::commit::{PublishOptions, check_command, ended, name_of};
+use crate::error::{Failure, failed};
+use crate::handle::CAPTURED;
+use crate::running::tool::Prepared;
 
 /// A way to divert what a command writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Way {
+pub(crate) enum Way {
     /// An overlay: what is written is a change.
     Overlay,
     /// The command sees a copy.
@@ -31,7 +31,7 @@ pub(super) enum Way {
 
 impl Way {
     /// What its stage stands for.
-    pub(super) fn basis(self) -> Basis {
+    pub(crate) fn basis(self) -> Basis {
         match self {
             Way::Overlay => Basis::Current,
             Way::Copy => Basis::Copy,
@@ -42,7 +42,7 @@ impl Way {
 
 /// Of some ways, those that there are: nothing can be seen, or copied, of an output that is not there. Nor can an overlay of an ordinary user
 /// give to the command what another member of a group published: whatever it writes to of that fails.
-pub(super) fn possible(store: &Store, mut ways: Vec<Way>) -> Vec<Way> {
+pub(crate) fn possible(store: &Store, mut ways: Vec<Way>) -> Vec<Way> {
     if store.shared_with().is_some() && !geteuid().is_root() {
         ways.retain(|way| *way != Way::Overlay);
     }
@@ -53,17 +53,17 @@ pub(super) fn possible(store: &Store, mut ways: Vec<Way>) -> Vec<Way> {
 }
 
 /// A command that is to be captured.
-pub(super) struct Capturing<'a> {
-    pub(super) context: &'a Context,
-    pub(super) store: &'a Store,
-    pub(super) publish: &'a PublishOptions,
+pub(crate) struct Capturing<'a> {
+    pub(crate) context: &'a Context,
+    pub(crate) store: &'a Store,
+    pub(crate) publish: &'a PublishOptions,
     /// Whether processes that outlive the command are waited for.
-    pub(super) waits: bool,
-    pub(super) way: Way,
+    pub(crate) waits: bool,
+    pub(crate) way: Way,
 }
 
 /// What came of it.
-pub(super) enum Outcome {
+pub(crate) enum Outcome {
     /// The stage has what the command made of the output.
     Captured {
         /// How to commit it.
@@ -77,7 +77,7 @@ pub(super) enum Outcome {
 
 impl Capturing<'_> {
     /// Runs the command; an error says why what it made is not to be published.
-    pub(super) fn run(&self, transaction: &mut Transaction, tool: &mut Prepared) -> Result<Outcome, Failure> {
+    pub(crate) fn run(&self, transaction: &mut Transaction, tool: &mut Prepared) -> Result<Outcome, Failure> {
         let capture = self.capture(&transaction.stage()).map_err(|error| self.failed(&error))?;
         tool.command.env(CAPTURED, self.store.output());
         self.context.signals.expect_none()?;

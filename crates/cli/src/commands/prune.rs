@@ -5,24 +5,26 @@ use std::path::PathBuf;
 use clap::Args;
 use txfs::{Pruned, Retention, Store};
 
-use super::error::{DONE, Failure};
-use super::output::{Object, Ui};
-use super::retention::Kept;
-use super::{Context, count, nothing_published};
+use crate::Context;
+use crate::count;
+use crate::error::{DONE, Failure};
+use crate::nothing_published;
+use crate::options::retention::Kept;
+use crate::output::{Object, Ui};
 
 /// Free what commits displaced, but for what --keep and --keep-for keep
 ///
 /// Without these nothing is kept: no generation before the current one can then be gone back to. What is published stays as it is.
 /// Without this command what is not kept any more goes with the next commit.
 #[derive(Args)]
-pub(super) struct PruneArgs {
+pub(crate) struct PruneArgs {
     /// The directory that is published
     out: PathBuf,
     #[command(flatten)]
     kept: Kept,
 }
 
-pub(super) fn run(context: &Context, args: &PruneArgs) -> Result<u8, Failure> {
+pub(crate) fn run(context: &Context, args: &PruneArgs) -> Result<u8, Failure> {
     let Some(store) = context.find(&args.out)? else {
         context.ui.say(nothing_published(&context.ui, &args.out));
         print(context, &context.locate(&args.out)?, &Pruned::default())?;

@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use clap::Args;
 use txfs::{BeginOptions, RelPath};
 
-use super::output::Ui;
+use crate::output::Ui;
 
 /// Shared by all that build.
 #[derive(Args)]
-pub(super) struct AtArgs {
+pub(crate) struct AtArgs {
     /// Replace only PATH in OUT: the stage is what is to lie there, and guards count below it. Another commit conflicts only if it changed
     /// something there
     #[arg(long, value_name = "PATH")]
@@ -17,12 +17,12 @@ pub(super) struct AtArgs {
 }
 
 impl AtArgs {
-    pub(super) fn is_given(&self) -> bool {
+    pub(crate) fn is_given(&self) -> bool {
         self.at.is_some()
     }
 
     /// These options, and where.
-    pub(super) fn on(&self, options: BeginOptions) -> BeginOptions {
+    pub(crate) fn on(&self, options: BeginOptions) -> BeginOptions {
         match &self.at {
             Some(path) => options.at(path),
             None => options,
@@ -31,6 +31,6 @@ impl AtArgs {
 }
 
 /// The option to say when it is to be there again.
-pub(super) fn again(ui: &Ui, at: &RelPath) -> String {
+pub(crate) fn again(ui: &Ui, at: &RelPath) -> String {
     if at.is_root() { String::new() } else { format!(" --at {}", ui.word(at.as_path())) }
 }

@@ -6,18 +6,18 @@ use serde_json::Value;
 use txfs::Store;
 use txfs_capture::{Probe, Refusal, probe};
 
-use super::captured::{Way, possible};
-use super::output::Object;
+use crate::output::Object;
+use crate::running::captured::{Way, possible};
 
 /// The ways that work here, and what keeps the others from working.
-pub(super) struct Diverting {
+pub(crate) struct Diverting {
     overlay: Result<(), String>,
     copy: Result<(), String>,
 }
 
 impl Diverting {
     /// Tries it out in the state directory, which is on the file system that takes what is diverted.
-    pub(super) fn of(store: &Store) -> Self {
+    pub(crate) fn of(store: &Store) -> Self {
         match store.try_out(|place| probe(store.output(), place)) {
             Ok(Ok(Probe { overlay, directory, .. })) => {
                 let told = |refusal: Refusal| format!("{refusal}; {}", refusal.way_out());
@@ -40,7 +40,7 @@ impl Diverting {
     }
 
     /// For people: one line.
-    pub(super) fn line(&self) -> String {
+    pub(crate) fn line(&self) -> String {
         match (&self.overlay, &self.copy) {
             (Ok(()), _) => "by an overlay".to_owned(),
             (Err(why), Ok(())) => format!("by a copy; not by an overlay: {why}"),
@@ -48,7 +48,7 @@ impl Diverting {
         }
     }
 
-    pub(super) fn object(&self) -> Object {
+    pub(crate) fn object(&self) -> Object {
         let why = |result: &Result<(), String>| result.as_ref().err().map_or(Value::Null, |why| why.as_str().into());
         let object = Object::part().field("overlay", self.overlay.is_ok()).field("copy", self.copy.is_ok());
         object.field("no_overlay", why(&self.overlay)).field("no_copy", why(&self.copy))

@@ -22,38 +22,41 @@ use std::time::Duration;
 use clap::Args;
 use txfs::{BeginOptions, Committed, Error, HandedOut, Problem, Store};
 
-use super::commit::{PublishOptions, ended, name_of, no_input};
-use super::error::{self, Failure, Stands};
-use super::settings::{Given, Settings, take};
-use super::signals::{Signals, Supervised};
-use super::{Context, diff, report, seconds};
+use crate::Context;
+use crate::commands::commit::{PublishOptions, ended, name_of, no_input};
+use crate::commands::diff;
+use crate::error::{self, Failure, Stands};
+use crate::publishing::report;
+use crate::seconds;
+use crate::settings::{Given, Settings, take};
+use crate::signals::{Signals, Supervised};
 
 /// Shared by all that publish what is new.
 #[derive(Args, Clone, Default)]
-pub(super) struct Hooks {
+pub(crate) struct Hooks {
     /// Run CMD by `sh -c` in OUT once that is published, with the variables that `--after` has; where it fails the
     /// generation before is published again, and the exit code is 5. Not run where nothing changed (repeatable)
     #[arg(long, value_name = "CMD")]
-    pub(super) verify_live: Vec<OsString>,
+    pub(crate) verify_live: Vec<OsString>,
     /// End a `--verify-live` that takes longer: it failed then
     #[arg(long, value_name = "SECONDS", value_parser = seconds, allow_negative_numbers = true)]
-    pub(super) verify_live_timeout: Option<Duration>,
+    pub(crate) verify_live_timeout: Option<Duration>,
     #[command(flatten)]
-    pub(super) after: AfterHook,
+    pub(crate) after: AfterHook,
 }
 
 /// Shared by all that publish.
 #[derive(Args, Clone, Default)]
-pub(super) struct AfterHook {
+pub(crate) struct AfterHook {
     /// Run CMD by `sh -c` when the commit is durable, where txfs was started (from txfs.toml: where
     /// that lies), with TXFS_OUTPUT, TXFS_GENERATION, and
     /// TXFS_CHANGES, which names a file that has the changed paths as lines of JSON. Where it fails the commit
     /// stands, and the exit code is 9. Not run where nothing changed (repeatable)
     #[arg(long, value_name = "CMD")]
-    pub(super) after: Vec<OsString>,
+    pub(crate) after: Vec<OsString>,
     /// End an `--after` that takes longer: it failed then
     #[arg(long, value_name = "SECONDS", value_parser = seconds, allow_negative_numbers = true)]
-    pub(super) after_timeout: Option<Duration>,
+    pub(crate) after_timeout: Option<Duration>,
     /// Where it runs, if that is not where txfs was started.
     #[arg(skip)]
     dir: Option<PathBuf>,
@@ -61,21 +64,21 @@ pub(super) struct AfterHook {
 
 impl AfterHook {
     /// What the command line does not say is as the file says.
-    pub(super) fn take(&mut self, settings: &Settings, given: &Given<'_>) {
+    pub(crate) fn take(&mut self, settings: &Settings, given: &Given<'_>) {
         if !given.has("after") {
             self.dir = Some(settings.dir.clone());
         }
         take!(settings, given; after => self.after, after_timeout => self.after_timeout);
     }
 
-    pub(super) fn is_any(&self) -> bool {
+    pub(crate) fn is_any(&self) -> bool {
         !self.after.is_empty()
     }
 }
 
 impl Hooks {
     /// What the command line does not say is as the file says.
-    pub(super) fn take(&mut self, settings: &Settings, given: &Given<'_>) {
+    pub(crate) fn take(&mut self, settings: &Settings, given: &Given<'_>) {
         take!(settings, given;
             verify_live => self.verify_live,
             verify_live_timeout => self.verify_live_timeout,
@@ -84,33 +87,33 @@ impl Hooks {
     }
 
     /// Whether there is anything to run.
-    pub(super) fn is_any(&self) -> bool {
+    pub(crate) fn is_any(&self) -> bool {
         self.after.is_any() || !self.verify_live.is_empty()
     }
 
     /// Nothing but what follows any commit.
-    pub(super) fn after_alone(after: &AfterHook) -> Self {
+    pub(crate) fn after_alone(after: &AfterHook) -> Self {
         Self { after: after.clone(), ..Self::default() }
     }
 }
 
 /// A commit that is done, and what is to follow it.
-pub(super) struct Done<'a> {
-    pub(super) context: &'a Context,
-    pub(super) store: &'a Store,
-    pub(super) committed: &'a Committed,
-    pub(super) hooks: &'a Hooks,
+pub(crate) struct Done<'a> {
+    pub(crate) context: &'a Context,
+    pub(crate) store: &'a Store,
+    pub(crate) committed: &'a Committed,
+    pub(crate) hooks: &'a Hooks,
     /// Whether the files were given the time of the commit.
-    pub(super) touch: bool,
+    pub(crate) touch: bool,
     /// The message that the user gave.
-    pub(super) message: Option<&'a str>,
-    pub(super) print_number: bool,
+    pub(crate) message: Option<&'a str>,
+    pub(crate) print_number: bool,
 }
 
 impl Done<'_> {
     /// Tells of the commit, and runs what is to follow it. An error tells what became of the commit, which is no
     /// error itself.
-    pub(super) fn conclude(&self) -> Result<(), Failure> {
+    pub(crate) fn conclude(&self) -> Result<(), Failure> {
         report::tell(&self.context.ui, self.store, self.committed, self.message);
         let hooks = Some(self.hooks).filter(|hooks| self.committed.changed && hooks.is_any());
         let Some(hooks) = hooks else {

@@ -12,22 +12,28 @@ use txfs::{
     TransactionId,
 };
 
-use super::error::{DONE, Failure, usage};
-use super::exclude::Excludes;
-use super::hooks::Hooks;
-use super::output::Ui;
-use super::report::{Restored, Summary};
-use super::retention::Kept;
-use super::settings::{Given, Settings, take};
-use super::signals::Signals;
-use super::{Context, at, diff, error, handle, hooks, report};
+use crate::Context;
+use crate::commands::diff;
+use crate::error;
+use crate::error::{DONE, Failure, usage};
+use crate::handle;
+use crate::options::at;
+use crate::options::exclude::Excludes;
+use crate::options::retention::Kept;
+use crate::output::Ui;
+use crate::publishing::hooks;
+use crate::publishing::hooks::Hooks;
+use crate::publishing::report;
+use crate::publishing::report::{Restored, Summary};
+use crate::settings::{Given, Settings, take};
+use crate::signals::Signals;
 
 /// Publish a transaction's stage: all of it, durably, or nothing
 ///
 /// Prints the number of the generation that is published now. When nothing differs from what is published, nothing is written
 /// and the number is the current one. When the commit is refused, the output is unchanged and the transaction stays open.
 #[derive(Args)]
-pub(super) struct CommitArgs {
+pub(crate) struct CommitArgs {
     /// The transaction's stage, or the output while exactly one transaction is open on it
     #[arg(value_name = "STAGE|OUT")]
     transaction: PathBuf,
@@ -41,7 +47,7 @@ pub(super) struct CommitArgs {
 
 /// How to commit; shared by `commit`, `run` and `publish`.
 #[derive(Args, Clone)]
-pub(super) struct PublishOptions {
+pub(crate) struct PublishOptions {
     /// Run CMD by `sh -c` in the stage first, with TXFS_STAGE and TXFS_OUTPUT set; refuse when it fails (repeatable)
     #[arg(long, value_name = "CMD")]
     check: Vec<OsString>,
@@ -80,7 +86,7 @@ pub(super) struct PublishOptions {
 
 /// What becomes of what was built and not published; shared by `run` and `publish`.
 #[derive(Args)]
-pub(super) struct Keeping {
+pub(crate) struct Keeping {
     /// Keep the stage of a build that failed or was refused, to look at it; it can be committed all the same. The next that is kept replaces it
     #[arg(long, conflicts_with = "dry_run")]
     keep_failed: bool,
@@ -88,19 +94,19 @@ pub(super) struct Keeping {
 
 impl Keeping {
     /// What the command line does not say is as the file says; a dry run keeps nothing.
-    pub(super) fn take(&mut self, settings: &Settings, given: &Given<'_>, publish: &PublishOptions) {
+    pub(crate) fn take(&mut self, settings: &Settings, given: &Given<'_>, publish: &PublishOptions) {
         take!(settings, given; keep_failed => self.keep_failed);
         self.keep_failed &= !publish.dry_run;
     }
 
-    pub(super) fn keeps_failed(&self) -> bool {
+    pub(crate) fn keeps_failed(&self) -> bool {
         self.keep_failed
     }
 }
 
 /// What a change takes away; shared by `commit` and `run`.
 #[derive(Args, Default)]
-pub(super) struct Removals {
+pub(crate) struct Removals {
     /// Stop publishing PATH and what is below it; for transactions begun with `--from current` (repeatable). Of one begun with --at it is
     /// relative to that
     #[arg(long, value_name = "PATH")]
@@ -108,30 +114,30 @@ pub(super) struct Removals {
 }
 
 /// What came of committing.
-pub(super) enum Done {
+pub(crate) enum Done {
     Committed(Box<Committed>),
     /// The commit could have gone ahead.
     DryRun,
 }
 
 impl CommitArgs {
-    pub(super) fn transaction(&self) -> &Path {
+    pub(crate) fn transaction(&self) -> &Path {
         &self.transaction
     }
 
     /// What the command line does not say is as the file says.
-    pub(super) fn take(&mut self, settings: &Settings, given: &Given<'_>) {
+    pub(crate) fn take(&mut self, settings: &Settings, given: &Given<'_>) {
         self.publish.take(settings, given);
         self.hooks.take(settings, given);
     }
 
     /// Whether it runs other commands.
-    pub(super) fn runs_any(&self) -> bool {
+    pub(crate) fn runs_any(&self) -> bool {
         self.publish.has_checks() || self.hooks.is_any()
     }
 }
 
-pub(super) fn run(context: &Context, args: &CommitArgs) -> Result<u8, Failure> {
+pub(crate) fn run(context: &Context, args: &CommitArgs) -> Result<u8, Failure> {
     let (store, id) = handle::find(context, &args.transaction)?;
     refuse_own_stage(context, &args.transaction, id)?;
     let mut transaction = store.resume(id)?;
@@ -163,7 +169,7 @@ fn refuse_own_stage(context: &Context, given: &Path, id: TransactionId) -> Resul
 }
 
 /// Tells of a commit that is done, and runs what is to follow it.
-pub(super) fn after(
+pub(crate) fn after(
     context: &Context,
     store: &Store,
     committed: &Committed,
@@ -198,7 +204,7 @@ fn keep_open(
 }
 
 /// Commits the transaction, or says what a commit would do.
-pub(super) fn conclude(
+pub(crate) fn conclude(
     context: &Context,
     store: &Store,
     transaction: &mut Transaction,
@@ -210,7 +216,7 @@ pub(super) fn conclude(
 }
 
 /// To a store that was made anew, what the one before it published is foreign.
-pub(super) fn ask_for_lost_state(failure: Failure) -> Failure {
+pub(crate) fn ask_for_lost_state(failure: Failure) -> Failure {
     match failure.source() {
         Some(Error::Refused { problems, .. })
             if problems.iter().any(|problem| matches!(problem, Problem::Foreign(_))) =>
@@ -256,12 +262,12 @@ fn is_removed(plan: &Plan, path: &RelPath) -> bool {
 }
 
 impl Removals {
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.remove.is_empty()
     }
 
     /// The options to say when it is tried again: nothing in the stage tells of them.
-    pub(super) fn again(&self, ui: &Ui) -> String {
+    pub(crate) fn again(&self, ui: &Ui) -> String {
         self.remove.iter().map(|path| format!(" --remove {}", ui.word(path))).collect()
     }
 
@@ -299,7 +305,7 @@ impl Removals {
 
 impl PublishOptions {
     /// What the command line does not say is as the file says.
-    pub(super) fn take(&mut self, settings: &Settings, given: &Given<'_>) {
+    pub(crate) fn take(&mut self, settings: &Settings, given: &Given<'_>) {
         take!(settings, given;
             check => self.check,
             exclude => self.excludes.exclude,
@@ -315,7 +321,7 @@ impl PublishOptions {
     }
 
     /// For a generation that was published once: it may be as small as it was then.
-    pub(super) fn of_an_old_generation(message: String, allow_drift: bool, touch: bool, dry_run: bool) -> Self {
+    pub(crate) fn of_an_old_generation(message: String, allow_drift: bool, touch: bool, dry_run: bool) -> Self {
         Self {
             check: Vec::new(),
             excludes: Excludes::default(),
@@ -333,7 +339,7 @@ impl PublishOptions {
     }
 
     /// Everything but the checks.
-    pub(super) fn for_library(&self) -> CommitOptions<'_> {
+    pub(crate) fn for_library(&self) -> CommitOptions<'_> {
         let options = CommitOptions::default()
             .adopt(self.adopt)
             .adopt_all(self.adopt_all)
@@ -353,33 +359,33 @@ impl PublishOptions {
     }
 
     /// What is not to be published.
-    pub(super) fn exclude(&self) -> Option<Exclude> {
+    pub(crate) fn exclude(&self) -> Option<Exclude> {
         self.excludes.for_library()
     }
 
-    pub(super) fn has_checks(&self) -> bool {
+    pub(crate) fn has_checks(&self) -> bool {
         !self.check.is_empty()
     }
 
     /// The same for a stage that has been checked.
-    pub(super) fn checked(&self) -> Self {
+    pub(crate) fn checked(&self) -> Self {
         Self { check: Vec::new(), ..self.clone() }
     }
 
-    pub(super) fn allows_drift(&self) -> bool {
+    pub(crate) fn allows_drift(&self) -> bool {
         self.allow_drift
     }
 
-    pub(super) fn is_dry_run(&self) -> bool {
+    pub(crate) fn is_dry_run(&self) -> bool {
         self.dry_run
     }
 
     /// The message that the user gave.
-    pub(super) fn message(&self) -> Option<&str> {
+    pub(crate) fn message(&self) -> Option<&str> {
         self.message.as_deref()
     }
 
-    pub(super) fn checks(&self) -> impl Iterator<Item = &OsStr> {
+    pub(crate) fn checks(&self) -> impl Iterator<Item = &OsStr> {
         self.check.iter().map(OsString::as_os_str)
     }
 
@@ -400,7 +406,7 @@ impl PublishOptions {
 }
 
 /// Tells what a commit would do to the generation `base`; `problems` are of its checks.
-pub(super) fn tell_rehearsed(
+pub(crate) fn tell_rehearsed(
     context: &Context,
     output: &Path,
     base: u64,
@@ -428,17 +434,17 @@ pub(super) fn tell_rehearsed(
     Ok(())
 }
 
-pub(super) fn percent(text: &str) -> Result<u8, String> {
+pub(crate) fn percent(text: &str) -> Result<u8, String> {
     let percent = text.parse().ok().filter(|percent| *percent <= 100);
     percent.ok_or_else(|| "this is not a whole number from 0 to 100".to_owned())
 }
 
-pub(super) fn name_of(check: &OsStr) -> String {
+pub(crate) fn name_of(check: &OsStr) -> String {
     Shown(Path::new(check)).to_string()
 }
 
 /// The command that a check is.
-pub(super) fn check_command(check: &OsStr, stage: &Path, output: &Path) -> Command {
+pub(crate) fn check_command(check: &OsStr, stage: &Path, output: &Path) -> Command {
     let mut command = Command::new("sh");
     command.arg("-c").arg(check).current_dir(stage).env("TXFS_STAGE", stage).env("TXFS_OUTPUT", output);
     // Its stdout goes to stderr: ours carries data.
@@ -466,12 +472,12 @@ fn run_check(check: &OsStr, stage: &Path, output: &Path, signals: &Signals) -> R
 }
 
 /// Nothing to read. A chroot may have no /dev: there it is a pipe, of which nobody holds the other end.
-pub(super) fn no_input() -> Stdio {
+pub(crate) fn no_input() -> Stdio {
     if Path::new("/dev/null").exists() { Stdio::null() } else { Stdio::piped() }
 }
 
 /// How a command ended that did not succeed.
-pub(super) fn ended(status: ExitStatus) -> String {
+pub(crate) fn ended(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("exited with status {code}"),
         (None, Some(signal)) => format!("was killed by signal {signal}"),

@@ -10,11 +10,11 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use txfs::Shown;
 
-use super::Context;
-use super::config::NAME;
-use super::error::{DONE, Failure, cannot, usage};
-use super::output::Object;
-use super::projects::{self, Found};
+use crate::Context;
+use crate::config::NAME;
+use crate::error::{DONE, Failure, cannot, usage};
+use crate::output::Object;
+use crate::projects::{self, Found};
 
 /// Write a txfs.toml for the project in the current directory
 ///
@@ -23,7 +23,7 @@ use super::projects::{self, Found};
 /// ignore files that the project has (.gitignore, .dockerignore, .prettierignore and so on). Nothing else is changed,
 /// and a txfs.toml that is there is left alone.
 #[derive(Args)]
-pub(super) struct InitArgs {
+pub(crate) struct InitArgs {
     /// The directory that is to be published; what the project's tool makes unless given
     out: Option<PathBuf>,
 }
@@ -46,7 +46,7 @@ const IGNORE_FILES: &[&str] = &[
     ".vercelignore",
 ];
 
-pub(super) fn run(context: &Context, args: &InitArgs) -> Result<u8, Failure> {
+pub(crate) fn run(context: &Context, args: &InitArgs) -> Result<u8, Failure> {
     let dir = std::env::current_dir().map_err(|error| cannot("find", Path::new("."), error))?;
     let found = find(&dir, args.out.as_deref())?;
     let file = dir.join(NAME);
@@ -238,7 +238,7 @@ mod tests {
             let outputs = file.get_ref()["output"].get_ref().as_table().unwrap().clone();
             assert_eq!(outputs.len(), 2);
             for table in outputs.values() {
-                super::super::settings::Settings::read(Path::new("/"), table.get_ref().as_table().unwrap()).unwrap();
+                crate::settings::Settings::read(Path::new("/"), table.get_ref().as_table().unwrap()).unwrap();
             }
         }
     }

@@ -8,23 +8,27 @@ use clap::Args;
 use serde_json::Value;
 use txfs::{Basis, Capabilities, ErrorKind, Head, OpenTransaction, Place, RecoverOptions, Shown, Store, Totals};
 
-use super::begin::from_word;
-use super::diverting::Diverting;
-use super::error::{DONE, Failure};
-use super::log::Past;
-use super::output::{Object, Ui, time};
-use super::{Context, count, group, nothing_published, recover};
+use crate::Context;
+use crate::commands::begin::from_word;
+use crate::commands::log::Past;
+use crate::commands::recover;
+use crate::count;
+use crate::error::{DONE, Failure};
+use crate::group;
+use crate::nothing_published;
+use crate::output::{Object, Ui, time};
+use crate::running::diverting::Diverting;
 
 /// Show what is published, which transactions are open, and what the file system can do; with -v also what can be diverted here
 ///
 /// Never waits for another process: while one commits, it says so.
 #[derive(Args)]
-pub(super) struct StatusArgs {
+pub(crate) struct StatusArgs {
     /// The directory that is published
     out: PathBuf,
 }
 
-pub(super) fn run(context: &Context, args: &StatusArgs) -> Result<u8, Failure> {
+pub(crate) fn run(context: &Context, args: &StatusArgs) -> Result<u8, Failure> {
     let Some(store) = context.open(&context.options().lock_timeout(Duration::ZERO), &args.out)? else {
         none(context, &args.out)?;
         return Ok(DONE);
@@ -131,7 +135,7 @@ fn lines(
 }
 
 /// Says what a loss of power can take, before anything is built.
-pub(super) fn warn_of_weaknesses(ui: &Ui, store: &Store) {
+pub(crate) fn warn_of_weaknesses(ui: &Ui, store: &Store) {
     for weakness in store.weaknesses().into_iter().filter(|weakness| weakness.loses_commits()) {
         ui.warn(format_args!("{}: {weakness}", ui.name(store.output())));
     }

@@ -9,9 +9,10 @@ use clap::Args;
 use serde_json::Value;
 use txfs::{Begin, JournalDump, Kind, Object as Entry, Operation, Record, Shown};
 
-use super::error::{CORRUPT, DONE, Failure, cannot};
-use super::output::{Data, Object, Style, time};
-use super::{Context, count};
+use crate::Context;
+use crate::count;
+use crate::error::{CORRUPT, DONE, Failure, cannot};
+use crate::output::{Data, Object, Style, time};
 
 /// Print journals readably, damaged ones too
 ///
@@ -21,7 +22,7 @@ use super::{Context, count};
 /// generations whose displaced entries are kept.
 #[derive(Args)]
 #[group(required = true, multiple = false)]
-pub(super) struct JournalArgs {
+pub(crate) struct JournalArgs {
     /// The directory that is published
     out: Option<PathBuf>,
     /// Read one journal, wherever it is
@@ -29,7 +30,7 @@ pub(super) struct JournalArgs {
     file: Option<PathBuf>,
 }
 
-pub(super) fn run(context: &Context, args: &JournalArgs) -> Result<u8, Failure> {
+pub(crate) fn run(context: &Context, args: &JournalArgs) -> Result<u8, Failure> {
     let (journals, output) = match (&args.file, &args.out) {
         (Some(file), _) => {
             let input = open(file).map_err(|error| cannot("read", file, error))?;

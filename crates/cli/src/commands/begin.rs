@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use txfs::{Basis, BeginOptions, Error, Problem, Transaction};
 
-use super::Context;
-use super::at::AtArgs;
-use super::error::{DONE, Failure, usage};
-use super::output::{Object, Ui};
-use super::settings::{Given, Settings, take};
-use super::wait::WaitArgs;
+use crate::Context;
+use crate::error::{DONE, Failure, usage};
+use crate::options::at::AtArgs;
+use crate::options::wait::WaitArgs;
+use crate::output::{Object, Ui};
+use crate::settings::{Given, Settings, take};
 
 /// Begin a transaction and print its stage's path
 ///
@@ -24,7 +24,7 @@ Example, for a script (`txfs run` does the same in one line):
   stage=
   trap 'txfs abort \"$stage\" 2>/dev/null || :' EXIT; trap 'exit 1' HUP INT TERM
   stage=$(txfs begin dist) && hugo --destination \"$stage\" && txfs commit \"$stage\"")]
-pub(super) struct BeginArgs {
+pub(crate) struct BeginArgs {
     /// The directory that is published; it need not exist
     out: PathBuf,
     #[command(flatten)]
@@ -39,12 +39,12 @@ pub(super) struct BeginArgs {
 }
 
 impl BeginArgs {
-    pub(super) fn out(&self) -> &Path {
+    pub(crate) fn out(&self) -> &Path {
         &self.out
     }
 
     /// What the command line does not say is as the file says.
-    pub(super) fn take(&mut self, settings: &Settings, given: &Given<'_>) {
+    pub(crate) fn take(&mut self, settings: &Settings, given: &Given<'_>) {
         take!(settings, given; from => self.from.from);
         self.wait.take(settings, given);
         if self.from.from == FromChoice::Copy {
@@ -61,7 +61,7 @@ struct FromArgs {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(super) enum FromChoice {
+pub(crate) enum FromChoice {
     /// The whole new generation: what is not staged is removed
     Empty,
     /// A change: what is not staged stays; see `commit --remove`
@@ -77,7 +77,7 @@ impl FromArgs {
 }
 
 impl FromChoice {
-    pub(super) fn basis(self) -> Basis {
+    pub(crate) fn basis(self) -> Basis {
         match self {
             FromChoice::Empty => Basis::Empty,
             FromChoice::Current => Basis::Current,
@@ -87,7 +87,7 @@ impl FromChoice {
 }
 
 /// What is to be done where there is nothing to begin from as it was published.
-pub(super) fn of_begin(error: Error) -> Failure {
+pub(crate) fn of_begin(error: Error) -> Failure {
     Failure::from(error).with_ways_out(|problem| match problem {
         Problem::Drift(_) => Some(
             "copy what you want to keep elsewhere and publish over it with --allow-drift and without `--from copy`; or begin with what lies there by --allow-drift"
@@ -99,7 +99,7 @@ pub(super) fn of_begin(error: Error) -> Failure {
 }
 
 /// Says what a stage is a copy of that was never published so.
-pub(super) fn warn_of_drift(ui: &Ui, transaction: &Transaction) {
+pub(crate) fn warn_of_drift(ui: &Ui, transaction: &Transaction) {
     let drift = transaction.copied_drift();
     if !drift.is_empty() {
         ui.warn(format_args!("the stage begins with what somebody else changed, and without what is gone: {drift}"));
@@ -107,7 +107,7 @@ pub(super) fn warn_of_drift(ui: &Ui, transaction: &Transaction) {
 }
 
 /// The word for it on the command line.
-pub(super) fn from_word(from: Basis) -> &'static str {
+pub(crate) fn from_word(from: Basis) -> &'static str {
     match from {
         Basis::Empty => "empty",
         Basis::Current => "current",
@@ -115,7 +115,7 @@ pub(super) fn from_word(from: Basis) -> &'static str {
     }
 }
 
-pub(super) fn run(context: &Context, args: &BeginArgs) -> Result<u8, Failure> {
+pub(crate) fn run(context: &Context, args: &BeginArgs) -> Result<u8, Failure> {
     if args.allow_drift && args.from.get() != Basis::Copy {
         return Err(usage("--allow-drift is for `--from copy` here: otherwise give it to `txfs commit`"));
     }

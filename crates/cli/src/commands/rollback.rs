@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use txfs::{BeginOptions, ErrorKind, Store};
 
-use super::Context;
-use super::commit::{self, Done, PublishOptions, Removals};
-use super::error::{DONE, Failure};
-use super::hooks::{self, AfterHook, Hooks};
-use super::settings::{Given, Settings, take};
+use crate::Context;
+use crate::commands::commit::{self, Done, PublishOptions, Removals};
+use crate::error::{DONE, Failure};
+use crate::publishing::hooks::{self, AfterHook, Hooks};
+use crate::settings::{Given, Settings, take};
 
 /// Publish an earlier generation again: the one before the current one, or any that is kept
 ///
@@ -17,7 +17,7 @@ use super::settings::{Given, Settings, take};
 /// What the generation after it took over or published over comes back too, and all of it with its attributes, owner and group, as
 /// far as you may give them. `txfs log` lists what is kept: one generation, unless --keep or --keep-for said otherwise.
 #[derive(Args)]
-pub(super) struct RollbackArgs {
+pub(crate) struct RollbackArgs {
     /// The directory that is published
     out: PathBuf,
     /// Publish generation N again, instead of the one before the current one
@@ -41,23 +41,23 @@ pub(super) struct RollbackArgs {
 }
 
 impl RollbackArgs {
-    pub(super) fn out(&self) -> &Path {
+    pub(crate) fn out(&self) -> &Path {
         &self.out
     }
 
     /// What the command line does not say is as the file says.
-    pub(super) fn take(&mut self, settings: &Settings, given: &Given<'_>) {
+    pub(crate) fn take(&mut self, settings: &Settings, given: &Given<'_>) {
         take!(settings, given; allow_drift => self.allow_drift, touch => self.touch);
         self.after.take(settings, given);
     }
 
     /// Whether it runs other commands.
-    pub(super) fn runs_any(&self) -> bool {
+    pub(crate) fn runs_any(&self) -> bool {
         self.after.is_any()
     }
 }
 
-pub(super) fn run(context: &Context, args: &RollbackArgs) -> Result<u8, Failure> {
+pub(crate) fn run(context: &Context, args: &RollbackArgs) -> Result<u8, Failure> {
     let store = context.expect(&args.out)?;
     if args.dry_run {
         return preview(context, args, &store);
@@ -82,7 +82,7 @@ pub(super) fn run(context: &Context, args: &RollbackArgs) -> Result<u8, Failure>
 }
 
 /// Says where it is told what can be gone back to.
-pub(super) fn name_the_list(context: &Context, store: &Store, error: txfs::Error) -> Failure {
+pub(crate) fn name_the_list(context: &Context, store: &Store, error: txfs::Error) -> Failure {
     let is_of_usage = error.kind() == ErrorKind::Usage;
     let failure = Failure::from(error);
     match is_of_usage {

@@ -5,16 +5,18 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use txfs::{Changes, Generation, Retention, Shown, Store};
 
-use super::error::{DONE, Failure};
-use super::output::{Object, Ui, size, time};
-use super::{Context, count, nothing_published};
+use crate::Context;
+use crate::count;
+use crate::error::{DONE, Failure};
+use crate::nothing_published;
+use crate::output::{Object, Ui, size, time};
 
 /// List the generations: the current one, and those that can be gone back to
 ///
 /// The newest comes first. `txfs rollback --to NUMBER` publishes one of them again; --keep and --keep-for of `run`, `commit`, `publish` and
 /// `prune` say how many are kept.
 #[derive(Args)]
-pub(super) struct LogArgs {
+pub(crate) struct LogArgs {
     /// The directory that is published
     out: PathBuf,
     /// List the last N alone
@@ -22,7 +24,7 @@ pub(super) struct LogArgs {
     limit: Option<usize>,
 }
 
-pub(super) fn run(context: &Context, args: &LogArgs) -> Result<u8, Failure> {
+pub(crate) fn run(context: &Context, args: &LogArgs) -> Result<u8, Failure> {
     let Some(store) = context.find(&args.out)? else {
         context.ui.say(nothing_published(&context.ui, &args.out));
         print(&context.ui, &context.locate(&args.out)?, &[])?;
@@ -77,14 +79,14 @@ fn object(output: &Path, generation: &Generation) -> Object {
 }
 
 /// What the past costs.
-pub(super) struct Past {
+pub(crate) struct Past {
     generations: u64,
     bytes: u64,
 }
 
 impl Past {
     /// It is counted where more than usual is kept, or somebody wants to know: each entry that was displaced is looked at.
-    pub(super) fn of(ui: &Ui, store: &Store) -> Option<Self> {
+    pub(crate) fn of(ui: &Ui, store: &Store) -> Option<Self> {
         let is_usual = store.retention().map(|kept| kept == Retention::default());
         let history = match is_usual {
             Ok(true) if !ui.verbose => return None,
@@ -96,11 +98,11 @@ impl Past {
         Some(Self { generations: (history.len() as u64).saturating_sub(1), bytes })
     }
 
-    pub(super) fn line(&self) -> String {
+    pub(crate) fn line(&self) -> String {
         format!("{} to go back to, {} held", count(self.generations, "generation"), size(self.bytes))
     }
 
-    pub(super) fn object(&self) -> Object {
+    pub(crate) fn object(&self) -> Object {
         Object::part().field("generations", self.generations).field("held_bytes", self.bytes)
     }
 }

@@ -4,15 +4,15 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::Context;
-use super::error::{DONE, Failure, usage};
-use super::export::find;
+use crate::Context;
+use crate::commands::export::find;
+use crate::error::{DONE, Failure, usage};
 
 /// Print a file of the current generation, or of an earlier one that is kept
 ///
 /// What is printed is what was published, byte for byte: where somebody has changed the file since, this fails.
 #[derive(Args)]
-pub(super) struct CatArgs {
+pub(crate) struct CatArgs {
     /// The directory that is published
     out: PathBuf,
     /// The file, by its path in OUT
@@ -22,7 +22,7 @@ pub(super) struct CatArgs {
     generation: Option<u64>,
 }
 
-pub(super) fn run(context: &Context, args: &CatArgs) -> Result<u8, Failure> {
+pub(crate) fn run(context: &Context, args: &CatArgs) -> Result<u8, Failure> {
     if context.ui.json {
         return Err(usage("`cat` prints the file itself: leave out --json"));
     }

@@ -6,14 +6,16 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use txfs::{BeginOptions, Error, Paths, Preview, Problem, Shown, Store, Transaction};
 
-use super::at::AtArgs;
-use super::commit::{self, Done, Keeping, PublishOptions, Removals};
-use super::error::{DONE, Failure, cannot, usage};
-use super::hooks::Hooks;
-use super::output::Ui;
-use super::settings::{Given, Settings, take};
-use super::wait::WaitArgs;
-use super::{Context, count, handle};
+use crate::Context;
+use crate::commands::commit::{self, Done, Keeping, PublishOptions, Removals};
+use crate::count;
+use crate::error::{DONE, Failure, cannot, usage};
+use crate::handle;
+use crate::options::at::AtArgs;
+use crate::options::wait::WaitArgs;
+use crate::output::Ui;
+use crate::publishing::hooks::Hooks;
+use crate::settings::{Given, Settings, take};
 
 /// Publish a copy of a directory
 ///
@@ -27,7 +29,7 @@ Examples:
   txfs publish /srv/www build
   txfs publish site build --at preview/123
   txfs publish site --at preview/123 --remove")]
-pub(super) struct PublishArgs {
+pub(crate) struct PublishArgs {
     /// The directory that is published; it need not exist
     out: PathBuf,
     /// The directory whose content is to be published; `source` in txfs.toml says it, too
@@ -51,12 +53,12 @@ pub(super) struct PublishArgs {
 }
 
 impl PublishArgs {
-    pub(super) fn out(&self) -> &Path {
+    pub(crate) fn out(&self) -> &Path {
         &self.out
     }
 
     /// What the command line does not say is as the file says.
-    pub(super) fn take(&mut self, settings: &Settings, given: &Given<'_>) {
+    pub(crate) fn take(&mut self, settings: &Settings, given: &Given<'_>) {
         if !self.remove {
             take!(settings, given; src => self.src, checksum => self.checksum);
         }
@@ -67,12 +69,12 @@ impl PublishArgs {
     }
 
     /// Whether no directory is needed, or one is named.
-    pub(super) fn is_complete(&self) -> bool {
+    pub(crate) fn is_complete(&self) -> bool {
         self.remove || self.src.is_some()
     }
 
     /// The directory to publish.
-    pub(super) fn src(&self) -> Result<&Path, Failure> {
+    pub(crate) fn src(&self) -> Result<&Path, Failure> {
         self.src
             .as_deref()
             .ok_or_else(|| usage("SRC, the directory to publish, is named neither here nor by `source` in txfs.toml"))
@@ -83,12 +85,12 @@ impl PublishArgs {
     }
 
     /// Whether it runs other commands.
-    pub(super) fn runs_any(&self) -> bool {
+    pub(crate) fn runs_any(&self) -> bool {
         self.has_checks() || self.hooks.is_any()
     }
 }
 
-pub(super) fn run(context: &Context, args: &PublishArgs) -> Result<u8, Failure> {
+pub(crate) fn run(context: &Context, args: &PublishArgs) -> Result<u8, Failure> {
     if args.remove {
         let store = context.expect(&args.out)?;
         return remove(context, args, &store).map(|()| DONE);
@@ -191,7 +193,7 @@ fn refuse_own_state(source: &Path, within: &Path, args: &PublishArgs) -> Result<
 }
 
 /// The canonical path of a directory whose content is to be published.
-pub(super) fn resolve_directory(given: &Path) -> Result<PathBuf, Failure> {
+pub(crate) fn resolve_directory(given: &Path) -> Result<PathBuf, Failure> {
     let is_not = |what: &str| usage(format!("{} {what}", Shown(given)));
     let path = given.canonicalize().map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => is_not("does not exist"),
@@ -237,7 +239,7 @@ fn way_out(problem: &Problem) -> Option<String> {
 }
 
 /// Says which directories are left out of a copy: they may be content that only has such a name.
-pub(super) fn warn_of_states(ui: &Ui, left_out: &[PathBuf]) {
+pub(crate) fn warn_of_states(ui: &Ui, left_out: &[PathBuf]) {
     const SHOWN: usize = 5;
     for path in left_out.iter().take(SHOWN) {
         ui.warn(format_args!("{} is left out: the name is that of a state directory of txfs", ui.name(path)));

@@ -12,16 +12,17 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use txfs::{Basis, BeginOptions, Error, ErrorKind, Problem, Store, Transaction};
 
-use super::at::AtArgs;
-use super::begin::{self, FromChoice};
-use super::captured::{self, Capturing, Outcome, Way};
-use super::commit::{self, Done, Keeping, PublishOptions, Removals};
-use super::error::{DONE, Failure, failed, usage};
-use super::hooks::Hooks;
-use super::settings::{Given, Settings, take};
-use super::tool::{Prepared, changed_nothing, find_placeholder};
-use super::wait::WaitArgs;
-use super::{Context, handle};
+use crate::Context;
+use crate::commands::begin::{self, FromChoice};
+use crate::commands::commit::{self, Done, Keeping, PublishOptions, Removals};
+use crate::error::{DONE, Failure, failed, usage};
+use crate::handle;
+use crate::options::at::AtArgs;
+use crate::options::wait::WaitArgs;
+use crate::publishing::hooks::Hooks;
+use crate::running::captured::{self, Capturing, Outcome, Way};
+use crate::running::tool::{Prepared, changed_nothing, find_placeholder};
+use crate::settings::{Given, Settings, take};
 
 /// Run a command and publish what it makes of OUT, if it succeeds
 ///
@@ -39,7 +40,7 @@ Examples:
   txfs run site -- mdbook build book -d {stage}
   txfs run site --at v2 -- mdbook build book -d {stage}
   txfs run docs -- sh -c 'cp -r src/. \"$TXFS_STAGE\"'")]
-pub(super) struct RunArgs {
+pub(crate) struct RunArgs {
     /// The directory that is published; it need not exist
     out: PathBuf,
     /// What the command begins with: current, as a change of what is published; a copy of it, in which all can be renamed; or empty.
@@ -77,7 +78,7 @@ pub(super) struct RunArgs {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(super) enum CaptureChoice {
+pub(crate) enum CaptureChoice {
     /// As the machine can
     Auto,
     /// By an overlay
@@ -86,7 +87,7 @@ pub(super) enum CaptureChoice {
     Copy,
 }
 
-pub(super) fn run(context: &Context, args: &RunArgs) -> Result<u8, Failure> {
+pub(crate) fn run(context: &Context, args: &RunArgs) -> Result<u8, Failure> {
     attempt(context, args).map_err(Failure::of_run)
 }
 
@@ -129,12 +130,12 @@ fn build_and_commit(context: &Context, args: &RunArgs, store: &Store, ways: Opti
 }
 
 impl RunArgs {
-    pub(super) fn out(&self) -> &Path {
+    pub(crate) fn out(&self) -> &Path {
         &self.out
     }
 
     /// What the command line does not say is as the file says.
-    pub(super) fn take(&mut self, settings: &Settings, given: &Given<'_>) {
+    pub(crate) fn take(&mut self, settings: &Settings, given: &Given<'_>) {
         if self.command.is_empty() {
             self.dir = Some(settings.dir.clone());
             self.command = settings.command.clone().unwrap_or_default();
@@ -152,7 +153,7 @@ impl RunArgs {
         self.keeping.take(settings, given, &self.publish);
     }
 
-    pub(super) fn has_no_command(&self) -> bool {
+    pub(crate) fn has_no_command(&self) -> bool {
         self.command.is_empty()
     }
 

@@ -5,12 +5,14 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use txfs::{Basis, Change, ChangeKind, CommitOptions, OpenTransaction, Plan, Shown, Store};
 
-use super::error::{self, DIFFERS, DONE, Failure, usage};
-use super::exclude::Excludes;
-use super::output::{Object, Style, Ui};
-use super::report::{self, Summary, summary_fields};
-use super::settings::{Given, Settings, take};
-use super::{Context, handle, publish};
+use crate::Context;
+use crate::commands::publish;
+use crate::error::{self, DIFFERS, DONE, Failure, usage};
+use crate::handle;
+use crate::options::exclude::Excludes;
+use crate::output::{Object, Style, Ui};
+use crate::publishing::report::{self, Summary, summary_fields};
+use crate::settings::{Given, Settings, take};
 
 /// Print what a commit would change
 ///
@@ -18,7 +20,7 @@ use super::{Context, handle, publish};
 /// prevent the commit is said on stderr. Besides recovering, nothing is written, and an open transaction stays as it is. A directory is taken as
 /// `txfs publish` would copy it.
 #[derive(Args)]
-pub(super) struct DiffArgs {
+pub(crate) struct DiffArgs {
     /// The directory that is published
     out: PathBuf,
     /// What would be published: a transaction's stage or any other directory; the one open transaction unless given
@@ -32,17 +34,17 @@ pub(super) struct DiffArgs {
 }
 
 impl DiffArgs {
-    pub(super) fn out(&self) -> &Path {
+    pub(crate) fn out(&self) -> &Path {
         &self.out
     }
 
     /// What the command line does not say is as the file says.
-    pub(super) fn take(&mut self, settings: &Settings, given: &Given<'_>) {
+    pub(crate) fn take(&mut self, settings: &Settings, given: &Given<'_>) {
         take!(settings, given; exclude => self.excludes.exclude);
     }
 }
 
-pub(super) fn run(context: &Context, args: &DiffArgs) -> Result<u8, Failure> {
+pub(crate) fn run(context: &Context, args: &DiffArgs) -> Result<u8, Failure> {
     let store = context.expect(&args.out)?;
     let options = args
         .excludes
@@ -100,7 +102,7 @@ fn of_transaction(
 }
 
 /// Prints the changes on stdout; with `--json` what stands against them, and how many there are, too.
-pub(super) fn print(
+pub(crate) fn print(
     ui: &Ui,
     output: &Path,
     current: Option<u64>,
@@ -130,7 +132,7 @@ pub(super) fn print(
 }
 
 /// A path that changes, for programs.
-pub(super) fn change_object(Change { kind, path, entry, .. }: &Change) -> Object {
+pub(crate) fn change_object(Change { kind, path, entry, .. }: &Change) -> Object {
     let object = Object::new().field("change", word(*kind)).field("letter", kind.letter().to_string());
     object.relative("path", path).field("kind", entry.word())
 }

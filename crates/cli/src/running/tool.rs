@@ -9,28 +9,28 @@ use std::process::{Child, Command, ExitStatus};
 
 use txfs::{Shown, Store};
 
-use super::Context;
-use super::commit::ended;
-use super::error::{self, Failure, failed, killed_by, usage};
-use super::output::Ui;
-use super::signals::Signals;
+use crate::Context;
+use crate::commands::commit::ended;
+use crate::error::{self, Failure, failed, killed_by, usage};
+use crate::output::Ui;
+use crate::signals::Signals;
 
 const PLACEHOLDER: &[u8] = b"{stage}";
 const NOT_FOUND: u8 = 127;
 const NOT_EXECUTABLE: u8 = 126;
 
 /// A command, and how to tell of it.
-pub(super) struct Prepared {
-    pub(super) command: Command,
+pub(crate) struct Prepared {
+    pub(crate) command: Command,
     /// The command, for people.
-    pub(super) name: String,
+    pub(crate) name: String,
     /// That txfs changed nothing.
-    pub(super) nothing: String,
+    pub(crate) nothing: String,
 }
 
 impl Prepared {
     /// `stage` is where it is to write to.
-    pub(super) fn new(context: &Context, store: &Store, words: &[OsString], stage: &Path) -> Result<Self, Failure> {
+    pub(crate) fn new(context: &Context, store: &Store, words: &[OsString], stage: &Path) -> Result<Self, Failure> {
         let words: Vec<_> = words.iter().map(|word| replace_stage(word, stage)).collect();
         let Some((program, arguments)) = words.split_first() else {
             return Err(usage("there is no command to run"));
@@ -45,14 +45,14 @@ impl Prepared {
         Ok(Self { command, name, nothing: changed_nothing(&context.ui, store) })
     }
 
-    pub(super) fn not_run(&self, error: &io::Error) -> Failure {
+    pub(crate) fn not_run(&self, error: &io::Error) -> Failure {
         let code = if error.kind() == io::ErrorKind::NotFound { NOT_FOUND } else { NOT_EXECUTABLE };
         let (name, reason, nothing) = (&self.name, error::reason(error), &self.nothing);
         Failure::with_code(code, format!("cannot run `{name}`: {reason}: {nothing}"))
     }
 
     /// Waits for it; an error says why what it made is not to be published.
-    pub(super) fn wait(&self, signals: &Signals, child: Child) -> Result<(), Failure> {
+    pub(crate) fn wait(&self, signals: &Signals, child: Child) -> Result<(), Failure> {
         let (name, nothing) = (&self.name, &self.nothing);
         let status = signals
             .supervise(child)
@@ -69,17 +69,17 @@ impl Prepared {
 }
 
 /// The command itself may have written to the output, whatever txfs did.
-pub(super) fn changed_nothing(ui: &Ui, store: &Store) -> String {
+pub(crate) fn changed_nothing(ui: &Ui, store: &Store) -> String {
     format!("txfs changed nothing in {}", ui.name(store.output()))
 }
 
 /// Where the next `{stage}` stands.
-pub(super) fn find_placeholder(word: &[u8]) -> Option<usize> {
+pub(crate) fn find_placeholder(word: &[u8]) -> Option<usize> {
     word.windows(PLACEHOLDER.len()).position(|window| window == PLACEHOLDER)
 }
 
 /// Whether a character means itself to a shell, or parts words.
-pub(super) fn is_plain(c: char) -> bool {
+pub(crate) fn is_plain(c: char) -> bool {
     c.is_alphanumeric() || " _-./:=,@%+{}".contains(c)
 }
 

@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use clap::Args;
 use txfs::Store;
 
-use super::error::{DONE, Failure};
-use super::output::Object;
-use super::{Context, group};
+use crate::Context;
+use crate::error::{DONE, Failure};
+use crate::group;
+use crate::output::Object;
 
 /// Share the store of OUT with a group, each of whose members may then publish to it; or take it back
 ///
@@ -15,7 +16,7 @@ use super::{Context, group};
 /// of OUT that txfs published are opened to the group, as by `chmod g+rwxs`, and files for reading, by a commit of their modes. Only the
 /// owner of the state can share it, and take it back. `--shared` of begin, run and publish does the same.
 #[derive(Args)]
-pub(super) struct ShareArgs {
+pub(crate) struct ShareArgs {
     /// The directory that is published
     out: PathBuf,
     /// The group, by name or number; without it the group of OUT
@@ -26,7 +27,7 @@ pub(super) struct ShareArgs {
     off: bool,
 }
 
-pub(super) fn run(context: &Context, args: &ShareArgs) -> Result<u8, Failure> {
+pub(crate) fn run(context: &Context, args: &ShareArgs) -> Result<u8, Failure> {
     let store = context.expect(&args.out)?;
     let store = if args.off { take_back(context, store)? } else { share(context, store, args.group)? };
     if context.ui.json {
@@ -37,7 +38,7 @@ pub(super) fn run(context: &Context, args: &ShareArgs) -> Result<u8, Failure> {
 }
 
 /// Shares a store, unless it is, and says so.
-pub(super) fn share(context: &Context, store: Store, wanted: Option<u32>) -> Result<Store, Failure> {
+pub(crate) fn share(context: &Context, store: Store, wanted: Option<u32>) -> Result<Store, Failure> {
     let was_shared = store.shared_with().is_some() && store.head()?.is_some();
     let store = store.share(wanted)?;
     if let Some(group) = store.shared_with().filter(|_| !was_shared) {

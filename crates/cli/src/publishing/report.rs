@@ -7,12 +7,15 @@ use std::path::Path;
 
 use txfs::{Committed, Paths, Plan, Shown, Store};
 
-use super::error::Failure;
-use super::output::{Object, Ui};
-use super::{Context, count, diff, ways_out};
+use crate::Context;
+use crate::commands::diff;
+use crate::count;
+use crate::error::Failure;
+use crate::output::{Object, Ui};
+use crate::ways_out;
 
 /// Tells people of a commit. `message` is the one that the user gave.
-pub(super) fn tell(ui: &Ui, store: &Store, committed: &Committed, message: Option<&str>) {
+pub(crate) fn tell(ui: &Ui, store: &Store, committed: &Committed, message: Option<&str>) {
     let generation = committed.generation;
     let output = ui.name(store.output());
     if !ui.json {
@@ -42,7 +45,7 @@ pub(super) fn tell(ui: &Ui, store: &Store, committed: &Committed, message: Optio
 }
 
 /// Prints the commit's result, and frees the space that it left.
-pub(super) fn end(context: &Context, store: &Store, committed: &Committed, print_number: bool) {
+pub(crate) fn end(context: &Context, store: &Store, committed: &Committed, print_number: bool) {
     let ui = &context.ui;
     if let Err(failure) = print(ui, store, committed, print_number) {
         // The commit stands, whether or not somebody reads its number.
@@ -52,7 +55,7 @@ pub(super) fn end(context: &Context, store: &Store, committed: &Committed, print
 }
 
 /// Says what deserves a look in what is, or would be, published.
-pub(super) fn warn(ui: &Ui, plan: &Plan) {
+pub(crate) fn warn(ui: &Ui, plan: &Plan) {
     for warning in &plan.warnings {
         ui.warn(warning);
         ui.advise(ways_out::of_warning(warning));
@@ -60,7 +63,7 @@ pub(super) fn warn(ui: &Ui, plan: &Plan) {
 }
 
 /// Frees the space that the commit left, now that everybody knows of it.
-pub(super) fn sweep(ui: &Ui, store: &Store) {
+pub(crate) fn sweep(ui: &Ui, store: &Store) {
     match store.sweep() {
         Ok(swept) => {
             ui.rescued(&swept.rescued);
@@ -95,7 +98,7 @@ fn print(ui: &Ui, store: &Store, committed: &Committed, print_number: bool) -> R
 }
 
 /// What somebody else removed and a commit puts back, for people: the output itself, or paths in it.
-pub(super) struct Restored<'a>(pub(super) &'a str, pub(super) &'a Paths);
+pub(crate) struct Restored<'a>(pub(crate) &'a str, pub(crate) &'a Paths);
 
 impl std::fmt::Display for Restored<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -108,7 +111,7 @@ impl std::fmt::Display for Restored<'_> {
 }
 
 /// How many paths a plan changes, and what it puts back, for a JSON object.
-pub(super) fn summary_fields(object: Object, plan: &Plan) -> Object {
+pub(crate) fn summary_fields(object: Object, plan: &Plan) -> Object {
     let (summary, restored) = (plan.summary, &plan.restored);
     let object = object.field("added", summary.added).field("modified", summary.changed);
     let object = object.field("removed", summary.removed).field("unchanged", summary.unchanged);
@@ -116,7 +119,7 @@ pub(super) fn summary_fields(object: Object, plan: &Plan) -> Object {
 }
 
 /// How many paths a plan changes, for people: the directories among them too, which are no files.
-pub(super) struct Summary<'a>(pub(super) &'a Plan);
+pub(crate) struct Summary<'a>(pub(crate) &'a Plan);
 
 impl std::fmt::Display for Summary<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

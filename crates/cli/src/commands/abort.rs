@@ -6,16 +6,18 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use txfs::{Error, OpenTransaction, Store, TransactionId};
 
-use super::error::{DONE, Failure};
-use super::output::Object;
-use super::{Context, handle, nothing_published};
+use crate::Context;
+use crate::error::{DONE, Failure};
+use crate::handle;
+use crate::nothing_published;
+use crate::output::Object;
 
 /// Discard a transaction and its stage; the output stays as it is
 ///
 /// With --all every open transaction of OUT is discarded, and the path of each one's stage printed; those that another process is
 /// at work on are named on stderr and left.
 #[derive(Args)]
-pub(super) struct AbortArgs {
+pub(crate) struct AbortArgs {
     /// The transaction's stage, or the output while exactly one transaction is open on it
     #[arg(value_name = "STAGE|OUT")]
     transaction: PathBuf,
@@ -24,7 +26,7 @@ pub(super) struct AbortArgs {
     all: bool,
 }
 
-pub(super) fn run(context: &Context, args: &AbortArgs) -> Result<u8, Failure> {
+pub(crate) fn run(context: &Context, args: &AbortArgs) -> Result<u8, Failure> {
     if args.all {
         abort_all(context, &args.transaction)?
     } else {

@@ -6,16 +6,17 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use txfs::{RecoverOptions, Recovered, RecoveredCommit, Store};
 
-use super::error::{DONE, Failure};
-use super::output::{Object, Ui};
-use super::{Context, count};
+use crate::Context;
+use crate::count;
+use crate::error::{DONE, Failure};
+use crate::output::{Object, Ui};
 
 /// Finish or undo what a crash interrupted
 ///
 /// Every other command but `journal` does this too, before anything else. Says in one line on stderr what it did; silent when
 /// there was nothing to do. Where nothing has been published yet it says so and exits with 0, so that it can run at boot.
 #[derive(Args)]
-pub(super) struct RecoverArgs {
+pub(crate) struct RecoverArgs {
     /// The directory that is published
     out: PathBuf,
     /// Leave alone what is neither as before the interrupted commit nor as after it, and finish the rest; with --undo, undo the rest
@@ -26,7 +27,7 @@ pub(super) struct RecoverArgs {
     undo: bool,
 }
 
-pub(super) fn run(context: &Context, args: &RecoverArgs) -> Result<u8, Failure> {
+pub(crate) fn run(context: &Context, args: &RecoverArgs) -> Result<u8, Failure> {
     let Some(store) = context.open(&context.options(), &args.out)? else {
         let output = context.ui.name(&args.out);
         context.ui.say(format_args!("there is nothing to recover: txfs has nothing for {output}"));
@@ -41,7 +42,7 @@ pub(super) fn run(context: &Context, args: &RecoverArgs) -> Result<u8, Failure> 
 }
 
 /// Says in one line what recovery did, if it did anything.
-pub(super) fn tell(ui: &Ui, store: &Store, recovered: &Recovered) {
+pub(crate) fn tell(ui: &Ui, store: &Store, recovered: &Recovered) {
     if !recovered.is_nothing() {
         tell_done(ui, store, recovered);
     }

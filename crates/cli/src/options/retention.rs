@@ -5,11 +5,11 @@ use std::time::Duration;
 use clap::Args;
 use txfs::{Retention, Store};
 
-use super::error::Failure;
-use super::settings::{Given, Settings, take};
+use crate::error::Failure;
+use crate::settings::{Given, Settings, take};
 
 #[derive(Args, Clone, Default)]
-pub(super) struct Kept {
+pub(crate) struct Kept {
     /// Keep the N generations before the current one to go back to, from now on; one, unless this was said
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     keep: Option<u64>,
@@ -20,19 +20,19 @@ pub(super) struct Kept {
 
 impl Kept {
     /// What the command line does not say is as the file says.
-    pub(super) fn take(&mut self, settings: &Settings, given: &Given<'_>) {
+    pub(crate) fn take(&mut self, settings: &Settings, given: &Given<'_>) {
         take!(settings, given; keep => self.keep, keep_for => self.keep_for);
     }
 
     /// What was said, if anything was.
-    pub(super) fn said(&self) -> Option<Retention> {
+    pub(crate) fn said(&self) -> Option<Retention> {
         let generations = self.keep.or(self.keep_for.map(|_| Retention::default().generations))?;
         let retention = Retention::generations(generations);
         Some(self.keep_for.map_or(retention, |age| retention.and_within(age)))
     }
 
     /// Has the store remember it.
-    pub(super) fn remember(&self, store: &Store) -> Result<(), Failure> {
+    pub(crate) fn remember(&self, store: &Store) -> Result<(), Failure> {
         match self.said() {
             Some(retention) => Ok(store.set_retention(retention)?),
             None => Ok(()),
@@ -41,7 +41,7 @@ impl Kept {
 }
 
 /// A whole number and its unit.
-pub(super) fn age(text: &str) -> Result<Duration, String> {
+pub(crate) fn age(text: &str) -> Result<Duration, String> {
     let wrong = || "this is not an age, as 90s, 30m, 12h, 7d or 4w".to_owned();
     let (number, unit) = text.split_at(text.trim_end_matches(char::is_alphabetic).len());
     let seconds: u64 = match unit {

@@ -8,24 +8,24 @@ use txfs::Exclude;
 
 /// Shared by all that publish, and by `diff`.
 #[derive(Args, Clone, Default)]
-pub(super) struct Excludes {
+pub(crate) struct Excludes {
     /// Do not publish what matches GLOB: it counts as not built, and goes from the stage; if it is published it is
     /// removed. As in .gitignore a GLOB without a slash is for names at any depth, one with a slash for paths from
     /// OUT, `dir/` for directories alone; `**` crosses slashes (repeatable)
     #[arg(long, value_name = "GLOB", value_parser = parse)]
-    pub(super) exclude: Vec<Pattern>,
+    pub(crate) exclude: Vec<Pattern>,
 }
 
 /// What one GLOB says.
 #[derive(Debug, Clone)]
-pub(super) struct Pattern {
+pub(crate) struct Pattern {
     glob: GlobSet,
     is_for_directories: bool,
 }
 
 impl Excludes {
     /// `None` where nothing is excluded.
-    pub(super) fn for_library(&self) -> Option<Exclude> {
+    pub(crate) fn for_library(&self) -> Option<Exclude> {
         let patterns = self.exclude.clone();
         let is_excluded =
             move |path: &Path, is_directory| patterns.iter().any(|pattern| pattern.matches(path, is_directory));
@@ -40,7 +40,7 @@ impl Pattern {
 }
 
 /// A GLOB as .gitignore means it.
-pub(super) fn parse(text: &str) -> Result<Pattern, String> {
+pub(crate) fn parse(text: &str) -> Result<Pattern, String> {
     if text.starts_with('!') {
         return Err(
             "nothing can be taken back that another excludes: say `\\!…` for a name that begins with `!`".to_owned()

@@ -5,16 +5,17 @@ use std::time::Duration;
 use clap::Args;
 use txfs::{BeginOptions, Store};
 
-use super::error::{Failure, usage};
-use super::settings::{Given, Settings, take};
-use super::{Context, limit};
+use crate::Context;
+use crate::error::{Failure, usage};
+use crate::limit;
+use crate::settings::{Given, Settings, take};
 
 /// The word for no limit, which is what `--wait` alone means.
-pub(super) const FOREVER: &str = "forever";
+pub(crate) const FOREVER: &str = "forever";
 
 /// Shared by all that build.
 #[derive(Args)]
-pub(super) struct WaitArgs {
+pub(crate) struct WaitArgs {
     /// Wait for other builds of OUT before this one begins, in the order of coming, so that the newest wins; at most so long
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = FOREVER, value_parser = limit)]
     wait: Option<Duration>,
@@ -22,12 +23,12 @@ pub(super) struct WaitArgs {
 
 impl WaitArgs {
     /// What the command line does not say is as the file says.
-    pub(super) fn take(&mut self, settings: &Settings, given: &Given<'_>) {
+    pub(crate) fn take(&mut self, settings: &Settings, given: &Given<'_>) {
         take!(settings, given; wait => self.wait);
     }
 
     /// These options, and whether to wait.
-    pub(super) fn on(&self, context: &Context, store: &Store, options: BeginOptions) -> Result<BeginOptions, Failure> {
+    pub(crate) fn on(&self, context: &Context, store: &Store, options: BeginOptions) -> Result<BeginOptions, Failure> {
         let Some(limit) = self.wait else { return Ok(options) };
         refuse_within_itself(context, store)?;
         Ok(options.wait(limit))
