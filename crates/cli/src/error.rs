@@ -6,8 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use txfs::{Error, ErrorKind, Outcome, Problem};
 
-use crate::output::{Object, Ui};
-use crate::signals::stopped_by;
+use crate::json::Object;
 use crate::ways_out;
 
 pub(crate) const DONE: u8 = 0;
@@ -187,35 +186,26 @@ impl Failure {
         self
     }
 
-    /// Tells the user of what went wrong after everything was done.
-    pub(crate) fn as_warning(&self, ui: &Ui) {
-        ui.rescued(&self.rescued);
-        if !self.message.is_empty() {
-            ui.warn(&self.message);
-        }
-    }
-
-    /// Tells the user, and returns the exit code.
-    pub(crate) fn report(self, ui: &Ui) -> u8 {
-        ui.rescued(&self.rescued);
-        if self.message.is_empty() {
-            return self.code;
-        }
-        ui.error(&self.message);
-        self.hints.iter().for_each(|hint| ui.hint(hint));
-        self.report_to_programs(ui)
-    }
-
-    /// Tells whoever reads JSON, where people were told, and returns the exit code.
-    pub(crate) fn report_to_programs(self, ui: &Ui) -> u8 {
-        if ui.json {
-            // The exit code says it too, should nobody read this.
-            let _ = ui.result(ui.data(), self.object());
-        }
+    pub(crate) fn code(&self) -> u8 {
         self.code
     }
 
-    fn object(&self) -> Object {
+    /// What to say of it; empty where whoever has to know has been told.
+    pub(crate) fn message(&self) -> &str {
+        &self.message
+    }
+
+    pub(crate) fn hints(&self) -> &[String] {
+        &self.hints
+    }
+
+    /// Where entries were moved before it failed.
+    pub(crate) fn rescued(&self) -> &[PathBuf] {
+        &self.rescued
+    }
+
+    /// The failure for programs.
+    pub(crate) fn object(&self) -> Object {
         let hints = self.hints.clone();
         let object = Object::new().field("error", self.word).field("code", self.code);
         let object = object.field("message", &*self.message).field("hints", hints);
@@ -282,10 +272,9 @@ pub(crate) fn killed_by(signal: i32) -> u8 {
     u8::try_from(signal).map_or(u8::MAX, |signal| signal.saturating_add(128))
 }
 
-/// The operating system's words without the number that Rust adds.
-pub(crate) fn reason(error: &std::io::Error) -> String {
-    let text = error.to_string();
-    text.split(" (os error").next().unwrap_or(&text).to_owned()
+/// What stopped txfs, for people.
+pub(crate) fn stopped_by(signal: i32) -> String {
+    format!("stopped by signal {signal}: nothing was changed")
 }
 
 /// A system call of the command itself failed; worded as the library does.

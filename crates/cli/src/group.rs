@@ -1,10 +1,12 @@
-//! Groups of users, by name and by number.
+//! Groups of users, by name and by number, and the stores that they share.
 
 use nix::unistd::{Gid, Group};
 use serde_json::Value;
 use txfs::Store;
 
-use crate::output::Object;
+use crate::error::Failure;
+use crate::json::Object;
+use crate::output::Ui;
 
 /// The number of a group that the user names; a name comes before a number.
 pub(crate) fn parse(text: &str) -> Result<u32, String> {
@@ -35,6 +37,18 @@ pub(crate) fn shared(object: Object, store: Option<&Store>) -> Object {
         Some(group) => object.part_of("shared", Object::part().field("group", group).field("name", name(group))),
         None => object.field("shared", Value::Null),
     }
+}
+
+/// Shares a store, unless it is, and says so.
+pub(crate) fn share(ui: &Ui, store: Store, wanted: Option<u32>) -> Result<Store, Failure> {
+    let was_shared = store.shared_with().is_some() && store.head()?.is_some();
+    let store = store.share(wanted)?;
+    if let Some(group) = store.shared_with().filter(|_| !was_shared) {
+        let (output, group) = (ui.name(store.output()), describe(group));
+        ui.say(format_args!("shared {output} with group {group}: its members publish to it with --shared"));
+    }
+    ui.rescued(&store.take_rescued());
+    Ok(store)
 }
 
 #[cfg(test)]

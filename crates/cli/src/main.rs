@@ -1,4 +1,15 @@
-//! The command `txfs`: one file per command, on the library's public API alone.
+//! The command `txfs`, on the library's public API alone.
+//!
+//! From the top down, and no circle among them:
+//!
+//! - here: the arguments are parsed, `txfs.toml` fills in what they do not say, and the command runs;
+//! - [`commands`]: one file per command;
+//! - [`running`]: what `txfs run` runs; [`publishing`]: what all have in common that publish; [`options`]: those of several commands;
+//! - [`context`]: how a command comes to the recovered store of its output, by what a user calls it ([`handle`], [`stage`]); what is said
+//!   of the store then ([`opened`], [`past`]), [`generation`]s by their number, and [`group`]s;
+//! - [`config`] finds `txfs.toml`, [`settings`] reads it; [`values`], [`glob`]s and the [`placeholder`] are what an option or a key can say;
+//! - [`signals`];
+//! - [`output`]: data and talk; [`error`]s and the [`ways_out`] of them; [`json`] and [`text`].
 //!
 //! Invariants:
 //! 1. stdout carries data only, stderr carries talk; a closed pipe is no reason to panic on either.
@@ -14,32 +25,39 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
-use txfs::{Barriers, BeginOptions, OpenOptions, RecoverOptions, Recovered, Shown, Store, Transaction, is_hidden};
+use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser};
+use txfs::{Barriers, Shown, is_hidden};
 
-use commands::{
-    abort, begin, cat, commit, diff, export, init, journal, log, prune, publish, recover, rollback, run, share, status,
-    verify,
-};
+use commands::Command;
 use config::Config;
-use error::{Failure, usage};
-use options::wait;
+use context::Context;
+use error::Failure;
 use output::{ColorChoice, Ui};
 use settings::{Given, take};
-use signals::Signals;
+use values::seconds;
 
 mod commands;
 mod config;
+mod context;
 mod error;
+mod generation;
+mod glob;
 mod group;
 mod handle;
+mod json;
+mod opened;
 mod options;
 mod output;
+mod past;
+mod placeholder;
 mod projects;
 mod publishing;
 mod running;
 mod settings;
 mod signals;
+mod stage;
+mod text;
+mod values;
 mod ways_out;
 
 /// Crash-safe, all-or-nothing publication of a directory tree.
@@ -117,39 +135,6 @@ struct Global {
     barriers: Barriers,
 }
 
-#[derive(Subcommand)]
-enum Command {
-    Init(init::InitArgs),
-    Begin(begin::BeginArgs),
-    Commit(commit::CommitArgs),
-    Abort(abort::AbortArgs),
-    Run(run::RunArgs),
-    Publish(publish::PublishArgs),
-    Recover(recover::RecoverArgs),
-    Rollback(rollback::RollbackArgs),
-    Log(log::LogArgs),
-    Cat(cat::CatArgs),
-    Export(export::ExportArgs),
-    Prune(prune::PruneArgs),
-    Share(share::ShareArgs),
-    Status(status::StatusArgs),
-    Diff(diff::DiffArgs),
-    Journal(journal::JournalArgs),
-    Verify(verify::VerifyArgs),
-}
-
-/// What every command is given.
-struct Context {
-    ui: Ui,
-    signals: Signals,
-    lock_timeout: Duration,
-    state: Option<PathBuf>,
-    /// Whether stores that a group shares are used, and which group.
-    #[expect(clippy::option_option, reason = "as it was said")]
-    shared: Option<Option<u32>>,
-    barriers: Barriers,
-}
-
 /// Runs the command that the arguments name.
 fn main() -> ExitCode {
     let parsed = settings::with_negations(Cli::command()).try_get_matches();
@@ -163,14 +148,14 @@ fn main() -> ExitCode {
     let signals = cli.configure(&ui, &matches).and_then(|()| cli.command.signals());
     let signals = match signals {
         Ok(signals) => signals,
-        Err(failure) => return ExitCode::from(failure.report(&ui)),
+        Err(failure) => return ExitCode::from(ui.fail(&failure)),
     };
     let Global { lock_timeout, state, shared, barriers, .. } = cli.global;
     let context = Context { ui, signals, lock_timeout, state, shared, barriers };
     let result = cli.command.run(&context);
     ExitCode::from(result.unwrap_or_else(|failure| {
         let failure = failure.of_signal(context.signals.received());
-        failure.report(&context.ui)
+        context.ui.fail(&failure)
     }))
 }
 
@@ -190,95 +175,8 @@ impl Cli {
         };
         let given = &Given(given);
         take!(settings, given; state => self.global.state);
-        match &mut self.command {
-            Command::Begin(args) => args.take(settings, given),
-            Command::Commit(args) => args.take(settings, given),
-            Command::Run(args) => args.take(settings, given),
-            Command::Publish(args) => args.take(settings, given),
-            Command::Rollback(args) => args.take(settings, given),
-            Command::Diff(args) => args.take(settings, given),
-            _ => {}
-        }
+        self.command.take(settings, given);
         Ok(())
-    }
-}
-
-impl Command {
-    /// The output for which txfs.toml may say something.
-    fn configured(&self) -> Result<Option<PathBuf>, Failure> {
-        Ok(match self {
-            Self::Begin(args) => Some(args.out().to_path_buf()),
-            Self::Run(args) => Some(args.out().to_path_buf()),
-            Self::Publish(args) => Some(args.out().to_path_buf()),
-            Self::Rollback(args) => Some(args.out().to_path_buf()),
-            Self::Diff(args) => Some(args.out().to_path_buf()),
-            Self::Commit(args) => {
-                let given = args.transaction();
-                Some(handle::parse(given)?.map_or_else(|| given.to_path_buf(), |(output, _)| output))
-            }
-            _ => None,
-        })
-    }
-
-    /// Where the file says nothing of the output the command line has to.
-    fn expect_complete(&self, ui: &Ui, config: &Config) -> Result<(), Failure> {
-        let missing = match self {
-            Self::Run(args) if args.has_no_command() => args.out(),
-            Self::Publish(args) if !args.is_complete() => args.out(),
-            _ => return Ok(()),
-        };
-        let (missing, file) = (ui.name(missing), ui.name(&config.file));
-        let outputs: Vec<_> = config.outputs().map(|output| ui.name(output)).collect();
-        let known = if outputs.is_empty() { "no output".to_owned() } else { outputs.join(", ") };
-        Err(usage(format!("{file} says nothing of {missing}: it is for {known}")))
-    }
-
-    fn run(&self, context: &Context) -> Result<u8, Failure> {
-        match self {
-            Self::Init(args) => init::run(context, args),
-            Self::Begin(args) => begin::run(context, args),
-            Self::Commit(args) => commit::run(context, args),
-            Self::Abort(args) => abort::run(context, args),
-            Self::Run(args) => run::run(context, args),
-            Self::Publish(args) => publish::run(context, args),
-            Self::Recover(args) => recover::run(context, args),
-            Self::Rollback(args) => rollback::run(context, args),
-            Self::Log(args) => log::run(context, args),
-            Self::Cat(args) => cat::run(context, args),
-            Self::Export(args) => export::run(context, args),
-            Self::Prune(args) => prune::run(context, args),
-            Self::Share(args) => share::run(context, args),
-            Self::Status(args) => status::run(context, args),
-            Self::Diff(args) => diff::run(context, args),
-            Self::Journal(args) => journal::run(context, args),
-            Self::Verify(args) => verify::run(context, args),
-        }
-    }
-
-    /// What only looks, once it has recovered, may be killed at any time, and so may what discards a stage, or frees what was displaced.
-    fn signals(&self) -> Result<Signals, Failure> {
-        match self {
-            Self::Run(_) => Signals::forward().map_err(Failure::of_run),
-            Self::Commit(args) if args.runs_any() => Signals::forward(),
-            Self::Publish(args) if args.runs_any() => Signals::forward(),
-            Self::Rollback(args) if args.runs_any() => Signals::forward(),
-            Self::Begin(_)
-            | Self::Commit(_)
-            | Self::Publish(_)
-            | Self::Rollback(_)
-            | Self::Recover(_)
-            | Self::Share(_) => Signals::handle(false),
-            Self::Init(_)
-            | Self::Abort(_)
-            | Self::Prune(_)
-            | Self::Status(_)
-            | Self::Diff(_)
-            | Self::Journal(_)
-            | Self::Log(_)
-            | Self::Cat(_)
-            | Self::Export(_)
-            | Self::Verify(_) => Signals::handle(true),
-        }
     }
 }
 
@@ -297,7 +195,7 @@ fn refuse(error: &clap::Error) -> u8 {
     let failure = Failure::of_arguments(error);
     let failure = if is_run() { failure.of_run() } else { failure };
     let json = std::env::args_os().take_while(|word| word != "--").any(|word| word == "--json");
-    failure.report_to_programs(&Ui::new(json, false, false, ColorChoice::Auto))
+    Ui::new(json, false, false, ColorChoice::Auto).fail_for_programs(&failure)
 }
 
 /// Text whose lines show all that they have.
@@ -311,118 +209,6 @@ fn is_run() -> bool {
     matches.is_ok_and(|matches| matches.subcommand_name() == Some("run"))
 }
 
-impl Context {
-    fn options(&self) -> OpenOptions {
-        self.unstoppable_options().interrupted_by(self.signals.flag())
-    }
-
-    fn unstoppable_options(&self) -> OpenOptions {
-        let options = OpenOptions::default().lock_timeout(self.lock_timeout).barriers(self.barriers);
-        let options = options.when_waiting(self.ui.teller());
-        let options = match self.shared {
-            Some(group) => options.shared(group),
-            None => options,
-        };
-        match &self.state {
-            Some(dir) => options.state(dir),
-            None => options,
-        }
-    }
-
-    /// The recovered store of `out`; made where there is none, and shared if that was said.
-    fn make(&self, out: &Path) -> Result<Store, Failure> {
-        let store = self.make_as_it_is(out)?;
-        match self.shared {
-            Some(group) => share::share(self, store, group),
-            None => Ok(store),
-        }
-    }
-
-    fn make_as_it_is(&self, out: &Path) -> Result<Store, Failure> {
-        handle::refuse_as_output(&self.ui, out)?;
-        let store = Store::open_with(&self.options().recover(false), out)?;
-        self.recover(&store)?;
-        status::warn_of_weaknesses(&self.ui, &store);
-        Ok(store)
-    }
-
-    /// As [`Context::make`], and whether the store was made just now for a dry run, which is to leave nothing behind.
-    fn make_for(&self, out: &Path, dry_run: bool) -> Result<(Store, bool), Failure> {
-        let is_made = dry_run && self.open(&self.options(), out)?.is_none();
-        Ok((if dry_run { self.make_as_it_is(out)? } else { self.make(out)? }, is_made))
-    }
-
-    /// Takes away again what was made for a dry run.
-    fn unmake(&self, store: Store) {
-        let state = self.ui.name(store.state());
-        if let Err(error) = store.remove_unused() {
-            self.ui.warn(format_args!("{state} was made for the dry run and is left: {error}"));
-        }
-    }
-
-    /// The canonical path of an output that need not be there.
-    fn locate(&self, out: &Path) -> Result<PathBuf, Failure> {
-        Ok(Store::locate(&self.options(), out)?)
-    }
-
-    /// The store of `out`, as it is; `None` when txfs has nothing there.
-    fn open(&self, options: &OpenOptions, out: &Path) -> Result<Option<Store>, Failure> {
-        handle::refuse_as_output(&self.ui, out)?;
-        Ok(Store::find(options, out)?)
-    }
-
-    /// The recovered store of `out`, for commands that make no sense without one.
-    fn expect(&self, out: &Path) -> Result<Store, Failure> {
-        let Some(store) = self.find(out)? else {
-            let name = self.ui.word(out);
-            return Err(usage(nothing_published(&self.ui, out)).hint(format!(
-                "`txfs publish {name} DIR` publishes a directory, `txfs begin {name}` begins a transaction"
-            )));
-        };
-        Ok(store)
-    }
-
-    /// The recovered store of `out`; `None` when txfs has nothing there.
-    fn find(&self, out: &Path) -> Result<Option<Store>, Failure> {
-        let Some(store) = self.open(&self.options(), out)? else { return Ok(None) };
-        self.recover(&store)?;
-        Ok(Some(store))
-    }
-
-    /// Begins a transaction, and tells of what was moved aside by that: nobody may ever commit it.
-    fn begin(&self, store: &Store, options: BeginOptions) -> Result<Transaction, Failure> {
-        let transaction = store.begin(options)?;
-        self.ui.rescued(&store.take_rescued());
-        Ok(transaction)
-    }
-
-    fn recover(&self, store: &Store) -> Result<Recovered, Failure> {
-        let recovered = self.signals.hold_during(|| store.recover(RecoverOptions::default().unless_busy(true)))?;
-        recover::tell(&self.ui, store, &recovered);
-        self.signals.expect_none_held_back()?;
-        Ok(recovered)
-    }
-}
-
-fn nothing_published(ui: &Ui, out: &Path) -> String {
-    format!("nothing has been published to {} by txfs", ui.name(out))
-}
-
-/// Seconds, with or without a fraction.
-fn seconds(text: &str) -> Result<Duration, String> {
-    match text.parse() {
-        Ok(seconds) if seconds >= 0.0 => {
-            Duration::try_from_secs_f64(seconds).map_err(|_| "this is longer than txfs can wait".to_owned())
-        }
-        _ => Err("this is not a number of seconds".to_owned()),
-    }
-}
-
-/// How long to wait for other builds: seconds, or without an end.
-fn limit(text: &str) -> Result<Duration, String> {
-    if text == wait::FOREVER { Ok(Duration::MAX) } else { seconds(text) }
-}
-
 fn barriers(text: &str) -> Result<Barriers, String> {
     match text {
         "chosen" => Ok(Barriers::Chosen),
@@ -432,11 +218,6 @@ fn barriers(text: &str) -> Result<Barriers, String> {
     }
 }
 
-/// `1 file`, `2 files`.
-fn count(number: u64, thing: &str) -> String {
-    format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -444,11 +225,5 @@ mod tests {
     #[test]
     fn the_arguments_do_not_contradict_each_other() {
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn seconds_may_have_a_fraction_but_no_sign() {
-        assert_eq!(seconds("0.25"), Ok(Duration::from_millis(250)));
-        assert!(seconds("-1").is_err() && seconds("soon").is_err() && seconds("inf").is_err());
     }
 }

@@ -14,11 +14,6 @@ use clap::parser::ValueSource;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use crate::commands::begin::FromChoice;
-use crate::commands::run::CaptureChoice;
-use crate::options::exclude::{self, Pattern};
-use crate::running::tool::{self, find_placeholder};
-
 /// Every key that an output may have.
 pub(crate) const KEYS: &[&str] = &[
     "command",
@@ -168,6 +163,10 @@ macro_rules! take {
 }
 pub(crate) use take;
 
+use crate::glob::{self, Pattern};
+use crate::placeholder::{self, find_placeholder};
+use crate::values::{CaptureChoice, FromChoice};
+
 /// What the command line says.
 pub(crate) struct Given<'m>(pub(crate) &'m ArgMatches);
 
@@ -232,7 +231,7 @@ fn commands(value: &Value<'_>) -> Result<Vec<OsString>, Wrong> {
 }
 
 fn patterns(value: &Value<'_>) -> Result<Vec<Pattern>, Wrong> {
-    texts(value)?.into_iter().map(|(span, text)| exclude::parse(&text).map_err(|what| (span, what))).collect()
+    texts(value)?.into_iter().map(|(span, text)| glob::parse(&text).map_err(|what| (span, what))).collect()
 }
 
 /// A list of arguments; or a text, which a shell runs. What names `{stage}` is split at its blanks: no path is pasted
@@ -240,7 +239,7 @@ fn patterns(value: &Value<'_>) -> Result<Vec<Pattern>, Wrong> {
 fn command(value: &Value<'_>) -> Result<Vec<OsString>, Wrong> {
     let words: Vec<OsString> = match value.get_ref() {
         DeValue::String(script) if find_placeholder(script.as_bytes()).is_some() => {
-            if let Some(special) = script.chars().find(|c| !tool::is_plain(*c)) {
+            if let Some(special) = script.chars().find(|c| !placeholder::is_plain(*c)) {
                 let what = format!(
                     "`{special}` makes this a script, into which {{stage}} would be pasted: say \"$TXFS_STAGE\" there, or a list of arguments"
                 );
@@ -277,12 +276,12 @@ fn number(value: &Value<'_>) -> Option<String> {
 
 fn seconds(value: &Value<'_>) -> Result<Duration, Wrong> {
     let Some(number) = number(value) else { return wrong(value, "a number of seconds") };
-    crate::seconds(&number).map_err(|what| (value.span(), what))
+    crate::values::seconds(&number).map_err(|what| (value.span(), what))
 }
 
 fn percent(value: &Value<'_>) -> Result<u8, Wrong> {
     let Some(number) = number(value) else { return wrong(value, "a whole number from 0 to 100") };
-    crate::commands::commit::percent(&number).map_err(|what| (value.span(), what))
+    crate::values::percent(&number).map_err(|what| (value.span(), what))
 }
 
 fn whole_number(value: &Value<'_>) -> Result<u64, Wrong> {
@@ -291,7 +290,7 @@ fn whole_number(value: &Value<'_>) -> Result<u64, Wrong> {
 }
 
 fn age(value: &Value<'_>) -> Result<Duration, Wrong> {
-    crate::options::retention::age(&text(value)?).map_err(|what| (value.span(), what))
+    crate::values::age(&text(value)?).map_err(|what| (value.span(), what))
 }
 
 /// Whether to wait, or how long.

@@ -29,7 +29,8 @@ use signal_hook::flag;
 use signal_hook::iterator::SignalsInfo;
 use signal_hook::iterator::exfiltrator::WithOrigin;
 
-use crate::error::{self, Failure, failed};
+use crate::error::{Failure, failed, stopped_by};
+use crate::text::reason;
 
 /// The signals that are held, and the process that they are forwarded to.
 pub(crate) struct Signals {
@@ -69,7 +70,7 @@ impl Signals {
         let signals = Self::handle(false)?;
         let origins = SignalsInfo::new(not_ignored(&HELD, ignored_signals())).map_err(|error| cannot_handle(&error))?;
         signals.start_forwarding(origins).map_err(|error| {
-            failed(format!("cannot start the thread that handles signals: {}", error::reason(&error)))
+            failed(format!("cannot start the thread that handles signals: {}", reason(&error)))
                 .hint("this user has as many processes and threads as allowed: raise `ulimit -u`")
         })?;
         Ok(signals)
@@ -217,15 +218,10 @@ impl Target {
     }
 }
 
-/// What stopped txfs, for people.
-pub(crate) fn stopped_by(signal: i32) -> String {
-    format!("stopped by signal {signal}: nothing was changed")
-}
-
 const HELD: [i32; 4] = [SIGHUP, SIGINT, SIGQUIT, SIGTERM];
 
 fn cannot_handle(error: &io::Error) -> Failure {
-    failed(format!("cannot handle signals: {}", error::reason(error)))
+    failed(format!("cannot handle signals: {}", reason(error)))
 }
 
 fn lock(target: &Mutex<Target>) -> MutexGuard<'_, Target> {

@@ -6,11 +6,10 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use txfs::{Error, OpenTransaction, Store, TransactionId};
 
-use crate::Context;
+use crate::context::{Context, nothing_published};
 use crate::error::{DONE, Failure};
 use crate::handle;
-use crate::nothing_published;
-use crate::output::Object;
+use crate::json::Object;
 
 /// Discard a transaction and its stage; the output stays as it is
 ///

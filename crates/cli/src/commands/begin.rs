@@ -4,14 +4,17 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use txfs::{Basis, BeginOptions, Error, Problem, Transaction};
+use txfs::{Basis, BeginOptions, Transaction};
 
-use crate::Context;
+use crate::context::Context;
 use crate::error::{DONE, Failure, usage};
+use crate::json::Object;
 use crate::options::at::AtArgs;
+use crate::options::from;
 use crate::options::wait::WaitArgs;
-use crate::output::{Object, Ui};
+use crate::output::Ui;
 use crate::settings::{Given, Settings, take};
+use crate::values::{FromChoice, from_word};
 
 /// Begin a transaction and print its stage's path
 ///
@@ -60,58 +63,9 @@ struct FromArgs {
     from: FromChoice,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum FromChoice {
-    /// The whole new generation: what is not staged is removed
-    Empty,
-    /// A change: what is not staged stays; see `commit --remove`
-    Current,
-    /// As `empty`, and the stage begins as a copy of the current generation; other commands wait while it is copied
-    Copy,
-}
-
 impl FromArgs {
     fn get(&self) -> Basis {
         self.from.basis()
-    }
-}
-
-impl FromChoice {
-    pub(crate) fn basis(self) -> Basis {
-        match self {
-            FromChoice::Empty => Basis::Empty,
-            FromChoice::Current => Basis::Current,
-            FromChoice::Copy => Basis::Copy,
-        }
-    }
-}
-
-/// What is to be done where there is nothing to begin from as it was published.
-pub(crate) fn of_begin(error: Error) -> Failure {
-    Failure::from(error).with_ways_out(|problem| match problem {
-        Problem::Drift(_) => Some(
-            "copy what you want to keep elsewhere and publish over it with --allow-drift and without `--from copy`; or begin with what lies there by --allow-drift"
-                .to_owned(),
-        ),
-        Problem::OutputGone => Some("publish the whole, without `--from copy`".to_owned()),
-        _ => None,
-    })
-}
-
-/// Says what a stage is a copy of that was never published so.
-pub(crate) fn warn_of_drift(ui: &Ui, transaction: &Transaction) {
-    let drift = transaction.copied_drift();
-    if !drift.is_empty() {
-        ui.warn(format_args!("the stage begins with what somebody else changed, and without what is gone: {drift}"));
-    }
-}
-
-/// The word for it on the command line.
-pub(crate) fn from_word(from: Basis) -> &'static str {
-    match from {
-        Basis::Empty => "empty",
-        Basis::Current => "current",
-        Basis::Copy => "copy",
     }
 }
 
@@ -122,9 +76,9 @@ pub(crate) fn run(context: &Context, args: &BeginArgs) -> Result<u8, Failure> {
     let store = context.make(&args.out)?;
     let options = BeginOptions::default().from(args.from.get()).allow_drift(args.allow_drift).detached(true);
     let options = args.at.on(args.wait.on(context, &store, options)?);
-    let transaction = store.begin(options).map_err(of_begin)?;
+    let transaction = store.begin(options).map_err(from::of_begin)?;
     context.ui.rescued(&store.take_rescued());
-    warn_of_drift(&context.ui, &transaction);
+    from::warn_of_drift(&context.ui, &transaction);
     let stage = transaction.stage();
     let print = || print(&context.ui, store.output(), &transaction, &stage);
     if let Err(failure) = context.signals.expect_none().and_then(|()| print()) {

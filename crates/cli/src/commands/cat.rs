@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::Context;
-use crate::commands::export::find;
+use crate::context::Context;
 use crate::error::{DONE, Failure, usage};
+use crate::generation;
 
 /// Print a file of the current generation, or of an earlier one that is kept
 ///
@@ -26,7 +26,7 @@ pub(crate) fn run(context: &Context, args: &CatArgs) -> Result<u8, Failure> {
     if context.ui.json {
         return Err(usage("`cat` prints the file itself: leave out --json"));
     }
-    let (_, snapshot) = find(context, &args.out, args.generation)?;
+    let (_, snapshot) = generation::find(context, &args.out, args.generation)?;
     let mut data = context.ui.data();
     data.bytes(&snapshot.read(&args.path)?)?;
     data.finish().map(|()| DONE)

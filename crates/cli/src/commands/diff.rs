@@ -3,16 +3,18 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use txfs::{Basis, Change, ChangeKind, CommitOptions, OpenTransaction, Plan, Shown, Store};
+use txfs::{Basis, CommitOptions, OpenTransaction, Plan, Shown, Store};
 
-use crate::Context;
-use crate::commands::publish;
-use crate::error::{self, DIFFERS, DONE, Failure, usage};
+use crate::context::Context;
+use crate::error::{DIFFERS, DONE, Failure, usage};
 use crate::handle;
 use crate::options::exclude::Excludes;
-use crate::output::{Object, Style, Ui};
-use crate::publishing::report::{self, Summary, summary_fields};
+use crate::publishing::changes;
+use crate::publishing::report;
+use crate::publishing::source;
+use crate::publishing::summary::Summary;
 use crate::settings::{Given, Settings, take};
+use crate::stage;
 
 /// Print what a commit would change
 ///
@@ -59,7 +61,7 @@ pub(crate) fn run(context: &Context, args: &DiffArgs) -> Result<u8, Failure> {
     };
     report::warn(&context.ui, &plan);
     let current = store.head()?.map(|head| head.info.generation);
-    print(&context.ui, store.output(), current, &plan, &notes)?;
+    changes::print(&context.ui, store.output(), current, &plan, &notes)?;
     notes.iter().for_each(|note| context.ui.problem(note));
     plan.problems.iter().for_each(|problem| context.ui.problem(problem));
     context.ui.detail(Summary(&plan));
@@ -68,7 +70,7 @@ pub(crate) fn run(context: &Context, args: &DiffArgs) -> Result<u8, Failure> {
 
 /// The open transaction whose stage a path is; `None` for any other directory.
 fn find_transaction(context: &Context, store: &Store, stage: &Path) -> Result<Option<OpenTransaction>, Failure> {
-    let Some((output, id)) = handle::parse(stage)? else { return Ok(None) };
+    let Some((output, id)) = stage::parse(stage)? else { return Ok(None) };
     if output != store.output() {
         let (stage, output) = (Shown(stage), context.ui.name(&output));
         return Err(usage(format!("{stage} is a stage of {output}")));
@@ -78,9 +80,9 @@ fn find_transaction(context: &Context, store: &Store, stage: &Path) -> Result<Op
 
 /// As `txfs publish` would copy it.
 fn of_directory(context: &Context, store: &Store, dir: &Path, options: &CommitOptions<'_>) -> Result<Plan, Failure> {
-    publish::resolve_directory(dir)?;
+    source::resolve_directory(dir)?;
     let preview = store.preview_copy(dir, false, options)?;
-    publish::warn_of_states(&context.ui, &preview.left_out);
+    source::warn_of_states(&context.ui, &preview.left_out);
     Ok(preview.plan)
 }
 
@@ -99,59 +101,4 @@ fn of_transaction(
         |base| format!("generation {current} was committed since this transaction began on generation {base}");
     let base = if store.is_overtaken(open.id)? { open.base } else { None };
     Ok((plan, base.map(overtaken).into_iter().collect()))
-}
-
-/// Prints the changes on stdout; with `--json` what stands against them, and how many there are, too.
-pub(crate) fn print(
-    ui: &Ui,
-    output: &Path,
-    current: Option<u64>,
-    plan: &Plan,
-    notes: &[String],
-) -> Result<(), Failure> {
-    let mut data = ui.data();
-    for change @ Change { kind, path, .. } in &plan.changes {
-        if ui.json {
-            data.object(change_object(change))?;
-        } else {
-            let letter = data.paint(kind.letter().encode_utf8(&mut [0; 4]), style(*kind)).to_string();
-            data.line(format_args!("{letter} {path}"))?;
-        }
-    }
-    if ui.json {
-        for note in notes {
-            data.object(Object::new().field("problem", "overtaken").field("message", note.as_str()))?;
-        }
-        for problem in &plan.problems {
-            data.object(error::describe(Object::new(), problem))?;
-        }
-        let object = Object::new().field("summary", true).output(output).field("generation", current);
-        return ui.result(data, summary_fields(object, plan).field("operations", plan.operations()));
-    }
-    data.finish()
-}
-
-/// A path that changes, for programs.
-pub(crate) fn change_object(Change { kind, path, entry, .. }: &Change) -> Object {
-    let object = Object::new().field("change", word(*kind)).field("letter", kind.letter().to_string());
-    object.relative("path", path).field("kind", entry.word())
-}
-
-fn word(kind: ChangeKind) -> &'static str {
-    match kind {
-        ChangeKind::Added => "added",
-        ChangeKind::Modified => "modified",
-        ChangeKind::Mode => "mode",
-        ChangeKind::Kind => "kind",
-        ChangeKind::Removed => "removed",
-        _ => "other",
-    }
-}
-
-fn style(kind: ChangeKind) -> Style {
-    match kind {
-        ChangeKind::Added => Style::Green,
-        ChangeKind::Removed => Style::Red,
-        _ => Style::Yellow,
-    }
 }

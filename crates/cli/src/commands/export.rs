@@ -5,14 +5,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use txfs::{Snapshot, Store};
 
-use crate::Context;
-use crate::commands::rollback::name_the_list;
-use crate::count;
+use crate::context::Context;
 use crate::error::{DONE, Failure, cannot, usage};
-use crate::nothing_published;
-use crate::output::Object;
+use crate::generation;
+use crate::json::Object;
+use crate::text::count;
 
 /// Copy the current generation, or an earlier one that is kept, to a new directory
 ///
@@ -29,21 +27,8 @@ pub(crate) struct ExportArgs {
     generation: Option<u64>,
 }
 
-/// The store, and the generation that is asked for.
-pub(crate) fn find(context: &Context, out: &Path, generation: Option<u64>) -> Result<(Store, Snapshot), Failure> {
-    let Some(store) = context.find(out)? else { return Err(usage(nothing_published(&context.ui, out))) };
-    let snapshot = match generation {
-        Some(generation) => store.at(generation).map_err(|error| name_the_list(context, &store, error))?,
-        None => store.snapshot()?,
-    };
-    if snapshot.generation() == 0 {
-        return Err(usage(nothing_published(&context.ui, out)));
-    }
-    Ok((store, snapshot))
-}
-
 pub(crate) fn run(context: &Context, args: &ExportArgs) -> Result<u8, Failure> {
-    let (store, snapshot) = find(context, &args.out, args.generation)?;
+    let (store, snapshot) = generation::find(context, &args.out, args.generation)?;
     make(&args.dir)?;
     let files = snapshot.copy_to(&args.dir)?.files;
     let (generation, dir) = (snapshot.generation(), context.ui.name(&args.dir));

@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use txfs::Shown;
 
-use crate::Context;
 use crate::config::NAME;
+use crate::context::Context;
 use crate::error::{DONE, Failure, cannot, usage};
-use crate::output::Object;
+use crate::json::Object;
 use crate::projects::{self, Found};
 
 /// Write a txfs.toml for the project in the current directory

@@ -9,10 +9,11 @@ use clap::Args;
 use serde_json::Value;
 use txfs::{Begin, JournalDump, Kind, Object as Entry, Operation, Record, Shown};
 
-use crate::Context;
-use crate::count;
+use crate::context::Context;
 use crate::error::{CORRUPT, DONE, Failure, cannot};
-use crate::output::{Data, Object, Style, time};
+use crate::json::Object;
+use crate::output::{Data, Style};
+use crate::text::{count, time};
 
 /// Print journals readably, damaged ones too
 ///

@@ -3,13 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use txfs::{Changes, Generation, Retention, Shown, Store};
+use txfs::{Changes, Generation, Shown};
 
-use crate::Context;
-use crate::count;
+use crate::context::{Context, nothing_published};
 use crate::error::{DONE, Failure};
-use crate::nothing_published;
-use crate::output::{Object, Ui, size, time};
+use crate::json::Object;
+use crate::output::Ui;
+use crate::text::{size, time};
 
 /// List the generations: the current one, and those that can be gone back to
 ///
@@ -76,33 +76,4 @@ fn object(output: &Path, generation: &Generation) -> Object {
     let object = object.field("added_entries", changes.map(|changes| changes.added));
     let object = object.field("modified_entries", changes.map(|changes| changes.modified));
     object.field("removed_entries", changes.map(|changes| changes.removed)).field("held_bytes", generation.held)
-}
-
-/// What the past costs.
-pub(crate) struct Past {
-    generations: u64,
-    bytes: u64,
-}
-
-impl Past {
-    /// It is counted where more than usual is kept, or somebody wants to know: each entry that was displaced is looked at.
-    pub(crate) fn of(ui: &Ui, store: &Store) -> Option<Self> {
-        let is_usual = store.retention().map(|kept| kept == Retention::default());
-        let history = match is_usual {
-            Ok(true) if !ui.verbose => return None,
-            Ok(_) => store.history(),
-            Err(error) => Err(error),
-        };
-        let history = history.inspect_err(|error| ui.warn_of(error)).ok()?;
-        let bytes = history.iter().map(|generation| generation.held).sum();
-        Some(Self { generations: (history.len() as u64).saturating_sub(1), bytes })
-    }
-
-    pub(crate) fn line(&self) -> String {
-        format!("{} to go back to, {} held", count(self.generations, "generation"), size(self.bytes))
-    }
-
-    pub(crate) fn object(&self) -> Object {
-        Object::part().field("generations", self.generations).field("held_bytes", self.bytes)
-    }
 }

@@ -5,12 +5,12 @@ use std::path::PathBuf;
 use clap::Args;
 use txfs::{Pruned, Retention, Store};
 
-use crate::Context;
-use crate::count;
+use crate::context::{Context, nothing_published};
 use crate::error::{DONE, Failure};
-use crate::nothing_published;
+use crate::json::Object;
 use crate::options::retention::Kept;
-use crate::output::{Object, Ui};
+use crate::output::Ui;
+use crate::text::count;
 
 /// Free what commits displaced, but for what --keep and --keep-for keep
 ///

@@ -1,21 +1,22 @@
 //! `txfs publish`.
 
-use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use txfs::{BeginOptions, Error, Paths, Preview, Problem, Shown, Store, Transaction};
 
-use crate::Context;
-use crate::commands::commit::{self, Done, Keeping, PublishOptions, Removals};
-use crate::count;
-use crate::error::{DONE, Failure, cannot, usage};
-use crate::handle;
+use crate::context::Context;
+use crate::error::{DONE, Failure, usage};
 use crate::options::at::AtArgs;
 use crate::options::wait::WaitArgs;
 use crate::output::Ui;
+use crate::publishing::conclude::{self, Done};
 use crate::publishing::hooks::Hooks;
+use crate::publishing::left;
+use crate::publishing::options::{Keeping, PublishOptions, Removals};
+use crate::publishing::source;
 use crate::settings::{Given, Settings, take};
+use crate::text::count;
 
 /// Publish a copy of a directory
 ///
@@ -95,7 +96,7 @@ pub(crate) fn run(context: &Context, args: &PublishArgs) -> Result<u8, Failure> 
         let store = context.expect(&args.out)?;
         return remove(context, args, &store).map(|()| DONE);
     }
-    let source = resolve_directory(args.src()?)?;
+    let source = source::resolve_directory(args.src()?)?;
     // Before anything is made.
     refuse_overlap(&source, &context.locate(&args.out)?, args)?;
     if args.publish.is_dry_run() && !args.has_checks() && !args.at.is_given() {
@@ -129,10 +130,10 @@ fn begin(context: &Context, args: &PublishArgs, store: &Store) -> Result<Transac
 }
 
 fn conclude(context: &Context, args: &PublishArgs, store: &Store, mut transaction: Transaction) -> Result<(), Failure> {
-    match commit::conclude(context, store, &mut transaction, &args.publish, &Removals::default()) {
+    match conclude::conclude(context, store, &mut transaction, &args.publish, &Removals::default()) {
         Ok(Done::Committed(committed)) => {
             let (hooks, publish) = (&args.hooks, &args.publish);
-            commit::after(context, store, &committed, hooks, publish, true)?;
+            conclude::after(context, store, &committed, hooks, publish, true)?;
         }
         Ok(Done::DryRun) => transaction.abort()?,
         Err(failure) => return Err(leave(context, store, transaction, failure, args)),
@@ -151,8 +152,8 @@ fn leave(context: &Context, store: &Store, transaction: Transaction, failure: Fa
         Ok(left) => left,
         Err(error) => return failure.hint(format!("the stage could not be kept: {error}")),
     };
-    let besides = handle::kept_besides(&context.ui, store, &left);
-    let way_on = handle::kept(&context.ui, &failure, &left.stage, "");
+    let besides = left::kept_besides(&context.ui, store, &left);
+    let way_on = left::kept(&context.ui, &failure, &left.stage, "");
     let failure = failure.hint(way_on).kept_at(left.stage);
     besides.into_iter().fold(failure, Failure::hint)
 }
@@ -180,8 +181,8 @@ fn preview(context: &Context, args: &PublishArgs, source: &Path) -> Result<u8, F
     }
     warn_of_copy(&context.ui, &left_out, &without_set_id);
     context.signals.release()?;
-    let told = commit::tell_rehearsed(context, &output, base, &plan, Vec::new());
-    told.map(|()| DONE).map_err(|failure| if base == 0 { commit::ask_for_lost_state(failure) } else { failure })
+    let told = conclude::tell_rehearsed(context, &output, base, &plan, Vec::new());
+    told.map(|()| DONE).map_err(|failure| if base == 0 { conclude::ask_for_lost_state(failure) } else { failure })
 }
 
 /// `within` is a directory of the state.
@@ -190,20 +191,6 @@ fn refuse_own_state(source: &Path, within: &Path, args: &PublishArgs) -> Result<
         return Ok(());
     }
     Err(usage(format!("{} holds txfs' own state directory", Shown(args.src.as_deref().unwrap_or(Path::new("SRC"))))))
-}
-
-/// The canonical path of a directory whose content is to be published.
-pub(crate) fn resolve_directory(given: &Path) -> Result<PathBuf, Failure> {
-    let is_not = |what: &str| usage(format!("{} {what}", Shown(given)));
-    let path = given.canonicalize().map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => is_not("does not exist"),
-        io::ErrorKind::NotADirectory => is_not("is not a directory"),
-        _ => cannot("open the directory", given, error),
-    })?;
-    match path.metadata().map_err(|error| cannot("read the attributes of", given, error))?.is_dir() {
-        true => Ok(path),
-        false => Err(is_not("is not a directory")),
-    }
 }
 
 fn fill(ui: &Ui, transaction: &mut Transaction, source: &Path, args: &PublishArgs) -> Result<(), Failure> {
@@ -221,7 +208,7 @@ fn fill(ui: &Ui, transaction: &mut Transaction, source: &Path, args: &PublishArg
 }
 
 fn warn_of_copy(ui: &Ui, left_out: &[PathBuf], without_set_id: &Paths) {
-    warn_of_states(ui, left_out);
+    source::warn_of_states(ui, left_out);
     if !without_set_id.is_empty() {
         let files = count(without_set_id.total, "file");
         ui.warn(format_args!("set-id bits of {files} with another owner or group are not published: {without_set_id}"));
@@ -235,18 +222,6 @@ fn way_out(problem: &Problem) -> Option<String> {
             Some("remove them from SRC: only files, directories and symlinks are published".to_owned())
         }
         _ => None,
-    }
-}
-
-/// Says which directories are left out of a copy: they may be content that only has such a name.
-pub(crate) fn warn_of_states(ui: &Ui, left_out: &[PathBuf]) {
-    const SHOWN: usize = 5;
-    for path in left_out.iter().take(SHOWN) {
-        ui.warn(format_args!("{} is left out: the name is that of a state directory of txfs", ui.name(path)));
-    }
-    if left_out.len() > SHOWN {
-        let more = left_out.len() - SHOWN;
-        ui.warn(format_args!("{more} more directories are left out that have the name of a state directory of txfs"));
     }
 }
 

@@ -1,15 +1,16 @@
-//! `txfs recover`, and the line in which every other command says what recovery did.
+//! `txfs recover`.
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use txfs::{RecoverOptions, Recovered, RecoveredCommit, Store};
+use txfs::{RecoverOptions, Recovered, RecoveredCommit};
 
-use crate::Context;
-use crate::count;
+use crate::context::Context;
 use crate::error::{DONE, Failure};
-use crate::output::{Object, Ui};
+use crate::json::Object;
+use crate::opened;
+use crate::output::Ui;
 
 /// Finish or undo what a crash interrupted
 ///
@@ -35,51 +36,10 @@ pub(crate) fn run(context: &Context, args: &RecoverArgs) -> Result<u8, Failure> 
         return Ok(DONE);
     };
     let recovered = store.recover(RecoverOptions::default().undo(args.undo).skip_unknown(args.skip_unknown))?;
-    tell(&context.ui, &store, &recovered);
+    opened::tell_recovered(&context.ui, &store, &recovered);
     let generation = if context.ui.json { store.head()?.map(|head| head.info.generation) } else { None };
     print(&context.ui, store.output(), generation, &recovered)?;
     Ok(DONE)
-}
-
-/// Says in one line what recovery did, if it did anything.
-pub(crate) fn tell(ui: &Ui, store: &Store, recovered: &Recovered) {
-    if !recovered.is_nothing() {
-        tell_done(ui, store, recovered);
-    }
-    if !recovered.skipped.is_empty() {
-        let (skipped, output) = (&recovered.skipped, ui.name(store.output()));
-        let paths = count(skipped.total, "path");
-        ui.warn(format_args!("{paths} of {output} left as found, and no longer as published: {skipped}"));
-    }
-    recovered.warnings.iter().for_each(|warning| ui.warn_of(warning));
-}
-
-fn tell_done(ui: &Ui, store: &Store, recovered: &Recovered) {
-    let mut parts: Vec<_> = recovered.commit.iter().map(|commit| describe(*commit)).collect();
-    if !recovered.discarded.is_empty() {
-        parts.push(format!("discarded {}", count(recovered.discarded.len() as u64, "unfinished transaction")));
-    }
-    let line = format!("txfs: recovered {}: {}", ui.name(store.output()), parts.join("; "));
-    match ui.describe_rescued(&recovered.rescued) {
-        None => ui.say(line),
-        Some(moved) => ui.warn(format_args!("{line}{}{moved}", if parts.is_empty() { "" } else { "; " })),
-    }
-}
-
-fn describe(commit: RecoveredCommit) -> String {
-    match commit {
-        RecoveredCommit::RolledForward { generation, operations } => {
-            format!("finished the interrupted commit of generation {generation} ({})", count(operations, "operation"))
-        }
-        RecoveredCommit::RolledBack { generation } => {
-            format!("rolled back the interrupted commit of generation {generation}")
-        }
-        RecoveredCommit::Settled { generation } => {
-            format!("tidied up after the commit of generation {generation}, which was complete")
-        }
-        RecoveredCommit::Discarded => "discarded a commit that had not changed anything yet".to_owned(),
-        _ => "settled an interrupted commit".to_owned(),
-    }
 }
 
 /// `generation` is the one that is published now.

@@ -3,12 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use txfs::{BeginOptions, ErrorKind, Store};
+use txfs::{BeginOptions, Store};
 
-use crate::Context;
-use crate::commands::commit::{self, Done, PublishOptions, Removals};
+use crate::context::Context;
 use crate::error::{DONE, Failure};
+use crate::generation::name_the_list;
+use crate::publishing::conclude::{self, Done};
 use crate::publishing::hooks::{self, AfterHook, Hooks};
+use crate::publishing::options::{PublishOptions, Removals};
 use crate::settings::{Given, Settings, take};
 
 /// Publish an earlier generation again: the one before the current one, or any that is kept
@@ -72,23 +74,13 @@ pub(crate) fn run(context: &Context, args: &RollbackArgs) -> Result<u8, Failure>
     let message = args.message.clone().unwrap_or_else(|| format!("rollback to generation {generation}"));
     let options = PublishOptions::of_an_old_generation(message, args.allow_drift, args.touch, false);
     if let Done::Committed(committed) =
-        commit::conclude(context, &store, &mut transaction, &options, &Removals::default())?
+        conclude::conclude(context, &store, &mut transaction, &options, &Removals::default())?
     {
         let (committed, message) = (&*committed, args.message.as_deref());
         let (store, hooks) = (&store, &Hooks::after_alone(&args.after));
         hooks::Done { context, store, committed, hooks, touch: args.touch, message, print_number: true }.conclude()?;
     }
     Ok(DONE)
-}
-
-/// Says where it is told what can be gone back to.
-pub(crate) fn name_the_list(context: &Context, store: &Store, error: txfs::Error) -> Failure {
-    let is_of_usage = error.kind() == ErrorKind::Usage;
-    let failure = Failure::from(error);
-    match is_of_usage {
-        true => failure.hint(format!("`txfs log {}` lists what can be gone back to", context.ui.word(store.output()))),
-        false => failure,
-    }
 }
 
 /// What going back would change. Nothing is written.
@@ -101,5 +93,5 @@ fn preview(context: &Context, args: &RollbackArgs, store: &Store) -> Result<u8, 
         None => store.preview_previous(&options)?,
     };
     context.signals.release()?;
-    commit::tell_rehearsed(context, store.output(), base, &plan, Vec::new()).map(|()| DONE)
+    conclude::tell_rehearsed(context, store.output(), base, &plan, Vec::new()).map(|()| DONE)
 }

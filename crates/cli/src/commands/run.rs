@@ -12,17 +12,20 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use txfs::{Basis, BeginOptions, Error, ErrorKind, Problem, Store, Transaction};
 
-use crate::Context;
-use crate::commands::begin::{self, FromChoice};
-use crate::commands::commit::{self, Done, Keeping, PublishOptions, Removals};
+use crate::context::Context;
 use crate::error::{DONE, Failure, failed, usage};
-use crate::handle;
 use crate::options::at::AtArgs;
+use crate::options::from;
 use crate::options::wait::WaitArgs;
+use crate::placeholder::find_placeholder;
+use crate::publishing::conclude::{self, Done};
 use crate::publishing::hooks::Hooks;
+use crate::publishing::left;
+use crate::publishing::options::{Keeping, PublishOptions, Removals};
 use crate::running::captured::{self, Capturing, Outcome, Way};
-use crate::running::tool::{Prepared, changed_nothing, find_placeholder};
+use crate::running::tool::{Prepared, changed_nothing};
 use crate::settings::{Given, Settings, take};
+use crate::values::{CaptureChoice, FromChoice};
 
 /// Run a command and publish what it makes of OUT, if it succeeds
 ///
@@ -77,16 +80,6 @@ pub(crate) struct RunArgs {
     dir: Option<PathBuf>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum CaptureChoice {
-    /// As the machine can
-    Auto,
-    /// By an overlay
-    Overlay,
-    /// By a copy
-    Copy,
-}
-
 pub(crate) fn run(context: &Context, args: &RunArgs) -> Result<u8, Failure> {
     attempt(context, args).map_err(Failure::of_run)
 }
@@ -117,9 +110,9 @@ fn build_and_commit(context: &Context, args: &RunArgs, store: &Store, ways: Opti
         None => build(context, store, args)?,
         Some(ways) => build_captured(context, store, args, ways)?,
     };
-    match commit::conclude(context, store, &mut transaction, &publish, &args.removals) {
+    match conclude::conclude(context, store, &mut transaction, &publish, &args.removals) {
         Ok(Done::Committed(committed)) => {
-            commit::after(context, store, &committed, &args.hooks, &publish, false)?;
+            conclude::after(context, store, &committed, &args.hooks, &publish, false)?;
         }
         Ok(Done::DryRun) => {
             discard(context, transaction);
@@ -230,9 +223,9 @@ fn build(context: &Context, store: &Store, args: &RunArgs) -> Result<Built, Fail
 fn begin_from(context: &Context, store: &Store, args: &RunArgs, from: Basis) -> Result<Transaction, Failure> {
     let options = BeginOptions::default().from(from).allow_drift(args.publish.allows_drift());
     let options = args.at.on(args.wait.on(context, store, options)?);
-    let transaction = store.begin(options).map_err(begin::of_begin)?;
+    let transaction = store.begin(options).map_err(from::of_begin)?;
     context.ui.rescued(&store.take_rescued());
-    begin::warn_of_drift(&context.ui, &transaction);
+    from::warn_of_drift(&context.ui, &transaction);
     Ok(transaction)
 }
 
@@ -312,10 +305,10 @@ fn keep(context: &Context, store: &Store, transaction: Transaction, failure: Fai
     };
     let options = args.removals.again(ui);
     let way_on = match overtaken {
-        true => handle::overtaken(ui, store, from, &at, &left.stage, "run the same command again"),
-        false => handle::kept(ui, &failure, &left.stage, &options),
+        true => left::overtaken(ui, store, from, &at, &left.stage, "run the same command again"),
+        false => left::kept(ui, &failure, &left.stage, &options),
     };
-    let besides = handle::kept_besides(ui, store, &left);
+    let besides = left::kept_besides(ui, store, &left);
     let failure = failure.hint(way_on).kept_at(left.stage);
     besides.into_iter().fold(failure, Failure::hint)
 }

@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use clap::Args;
 use txfs::Store;
 
-use crate::Context;
+use crate::context::Context;
 use crate::error::{DONE, Failure};
 use crate::group;
-use crate::output::Object;
+use crate::json::Object;
 
 /// Share the store of OUT with a group, each of whose members may then publish to it; or take it back
 ///
@@ -29,24 +29,12 @@ pub(crate) struct ShareArgs {
 
 pub(crate) fn run(context: &Context, args: &ShareArgs) -> Result<u8, Failure> {
     let store = context.expect(&args.out)?;
-    let store = if args.off { take_back(context, store)? } else { share(context, store, args.group)? };
+    let store = if args.off { take_back(context, store)? } else { group::share(&context.ui, store, args.group)? };
     if context.ui.json {
         let object = group::shared(Object::new().output(store.output()), Some(&store));
         context.ui.result(context.ui.data(), object)?;
     }
     Ok(DONE)
-}
-
-/// Shares a store, unless it is, and says so.
-pub(crate) fn share(context: &Context, store: Store, wanted: Option<u32>) -> Result<Store, Failure> {
-    let was_shared = store.shared_with().is_some() && store.head()?.is_some();
-    let store = store.share(wanted)?;
-    if let Some(group) = store.shared_with().filter(|_| !was_shared) {
-        let (output, group) = (context.ui.name(store.output()), group::describe(group));
-        context.ui.say(format_args!("shared {output} with group {group}: its members publish to it with --shared"));
-    }
-    context.ui.rescued(&store.take_rescued());
-    Ok(store)
 }
 
 fn take_back(context: &Context, store: Store) -> Result<Store, Failure> {

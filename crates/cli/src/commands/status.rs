@@ -8,16 +8,16 @@ use clap::Args;
 use serde_json::Value;
 use txfs::{Basis, Capabilities, ErrorKind, Head, OpenTransaction, Place, RecoverOptions, Shown, Store, Totals};
 
-use crate::Context;
-use crate::commands::begin::from_word;
-use crate::commands::log::Past;
-use crate::commands::recover;
-use crate::count;
+use crate::context::{Context, nothing_published};
 use crate::error::{DONE, Failure};
 use crate::group;
-use crate::nothing_published;
-use crate::output::{Object, Ui, time};
+use crate::json::Object;
+use crate::opened;
+use crate::output::Ui;
+use crate::past::Past;
 use crate::running::diverting::Diverting;
+use crate::text::{count, time};
+use crate::values::from_word;
 
 /// Show what is published, which transactions are open, and what the file system can do; with -v also what can be diverted here
 ///
@@ -37,7 +37,7 @@ pub(crate) fn run(context: &Context, args: &StatusArgs) -> Result<u8, Failure> {
     let (committing, refused) =
         match context.signals.hold_during(|| store.recover(RecoverOptions::default().unless_busy(true))) {
             Ok(recovered) => {
-                recover::tell(&context.ui, &store, &recovered);
+                opened::tell_recovered(&context.ui, &store, &recovered);
                 (false, None)
             }
             Err(error) if error.kind() == ErrorKind::Busy => (true, None),
@@ -68,7 +68,7 @@ fn show(ui: &Ui, store: &Store, committing: bool, refused: bool) -> Result<(), F
     let mut data = ui.data();
     if ui.json {
         // Lines say it themselves.
-        warn_of_weaknesses(ui, store);
+        opened::warn_of_weaknesses(ui, store);
         let object = object(store.output(), Some(store), head.as_ref(), &open, committing);
         let object = match Past::of(ui, store) {
             Some(past) => object.part_of("past", past.object()),
@@ -132,13 +132,6 @@ fn lines(
     ));
     lines.extend(store.weaknesses().into_iter().map(|weakness| ("beware:", weakness.to_string())));
     lines
-}
-
-/// Says what a loss of power can take, before anything is built.
-pub(crate) fn warn_of_weaknesses(ui: &Ui, store: &Store) {
-    for weakness in store.weaknesses().into_iter().filter(|weakness| weakness.loses_commits()) {
-        ui.warn(format_args!("{}: {weakness}", ui.name(store.output())));
-    }
 }
 
 fn place(store: &Store) -> &'static str {

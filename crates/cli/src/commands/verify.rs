@@ -6,11 +6,11 @@ use clap::Args;
 use serde_json::Value;
 use txfs::{Finding, FindingKind, Store};
 
-use crate::Context;
-use crate::count;
+use crate::context::{Context, nothing_published};
 use crate::error::{CONFLICT, DONE, Failure};
-use crate::nothing_published;
-use crate::output::{Object, Style};
+use crate::json::Object;
+use crate::output::Style;
+use crate::text::count;
 
 /// Read everything that is published and compare it with the manifest
 ///

@@ -7,6 +7,7 @@ use txfs::{Retention, Store};
 
 use crate::error::Failure;
 use crate::settings::{Given, Settings, take};
+use crate::values::age;
 
 #[derive(Args, Clone, Default)]
 pub(crate) struct Kept {
@@ -40,37 +41,9 @@ impl Kept {
     }
 }
 
-/// A whole number and its unit.
-pub(crate) fn age(text: &str) -> Result<Duration, String> {
-    let wrong = || "this is not an age, as 90s, 30m, 12h, 7d or 4w".to_owned();
-    let (number, unit) = text.split_at(text.trim_end_matches(char::is_alphabetic).len());
-    let seconds: u64 = match unit {
-        "s" => 1,
-        "m" => 60,
-        "h" => 3_600,
-        "d" => 86_400,
-        "w" => 604_800,
-        _ => return Err(wrong()),
-    };
-    let number: u64 = number.parse().map_err(|_| wrong())?;
-    number.checked_mul(seconds).map(Duration::from_secs).ok_or_else(|| "this is longer than txfs can tell".to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_age_is_a_number_and_its_unit() {
-        for (text, seconds) in
-            [("90s", 90), ("30m", 1_800), ("12h", 43_200), ("7d", 604_800), ("4w", 2_419_200), ("0d", 0)]
-        {
-            assert_eq!(age(text), Ok(Duration::from_secs(seconds)));
-        }
-        for text in ["", "7", "d", "-1d", "1.5h", "7 d", "7y", "18446744073709551615w"] {
-            assert!(age(text).is_err(), "{text}");
-        }
-    }
 
     #[test]
     fn what_is_not_said_is_as_without_it() {

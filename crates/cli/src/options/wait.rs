@@ -5,13 +5,10 @@ use std::time::Duration;
 use clap::Args;
 use txfs::{BeginOptions, Store};
 
-use crate::Context;
+use crate::context::Context;
 use crate::error::{Failure, usage};
-use crate::limit;
 use crate::settings::{Given, Settings, take};
-
-/// The word for no limit, which is what `--wait` alone means.
-pub(crate) const FOREVER: &str = "forever";
+use crate::values::{FOREVER, limit};
 
 /// Shared by all that build.
 #[derive(Args)]

@@ -22,14 +22,16 @@ use std::time::Duration;
 use clap::Args;
 use txfs::{BeginOptions, Committed, Error, HandedOut, Problem, Store};
 
-use crate::Context;
-use crate::commands::commit::{PublishOptions, ended, name_of, no_input};
-use crate::commands::diff;
+use crate::context::Context;
 use crate::error::{self, Failure, Stands};
+use crate::publishing::changes;
+use crate::publishing::checks::{ended, name_of, no_input};
+use crate::publishing::options::PublishOptions;
 use crate::publishing::report;
-use crate::seconds;
 use crate::settings::{Given, Settings, take};
 use crate::signals::{Signals, Supervised};
+use crate::text::reason;
+use crate::values::seconds;
 
 /// Shared by all that publish what is new.
 #[derive(Args, Clone, Default)]
@@ -156,7 +158,7 @@ impl Done<'_> {
     /// The file that has what the commit changed. It lies in the state directory: where txfs is killed, the next commit removes it.
     fn changes(&self) -> Result<HandedOut, String> {
         let written = self.store.hand_out(|file| {
-            let mut lines = self.committed.plan.changes.iter().map(|change| diff::change_object(change).line());
+            let mut lines = self.committed.plan.changes.iter().map(|change| changes::change_object(change).line());
             lines.try_for_each(|line| writeln!(file, "{line}"))
         });
         written.map_err(|error| format!("was not run: the file of changes cannot be written: {error}"))
@@ -230,7 +232,7 @@ fn run(mut command: Command, limit: Option<Duration>, signals: &Signals) -> Resu
     }
     // Its stdout goes to stderr: ours carries data.
     command.stdout(io::stderr()).stdin(no_input()).process_group(0);
-    let not_run = |error: &io::Error| format!("could not be run: {}", error::reason(error));
+    let not_run = |error: &io::Error| format!("could not be run: {}", reason(error));
     let mut child = command.spawn().map_err(|error| not_run(&error))?;
     drop(child.stdin.take());
     match signals.supervise_group(child, limit).map_err(|error| not_run(&error))? {

@@ -5,13 +5,14 @@
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use txfs::{Committed, Paths, Plan, Shown, Store};
+use txfs::{Committed, Plan, Shown, Store};
 
-use crate::Context;
-use crate::commands::diff;
-use crate::count;
+use crate::context::Context;
 use crate::error::Failure;
-use crate::output::{Object, Ui};
+use crate::json::Object;
+use crate::output::Ui;
+use crate::publishing::changes;
+use crate::publishing::summary::{Restored, Summary, summary_fields};
 use crate::ways_out;
 
 /// Tells people of a commit. `message` is the one that the user gave.
@@ -49,7 +50,7 @@ pub(crate) fn end(context: &Context, store: &Store, committed: &Committed, print
     let ui = &context.ui;
     if let Err(failure) = print(ui, store, committed, print_number) {
         // The commit stands, whether or not somebody reads its number.
-        failure.as_warning(ui);
+        ui.warn_of_failure(&failure);
     }
     sweep(ui, store);
 }
@@ -81,7 +82,7 @@ fn print(ui: &Ui, store: &Store, committed: &Committed, print_number: bool) -> R
     let mut data = ui.data();
     if ui.json {
         if ui.verbose {
-            committed.plan.changes.iter().try_for_each(|change| data.object(diff::change_object(change)))?;
+            committed.plan.changes.iter().try_for_each(|change| data.object(changes::change_object(change)))?;
         }
         let object = Object::new().output(store.output());
         let published = Some(committed.generation).filter(|generation| *generation > 0);
@@ -95,44 +96,4 @@ fn print(ui: &Ui, store: &Store, committed: &Committed, print_number: bool) -> R
         data.line(committed.generation)?;
     }
     data.finish()
-}
-
-/// What somebody else removed and a commit puts back, for people: the output itself, or paths in it.
-pub(crate) struct Restored<'a>(pub(crate) &'a str, pub(crate) &'a Paths);
-
-impl std::fmt::Display for Restored<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self(output, paths) = self;
-        match paths.first.first() {
-            Some(path) if path.is_root() => write!(f, "{output}, which somebody else had removed"),
-            _ => write!(f, "what somebody else had removed from {output}: {paths}"),
-        }
-    }
-}
-
-/// How many paths a plan changes, and what it puts back, for a JSON object.
-pub(crate) fn summary_fields(object: Object, plan: &Plan) -> Object {
-    let (summary, restored) = (plan.summary, &plan.restored);
-    let object = object.field("added", summary.added).field("modified", summary.changed);
-    let object = object.field("removed", summary.removed).field("unchanged", summary.unchanged);
-    object.relatives("restored", &restored.first).field("restored_total", restored.total)
-}
-
-/// How many paths a plan changes, for people: the directories among them too, which are no files.
-pub(crate) struct Summary<'a>(pub(crate) &'a Plan);
-
-impl std::fmt::Display for Summary<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let summary = self.0.summary;
-        let counts = [
-            (summary.added, "added"),
-            (summary.changed, "changed"),
-            (summary.removed, "removed"),
-            (summary.unchanged, "unchanged"),
-        ];
-        let mut counts = counts.into_iter().filter(|(n, _)| *n > 0);
-        let Some((first, what)) = counts.next() else { return f.write_str("nothing") };
-        write!(f, "{} {what}", count(first, "path"))?;
-        counts.try_for_each(|(n, what)| write!(f, ", {n} {what}"))
-    }
 }

@@ -12,11 +12,12 @@ use nix::unistd::geteuid;
 use txfs::{Basis, Error, Problem, Shown, Store, Transaction};
 use txfs_capture::{Capture, Captured, Error as CaptureError, Gate, Linger, Refusal, Root, Running, Stage};
 
-use crate::Context;
-use crate::commands::commit::{PublishOptions, check_command, ended, name_of};
+use crate::context::Context;
 use crate::error::{Failure, failed};
-use crate::handle::CAPTURED;
+use crate::publishing::checks::{check_command, ended, name_of};
+use crate::publishing::options::PublishOptions;
 use crate::running::tool::Prepared;
+use crate::stage;
 
 /// A way to divert what a command writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,7 +80,7 @@ impl Capturing<'_> {
     /// Runs the command; an error says why what it made is not to be published.
     pub(crate) fn run(&self, transaction: &mut Transaction, tool: &mut Prepared) -> Result<Outcome, Failure> {
         let capture = self.capture(&transaction.stage()).map_err(|error| self.failed(&error))?;
-        tool.command.env(CAPTURED, self.store.output());
+        tool.command.env(stage::CAPTURED, self.store.output());
         self.context.signals.expect_none()?;
         let (child, running) = match capture.spawn(&mut tool.command) {
             Ok(spawned) => spawned,

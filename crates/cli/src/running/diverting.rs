@@ -6,7 +6,7 @@ use serde_json::Value;
 use txfs::Store;
 use txfs_capture::{Probe, Refusal, probe};
 
-use crate::output::Object;
+use crate::json::Object;
 use crate::running::captured::{Way, possible};
 
 /// The ways that work here, and what keeps the others from working.

@@ -1,21 +1,21 @@
 //! The command that `txfs run` runs: how it is told where to write to, and what its end means.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::io;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus};
 
 use txfs::{Shown, Store};
 
-use crate::Context;
-use crate::commands::commit::ended;
+use crate::context::Context;
 use crate::error::{self, Failure, failed, killed_by, usage};
 use crate::output::Ui;
+use crate::placeholder::replace_stage;
+use crate::publishing::checks::ended;
 use crate::signals::Signals;
+use crate::text::reason;
 
-const PLACEHOLDER: &[u8] = b"{stage}";
 const NOT_FOUND: u8 = 127;
 const NOT_EXECUTABLE: u8 = 126;
 
@@ -47,7 +47,7 @@ impl Prepared {
 
     pub(crate) fn not_run(&self, error: &io::Error) -> Failure {
         let code = if error.kind() == io::ErrorKind::NotFound { NOT_FOUND } else { NOT_EXECUTABLE };
-        let (name, reason, nothing) = (&self.name, error::reason(error), &self.nothing);
+        let (name, reason, nothing) = (&self.name, reason(error), &self.nothing);
         Failure::with_code(code, format!("cannot run `{name}`: {reason}: {nothing}"))
     }
 
@@ -56,7 +56,7 @@ impl Prepared {
         let (name, nothing) = (&self.name, &self.nothing);
         let status = signals
             .supervise(child)
-            .map_err(|error| failed(format!("cannot wait for `{name}`: {}", error::reason(&error))))?;
+            .map_err(|error| failed(format!("cannot wait for `{name}`: {}", reason(&error))))?;
         match (exit_code(status), signals.received()) {
             (0, None) => Ok(()),
             (0, Some(signal)) => Err(Failure::stopped(
@@ -73,45 +73,9 @@ pub(crate) fn changed_nothing(ui: &Ui, store: &Store) -> String {
     format!("txfs changed nothing in {}", ui.name(store.output()))
 }
 
-/// Where the next `{stage}` stands.
-pub(crate) fn find_placeholder(word: &[u8]) -> Option<usize> {
-    word.windows(PLACEHOLDER.len()).position(|window| window == PLACEHOLDER)
-}
-
-/// Whether a character means itself to a shell, or parts words.
-pub(crate) fn is_plain(c: char) -> bool {
-    c.is_alphanumeric() || " _-./:=,@%+{}".contains(c)
-}
-
-/// Every `{stage}` in an argument becomes the stage's path, byte for byte.
-fn replace_stage(word: &OsStr, stage: &Path) -> OsString {
-    let mut rest = word.as_bytes();
-    let mut replaced = Vec::with_capacity(rest.len());
-    while let Some(at) = find_placeholder(rest) {
-        replaced.extend_from_slice(&rest[..at]);
-        replaced.extend_from_slice(stage.as_os_str().as_bytes());
-        rest = &rest[at + PLACEHOLDER.len()..];
-    }
-    replaced.extend_from_slice(rest);
-    OsString::from_vec(replaced)
-}
-
 fn exit_code(status: ExitStatus) -> u8 {
     match (status.code(), status.signal()) {
         (Some(code), _) => u8::try_from(code).unwrap_or(error::RUN_FAILED),
         (None, signal) => killed_by(signal.unwrap_or_default()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_placeholder_is_replaced_whatever_the_bytes_around_it() {
-        let replace = |word: &[u8]| replace_stage(OsStr::from_bytes(word), Path::new("/s{stage}")).into_vec();
-        assert_eq!(replace(b"-o={stage}/a:{stage}"), b"-o=/s{stage}/a:/s{stage}");
-        assert_eq!(replace(b"\xff{stage}\xfe"), b"\xff/s{stage}\xfe");
-        assert_eq!(replace(b"{stage"), b"{stage");
     }
 }
