@@ -2,20 +2,19 @@
 //!
 //! From the top down, and no circle among them:
 //!
-//! - here: the arguments are parsed, `txfs.toml` fills in what they do not say, and the command runs;
+//! - here the arguments are parsed, `txfs.toml` fills in what they do not say, and the command runs;
 //! - [`commands`]: one file per command;
 //! - [`running`]: what `txfs run` runs; [`publishing`]: what all have in common that publish; [`options`]: those of several commands;
-//! - [`context`]: how a command comes to the recovered store of its output, by what a user calls it ([`handle`], [`stage`]); what is said
-//!   of the store then ([`opened`], [`past`]), [`generation`]s by their number, and [`group`]s;
-//! - [`config`] finds `txfs.toml`, [`settings`] reads it; [`values`], [`glob`]s and the [`placeholder`] are what an option or a key can say;
+//! - [`store`]: how a command comes to the recovered store of its output, and what is said of it then;
+//! - [`settings`]: `txfs.toml`, and what the values of options and keys mean;
 //! - [`signals`];
-//! - [`output`]: data and talk; [`error`]s and the [`ways_out`] of them; [`json`] and [`text`].
+//! - [`talk`]: data on stdout, talk on stderr, errors and the ways out of them.
 //!
 //! Invariants:
 //! 1. stdout carries data only, stderr carries talk; a closed pipe is no reason to panic on either.
 //! 2. Every command that names an output recovers it first and says in one line what that did ([`Context::recover`]); only
 //!    `journal`, which shows what is there, does not.
-//! 3. Every error becomes an exit code in one place, [`error`].
+//! 3. Every error becomes an exit code in one place, [`talk::error`].
 //! 4. No signal but KILL ends a command while it changes something ([`signals`]).
 //!
 //! A command that is killed leaves what the library leaves: the next command recovers it.
@@ -29,36 +28,22 @@ use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser};
 use txfs::{Barriers, Shown, is_hidden};
 
 use commands::Command;
-use config::Config;
-use context::Context;
-use error::Failure;
-use output::{ColorChoice, Ui};
-use settings::{Given, take};
-use values::seconds;
+use settings::config::Config;
+use settings::keys::{Given, take};
+use settings::values::seconds;
+use store::context::Context;
+use store::group;
+use talk::error::{self, Failure};
+use talk::output::{ColorChoice, Ui};
 
 mod commands;
-mod config;
-mod context;
-mod error;
-mod generation;
-mod glob;
-mod group;
-mod handle;
-mod json;
-mod opened;
 mod options;
-mod output;
-mod past;
-mod placeholder;
-mod projects;
 mod publishing;
 mod running;
 mod settings;
 mod signals;
-mod stage;
-mod text;
-mod values;
-mod ways_out;
+mod store;
+mod talk;
 
 /// Crash-safe, all-or-nothing publication of a directory tree.
 ///
@@ -137,7 +122,7 @@ struct Global {
 
 /// Runs the command that the arguments name.
 fn main() -> ExitCode {
-    let parsed = settings::with_negations(Cli::command()).try_get_matches();
+    let parsed = settings::keys::with_negations(Cli::command()).try_get_matches();
     let parsed = parsed.and_then(|matches| Ok((Cli::from_arg_matches(&matches)?, matches)));
     let (mut cli, matches) = match parsed {
         Ok(parsed) => parsed,

@@ -29,8 +29,8 @@ use signal_hook::flag;
 use signal_hook::iterator::SignalsInfo;
 use signal_hook::iterator::exfiltrator::WithOrigin;
 
-use crate::error::{Failure, failed, stopped_by};
-use crate::text::reason;
+use crate::talk::error::{Failure, failed, stopped_by};
+use crate::talk::text::reason;
 
 /// The signals that are held, and the process that they are forwarded to.
 pub(crate) struct Signals {

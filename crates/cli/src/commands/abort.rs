@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use txfs::{Error, OpenTransaction, Store, TransactionId};
 
-use crate::context::{Context, nothing_published};
-use crate::error::{DONE, Failure};
-use crate::handle;
-use crate::json::Object;
+use crate::store::context::{Context, nothing_published};
+use crate::store::handle;
+use crate::talk::error::{DONE, Failure};
+use crate::talk::json::Object;
 
 /// Discard a transaction and its stage; the output stays as it is
 ///

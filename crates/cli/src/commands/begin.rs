@@ -6,15 +6,15 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use txfs::{Basis, BeginOptions, Transaction};
 
-use crate::context::Context;
-use crate::error::{DONE, Failure, usage};
-use crate::json::Object;
 use crate::options::at::AtArgs;
 use crate::options::from;
 use crate::options::wait::WaitArgs;
-use crate::output::Ui;
-use crate::settings::{Given, Settings, take};
-use crate::values::{FromChoice, from_word};
+use crate::settings::keys::{Given, Settings, take};
+use crate::settings::values::{FromChoice, from_word};
+use crate::store::context::Context;
+use crate::talk::error::{DONE, Failure, usage};
+use crate::talk::json::Object;
+use crate::talk::output::Ui;
 
 /// Begin a transaction and print its stage's path
 ///

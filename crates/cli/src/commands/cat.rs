@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::context::Context;
-use crate::error::{DONE, Failure, usage};
-use crate::generation;
+use crate::store::context::Context;
+use crate::store::generation;
+use crate::talk::error::{DONE, Failure, usage};
 
 /// Print a file of the current generation, or of an earlier one that is kept
 ///

@@ -5,17 +5,17 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use txfs::{Error, Store, Transaction, TransactionId};
 
-use crate::context::Context;
-use crate::error::{DONE, Failure, usage};
-use crate::handle;
 use crate::options::at;
-use crate::output::Ui;
 use crate::publishing::conclude::{self, Done};
 use crate::publishing::hooks::Hooks;
 use crate::publishing::left;
 use crate::publishing::options::{PublishOptions, Removals};
-use crate::settings::{Given, Settings};
-use crate::stage;
+use crate::settings::keys::{Given, Settings};
+use crate::store::context::Context;
+use crate::store::handle;
+use crate::store::stage;
+use crate::talk::error::{DONE, Failure, usage};
+use crate::talk::output::Ui;
 
 /// Publish a transaction's stage: all of it, durably, or nothing
 ///

@@ -5,16 +5,16 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use txfs::{Basis, CommitOptions, OpenTransaction, Plan, Shown, Store};
 
-use crate::context::Context;
-use crate::error::{DIFFERS, DONE, Failure, usage};
-use crate::handle;
 use crate::options::exclude::Excludes;
 use crate::publishing::changes;
 use crate::publishing::report;
 use crate::publishing::source;
 use crate::publishing::summary::Summary;
-use crate::settings::{Given, Settings, take};
-use crate::stage;
+use crate::settings::keys::{Given, Settings, take};
+use crate::store::context::Context;
+use crate::store::handle;
+use crate::store::stage;
+use crate::talk::error::{DIFFERS, DONE, Failure, usage};
 
 /// Print what a commit would change
 ///

@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use crate::context::Context;
-use crate::error::{DONE, Failure, cannot, usage};
-use crate::generation;
-use crate::json::Object;
-use crate::text::count;
+use crate::store::context::Context;
+use crate::store::generation;
+use crate::talk::error::{DONE, Failure, cannot, usage};
+use crate::talk::json::Object;
+use crate::talk::text::count;
 
 /// Copy the current generation, or an earlier one that is kept, to a new directory
 ///

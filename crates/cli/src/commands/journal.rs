@@ -9,11 +9,11 @@ use clap::Args;
 use serde_json::Value;
 use txfs::{Begin, JournalDump, Kind, Object as Entry, Operation, Record, Shown};
 
-use crate::context::Context;
-use crate::error::{CORRUPT, DONE, Failure, cannot};
-use crate::json::Object;
-use crate::output::{Data, Style};
-use crate::text::{count, time};
+use crate::store::context::Context;
+use crate::talk::error::{CORRUPT, DONE, Failure, cannot};
+use crate::talk::json::Object;
+use crate::talk::output::{Data, Style};
+use crate::talk::text::{count, time};
 
 /// Print journals readably, damaged ones too
 ///

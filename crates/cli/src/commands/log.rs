@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use txfs::{Changes, Generation, Shown};
 
-use crate::context::{Context, nothing_published};
-use crate::error::{DONE, Failure};
-use crate::json::Object;
-use crate::output::Ui;
-use crate::text::{size, time};
+use crate::store::context::{Context, nothing_published};
+use crate::talk::error::{DONE, Failure};
+use crate::talk::json::Object;
+use crate::talk::output::Ui;
+use crate::talk::text::{size, time};
 
 /// List the generations: the current one, and those that can be gone back to
 ///

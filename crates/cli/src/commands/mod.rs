@@ -6,13 +6,13 @@ use std::path::PathBuf;
 
 use clap::Subcommand;
 
-use crate::config::Config;
-use crate::context::Context;
-use crate::error::{Failure, usage};
-use crate::output::Ui;
-use crate::settings::{Given, Settings};
+use crate::settings::config::Config;
+use crate::settings::keys::{Given, Settings};
 use crate::signals::Signals;
-use crate::stage;
+use crate::store::context::Context;
+use crate::store::stage;
+use crate::talk::error::{Failure, usage};
+use crate::talk::output::Ui;
 
 mod abort;
 mod begin;

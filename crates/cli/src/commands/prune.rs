@@ -5,12 +5,12 @@ use std::path::PathBuf;
 use clap::Args;
 use txfs::{Pruned, Retention, Store};
 
-use crate::context::{Context, nothing_published};
-use crate::error::{DONE, Failure};
-use crate::json::Object;
 use crate::options::retention::Kept;
-use crate::output::Ui;
-use crate::text::count;
+use crate::store::context::{Context, nothing_published};
+use crate::talk::error::{DONE, Failure};
+use crate::talk::json::Object;
+use crate::talk::output::Ui;
+use crate::talk::text::count;
 
 /// Free what commits displaced, but for what --keep and --keep-for keep
 ///

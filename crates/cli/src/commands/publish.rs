@@ -5,18 +5,18 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use txfs::{BeginOptions, Error, Paths, Preview, Problem, Shown, Store, Transaction};
 
-use crate::context::Context;
-use crate::error::{DONE, Failure, usage};
 use crate::options::at::AtArgs;
 use crate::options::wait::WaitArgs;
-use crate::output::Ui;
 use crate::publishing::conclude::{self, Done};
 use crate::publishing::hooks::Hooks;
 use crate::publishing::left;
 use crate::publishing::options::{Keeping, PublishOptions, Removals};
 use crate::publishing::source;
-use crate::settings::{Given, Settings, take};
-use crate::text::count;
+use crate::settings::keys::{Given, Settings, take};
+use crate::store::context::Context;
+use crate::talk::error::{DONE, Failure, usage};
+use crate::talk::output::Ui;
+use crate::talk::text::count;
 
 /// Publish a copy of a directory
 ///

@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use txfs::{RecoverOptions, Recovered, RecoveredCommit};
 
-use crate::context::Context;
-use crate::error::{DONE, Failure};
-use crate::json::Object;
-use crate::opened;
-use crate::output::Ui;
+use crate::store::context::Context;
+use crate::store::opened;
+use crate::talk::error::{DONE, Failure};
+use crate::talk::json::Object;
+use crate::talk::output::Ui;
 
 /// Finish or undo what a crash interrupted
 ///

@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use txfs::{BeginOptions, Store};
 
-use crate::context::Context;
-use crate::error::{DONE, Failure};
-use crate::generation::name_the_list;
 use crate::publishing::conclude::{self, Done};
 use crate::publishing::hooks::{self, AfterHook, Hooks};
 use crate::publishing::options::{PublishOptions, Removals};
-use crate::settings::{Given, Settings, take};
+use crate::settings::keys::{Given, Settings, take};
+use crate::store::context::Context;
+use crate::store::generation::name_the_list;
+use crate::talk::error::{DONE, Failure};
 
 /// Publish an earlier generation again: the one before the current one, or any that is kept
 ///

@@ -12,20 +12,20 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use txfs::{Basis, BeginOptions, Error, ErrorKind, Problem, Store, Transaction};
 
-use crate::context::Context;
-use crate::error::{DONE, Failure, failed, usage};
 use crate::options::at::AtArgs;
 use crate::options::from;
 use crate::options::wait::WaitArgs;
-use crate::placeholder::find_placeholder;
 use crate::publishing::conclude::{self, Done};
 use crate::publishing::hooks::Hooks;
 use crate::publishing::left;
 use crate::publishing::options::{Keeping, PublishOptions, Removals};
 use crate::running::captured::{self, Capturing, Outcome, Way};
 use crate::running::tool::{Prepared, changed_nothing};
-use crate::settings::{Given, Settings, take};
-use crate::values::{CaptureChoice, FromChoice};
+use crate::settings::keys::{Given, Settings, take};
+use crate::settings::placeholder::find_placeholder;
+use crate::settings::values::{CaptureChoice, FromChoice};
+use crate::store::context::Context;
+use crate::talk::error::{DONE, Failure, failed, usage};
 
 /// Run a command and publish what it makes of OUT, if it succeeds
 ///

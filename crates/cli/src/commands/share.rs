@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use clap::Args;
 use txfs::Store;
 
-use crate::context::Context;
-use crate::error::{DONE, Failure};
-use crate::group;
-use crate::json::Object;
+use crate::store::context::Context;
+use crate::store::group;
+use crate::talk::error::{DONE, Failure};
+use crate::talk::json::Object;
 
 /// Share the store of OUT with a group, each of whose members may then publish to it; or take it back
 ///

@@ -8,16 +8,16 @@ use clap::Args;
 use serde_json::Value;
 use txfs::{Basis, Capabilities, ErrorKind, Head, OpenTransaction, Place, RecoverOptions, Shown, Store, Totals};
 
-use crate::context::{Context, nothing_published};
-use crate::error::{DONE, Failure};
-use crate::group;
-use crate::json::Object;
-use crate::opened;
-use crate::output::Ui;
-use crate::past::Past;
 use crate::running::diverting::Diverting;
-use crate::text::{count, time};
-use crate::values::from_word;
+use crate::settings::values::from_word;
+use crate::store::context::{Context, nothing_published};
+use crate::store::group;
+use crate::store::opened;
+use crate::store::past::Past;
+use crate::talk::error::{DONE, Failure};
+use crate::talk::json::Object;
+use crate::talk::output::Ui;
+use crate::talk::text::{count, time};
 
 /// Show what is published, which transactions are open, and what the file system can do; with -v also what can be diverted here
 ///

@@ -6,11 +6,11 @@ use clap::Args;
 use serde_json::Value;
 use txfs::{Finding, FindingKind, Store};
 
-use crate::context::{Context, nothing_published};
-use crate::error::{CONFLICT, DONE, Failure};
-use crate::json::Object;
-use crate::output::Style;
-use crate::text::count;
+use crate::store::context::{Context, nothing_published};
+use crate::talk::error::{CONFLICT, DONE, Failure};
+use crate::talk::json::Object;
+use crate::talk::output::Style;
+use crate::talk::text::count;
 
 /// Read everything that is published and compare it with the manifest
 ///

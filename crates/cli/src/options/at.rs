@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use txfs::{BeginOptions, RelPath};
 
-use crate::output::Ui;
+use crate::talk::output::Ui;
 
 /// Shared by all that build.
 #[derive(Args)]

@@ -5,7 +5,7 @@ use std::path::Path;
 use clap::Args;
 use txfs::Exclude;
 
-use crate::glob::{self, Pattern};
+use crate::settings::glob::{self, Pattern};
 
 /// Shared by all that publish, and by `diff`.
 #[derive(Args, Clone, Default)]

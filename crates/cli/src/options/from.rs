@@ -2,8 +2,8 @@
 
 use txfs::{Error, Problem, Transaction};
 
-use crate::error::Failure;
-use crate::output::Ui;
+use crate::talk::error::Failure;
+use crate::talk::output::Ui;
 
 /// What is to be done where there is nothing to begin from as it was published.
 pub(crate) fn of_begin(error: Error) -> Failure {

@@ -5,9 +5,9 @@ use std::time::Duration;
 use clap::Args;
 use txfs::{Retention, Store};
 
-use crate::error::Failure;
-use crate::settings::{Given, Settings, take};
-use crate::values::age;
+use crate::settings::keys::{Given, Settings, take};
+use crate::settings::values::age;
+use crate::talk::error::Failure;
 
 #[derive(Args, Clone, Default)]
 pub(crate) struct Kept {

@@ -5,10 +5,10 @@ use std::time::Duration;
 use clap::Args;
 use txfs::{BeginOptions, Store};
 
-use crate::context::Context;
-use crate::error::{Failure, usage};
-use crate::settings::{Given, Settings, take};
-use crate::values::{FOREVER, limit};
+use crate::settings::keys::{Given, Settings, take};
+use crate::settings::values::{FOREVER, limit};
+use crate::store::context::Context;
+use crate::talk::error::{Failure, usage};
 
 /// Shared by all that build.
 #[derive(Args)]

@@ -4,10 +4,10 @@ use std::path::Path;
 
 use txfs::{Change, ChangeKind, Plan};
 
-use crate::error::{self, Failure};
-use crate::json::Object;
-use crate::output::{Style, Ui};
 use crate::publishing::summary::summary_fields;
+use crate::talk::error::{self, Failure};
+use crate::talk::json::Object;
+use crate::talk::output::{Style, Ui};
 
 /// Prints the changes on stdout; with `--json` what stands against them, and how many there are, too.
 pub(crate) fn print(

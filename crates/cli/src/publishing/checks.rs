@@ -9,7 +9,7 @@ use std::process::{Command, ExitStatus, Stdio};
 use txfs::Shown;
 
 use crate::signals::Signals;
-use crate::text::reason;
+use crate::talk::text::reason;
 
 pub(crate) fn name_of(check: &OsStr) -> String {
     Shown(Path::new(check)).to_string()

@@ -5,14 +5,14 @@ use std::path::Path;
 
 use txfs::{ChangeKind, Committed, Error, Plan, Problem, RelPath, Store, Transaction};
 
-use crate::context::Context;
-use crate::error::Failure;
 use crate::publishing::changes;
 use crate::publishing::checks::{name_of, run_check};
 use crate::publishing::hooks::{self, Hooks};
 use crate::publishing::options::{PublishOptions, Removals};
 use crate::publishing::report;
 use crate::publishing::summary::{Restored, Summary};
+use crate::store::context::Context;
+use crate::talk::error::Failure;
 
 /// What came of committing.
 pub(crate) enum Done {

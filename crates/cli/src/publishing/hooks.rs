@@ -22,16 +22,16 @@ use std::time::Duration;
 use clap::Args;
 use txfs::{BeginOptions, Committed, Error, HandedOut, Problem, Store};
 
-use crate::context::Context;
-use crate::error::{self, Failure, Stands};
 use crate::publishing::changes;
 use crate::publishing::checks::{ended, name_of, no_input};
 use crate::publishing::options::PublishOptions;
 use crate::publishing::report;
-use crate::settings::{Given, Settings, take};
+use crate::settings::keys::{Given, Settings, take};
+use crate::settings::values::seconds;
 use crate::signals::{Signals, Supervised};
-use crate::text::reason;
-use crate::values::seconds;
+use crate::store::context::Context;
+use crate::talk::error::{self, Failure, Stands};
+use crate::talk::text::reason;
 
 /// Shared by all that publish what is new.
 #[derive(Args, Clone, Default)]

@@ -4,10 +4,10 @@ use std::path::Path;
 
 use txfs::{Basis, Error, Left, Problem, RelPath, Store};
 
-use crate::error::Failure;
 use crate::options::at;
-use crate::output::Ui;
-use crate::text::count;
+use crate::talk::error::Failure;
+use crate::talk::output::Ui;
+use crate::talk::text::count;
 
 /// What to do with a transaction that stays open although another commit came first; `again` is how to make the same change to
 /// that generation.

@@ -6,12 +6,12 @@ use std::path::{Component, PathBuf};
 use clap::Args;
 use txfs::{Basis, CommitOptions, Exclude, RelPath, Shown, Store, Transaction};
 
-use crate::error::{Failure, usage};
 use crate::options::exclude::Excludes;
 use crate::options::retention::Kept;
-use crate::output::Ui;
-use crate::settings::{Given, Settings, take};
-use crate::values::percent;
+use crate::settings::keys::{Given, Settings, take};
+use crate::settings::values::percent;
+use crate::talk::error::{Failure, usage};
+use crate::talk::output::Ui;
 
 /// How to commit; shared by `commit`, `run` and `publish`.
 #[derive(Args, Clone)]

@@ -7,13 +7,13 @@ use std::path::Path;
 
 use txfs::{Committed, Plan, Shown, Store};
 
-use crate::context::Context;
-use crate::error::Failure;
-use crate::json::Object;
-use crate::output::Ui;
 use crate::publishing::changes;
 use crate::publishing::summary::{Restored, Summary, summary_fields};
-use crate::ways_out;
+use crate::store::context::Context;
+use crate::talk::error::Failure;
+use crate::talk::json::Object;
+use crate::talk::output::Ui;
+use crate::talk::ways_out;
 
 /// Tells people of a commit. `message` is the one that the user gave.
 pub(crate) fn tell(ui: &Ui, store: &Store, committed: &Committed, message: Option<&str>) {

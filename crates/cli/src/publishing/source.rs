@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use txfs::Shown;
 
-use crate::error::{Failure, cannot, usage};
-use crate::output::Ui;
+use crate::talk::error::{Failure, cannot, usage};
+use crate::talk::output::Ui;
 
 /// The canonical path of a directory whose content is to be published.
 pub(crate) fn resolve_directory(given: &Path) -> Result<PathBuf, Failure> {

@@ -4,8 +4,8 @@ use std::fmt;
 
 use txfs::{Paths, Plan};
 
-use crate::json::Object;
-use crate::text::count;
+use crate::talk::json::Object;
+use crate::talk::text::count;
 
 /// What somebody else removed and a commit puts back, for people: the output itself, or paths in it.
 pub(crate) struct Restored<'a>(pub(crate) &'a str, pub(crate) &'a Paths);

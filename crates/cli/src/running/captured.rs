@@ -12,12 +12,12 @@ use nix::unistd::geteuid;
 use txfs::{Basis, Error, Problem, Shown, Store, Transaction};
 use txfs_capture::{Capture, Captured, Error as CaptureError, Gate, Linger, Refusal, Root, Running, Stage};
 
-use crate::context::Context;
-use crate::error::{Failure, failed};
 use crate::publishing::checks::{check_command, ended, name_of};
 use crate::publishing::options::PublishOptions;
 use crate::running::tool::Prepared;
-use crate::stage;
+use crate::store::context::Context;
+use crate::store::stage;
+use crate::talk::error::{Failure, failed};
 
 /// A way to divert what a command writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

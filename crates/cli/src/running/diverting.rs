@@ -6,8 +6,8 @@ use serde_json::Value;
 use txfs::Store;
 use txfs_capture::{Probe, Refusal, probe};
 
-use crate::json::Object;
 use crate::running::captured::{Way, possible};
+use crate::talk::json::Object;
 
 /// The ways that work here, and what keeps the others from working.
 pub(crate) struct Diverting {

@@ -8,13 +8,13 @@ use std::process::{Child, Command, ExitStatus};
 
 use txfs::{Shown, Store};
 
-use crate::context::Context;
-use crate::error::{self, Failure, failed, killed_by, usage};
-use crate::output::Ui;
-use crate::placeholder::replace_stage;
 use crate::publishing::checks::ended;
+use crate::settings::placeholder::replace_stage;
 use crate::signals::Signals;
-use crate::text::reason;
+use crate::store::context::Context;
+use crate::talk::error::{self, Failure, failed, killed_by, usage};
+use crate::talk::output::Ui;
+use crate::talk::text::reason;
 
 const NOT_FOUND: u8 = 127;
 const NOT_EXECUTABLE: u8 = 126;

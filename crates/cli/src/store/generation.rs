@@ -4,8 +4,8 @@ use std::path::Path;
 
 use txfs::{ErrorKind, Snapshot, Store};
 
-use crate::context::{Context, nothing_published};
-use crate::error::{Failure, usage};
+use crate::store::context::{Context, nothing_published};
+use crate::talk::error::{Failure, usage};
 
 /// The store, and the generation that is asked for.
 pub(crate) fn find(context: &Context, out: &Path, generation: Option<u64>) -> Result<(Store, Snapshot), Failure> {

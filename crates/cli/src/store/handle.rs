@@ -4,10 +4,10 @@ use std::path::Path;
 
 use txfs::{OpenTransaction, Shown, Store, TransactionId};
 
-use crate::context::Context;
-use crate::error::{Failure, usage};
-use crate::stage;
-use crate::text::count;
+use crate::store::context::Context;
+use crate::store::stage;
+use crate::talk::error::{Failure, usage};
+use crate::talk::text::count;
 
 /// How many open transactions are named where there should be one.
 const SHOWN: usize = 5;

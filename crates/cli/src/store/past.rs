@@ -2,9 +2,9 @@
 
 use txfs::{Retention, Store};
 
-use crate::json::Object;
-use crate::output::Ui;
-use crate::text::{count, size};
+use crate::talk::json::Object;
+use crate::talk::output::Ui;
+use crate::talk::text::{count, size};
 
 /// What the past costs.
 pub(crate) struct Past {

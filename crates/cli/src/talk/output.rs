@@ -15,10 +15,10 @@ use std::path::{Path, PathBuf};
 
 use txfs::{Shown, Waiting, Word};
 
-use crate::error::{self, Failure};
-use crate::json::Object;
-use crate::text::reason;
-use crate::ways_out;
+use crate::talk::error::{self, Failure};
+use crate::talk::json::Object;
+use crate::talk::text::reason;
+use crate::talk::ways_out;
 
 /// When to use colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]

@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use txfs::{Barriers, BeginOptions, OpenOptions, RecoverOptions, Recovered, Store, Transaction};
 
-use crate::error::{Failure, usage};
-use crate::group;
-use crate::opened;
-use crate::output::Ui;
 use crate::signals::Signals;
-use crate::stage;
+use crate::store::group;
+use crate::store::opened;
+use crate::store::stage;
+use crate::talk::error::{Failure, usage};
+use crate::talk::output::Ui;
 
 /// What every command is given.
 pub(crate) struct Context {

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use txfs::{Error, ErrorKind, Outcome, Problem};
 
-use crate::json::Object;
-use crate::ways_out;
+use crate::talk::json::Object;
+use crate::talk::ways_out;
 
 pub(crate) const DONE: u8 = 0;
 pub(crate) const USAGE: u8 = 2;

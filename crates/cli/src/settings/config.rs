@@ -23,8 +23,8 @@ use nix::unistd::geteuid;
 use toml::de::DeTable;
 use txfs::Shown;
 
-use crate::error::{Failure, cannot, usage};
-use crate::settings::{Settings, Wrong, unknown};
+use crate::settings::keys::{Settings, Wrong, unknown};
+use crate::talk::error::{Failure, cannot, usage};
 
 pub(crate) const NAME: &str = "txfs.toml";
 

@@ -10,11 +10,14 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use txfs::Shown;
 
-use crate::config::NAME;
-use crate::context::Context;
-use crate::error::{DONE, Failure, cannot, usage};
-use crate::json::Object;
-use crate::projects::{self, Found};
+use crate::settings::config::NAME;
+use crate::store::context::Context;
+use crate::talk::error::{DONE, Failure, cannot, usage};
+use crate::talk::json::Object;
+
+mod projects;
+
+use projects::Found;
 
 /// Write a txfs.toml for the project in the current directory
 ///
@@ -238,7 +241,7 @@ mod tests {
             let outputs = file.get_ref()["output"].get_ref().as_table().unwrap().clone();
             assert_eq!(outputs.len(), 2);
             for table in outputs.values() {
-                crate::settings::Settings::read(Path::new("/"), table.get_ref().as_table().unwrap()).unwrap();
+                crate::settings::keys::Settings::read(Path::new("/"), table.get_ref().as_table().unwrap()).unwrap();
             }
         }
     }

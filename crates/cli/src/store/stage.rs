@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use txfs::{Error, OpenOptions, Shown, Store, TransactionId};
 
-use crate::error::{Failure, usage};
-use crate::output::Ui;
+use crate::talk::error::{Failure, usage};
+use crate::talk::output::Ui;
 
 /// Names the output whose writes are diverted, for what runs there.
 pub(crate) const CAPTURED: &str = "TXFS_CAPTURED";

@@ -2,8 +2,8 @@
 
 use txfs::{Recovered, RecoveredCommit, Store};
 
-use crate::output::Ui;
-use crate::text::count;
+use crate::talk::output::Ui;
+use crate::talk::text::count;
 
 /// Says in one line what recovery did, if it did anything.
 pub(crate) fn tell_recovered(ui: &Ui, store: &Store, recovered: &Recovered) {

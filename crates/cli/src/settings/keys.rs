@@ -163,9 +163,9 @@ macro_rules! take {
 }
 pub(crate) use take;
 
-use crate::glob::{self, Pattern};
-use crate::placeholder::{self, find_placeholder};
-use crate::values::{CaptureChoice, FromChoice};
+use crate::settings::glob::{self, Pattern};
+use crate::settings::placeholder::{self, find_placeholder};
+use crate::settings::values::{CaptureChoice, FromChoice};
 
 /// What the command line says.
 pub(crate) struct Given<'m>(pub(crate) &'m ArgMatches);
@@ -276,12 +276,12 @@ fn number(value: &Value<'_>) -> Option<String> {
 
 fn seconds(value: &Value<'_>) -> Result<Duration, Wrong> {
     let Some(number) = number(value) else { return wrong(value, "a number of seconds") };
-    crate::values::seconds(&number).map_err(|what| (value.span(), what))
+    crate::settings::values::seconds(&number).map_err(|what| (value.span(), what))
 }
 
 fn percent(value: &Value<'_>) -> Result<u8, Wrong> {
     let Some(number) = number(value) else { return wrong(value, "a whole number from 0 to 100") };
-    crate::values::percent(&number).map_err(|what| (value.span(), what))
+    crate::settings::values::percent(&number).map_err(|what| (value.span(), what))
 }
 
 fn whole_number(value: &Value<'_>) -> Result<u64, Wrong> {
@@ -290,7 +290,7 @@ fn whole_number(value: &Value<'_>) -> Result<u64, Wrong> {
 }
 
 fn age(value: &Value<'_>) -> Result<Duration, Wrong> {
-    crate::values::age(&text(value)?).map_err(|what| (value.span(), what))
+    crate::settings::values::age(&text(value)?).map_err(|what| (value.span(), what))
 }
 
 /// Whether to wait, or how long.

@@ -4,9 +4,9 @@ use nix::unistd::{Gid, Group};
 use serde_json::Value;
 use txfs::Store;
 
-use crate::error::Failure;
-use crate::json::Object;
-use crate::output::Ui;
+use crate::talk::error::Failure;
+use crate::talk::json::Object;
+use crate::talk::output::Ui;
 
 /// The number of a group that the user names; a name comes before a number.
 pub(crate) fn parse(text: &str) -> Result<u32, String> {
