@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use txfs::Basis;
 
+/// What `--from` says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum FromChoice {
     /// The whole new generation: what is not staged is removed
@@ -24,7 +25,7 @@ impl FromChoice {
     }
 }
 
-/// The word for it on the command line.
+/// The word of `--from` for what a stage begins with.
 pub(crate) fn from_word(from: Basis) -> &'static str {
     match from {
         Basis::Empty => "empty",
@@ -33,6 +34,7 @@ pub(crate) fn from_word(from: Basis) -> &'static str {
     }
 }
 
+/// What `--capture` says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum CaptureChoice {
     /// As the machine can
