@@ -257,7 +257,7 @@ fn frames_that_lie_about_their_length_are_refused() {
 
 #[test]
 fn a_journal_of_another_version_is_refused() {
-    for version in [forge::JOURNAL_VERSION - 1, forge::JOURNAL_VERSION + 1] {
+    for version in [0, forge::JOURNAL_VERSION + 1] {
         let scene = Scene::new();
         let mut journal = forge::journal(&scene.begin(), &[]);
         journal.splice(..16, forge::header(forge::JOURNAL, version));
@@ -955,7 +955,7 @@ mod table {
 
     #[test]
     fn a_journal_without_its_name_of_another_version_is_refused() {
-        for version in [forge::JOURNAL_VERSION - 1, forge::JOURNAL_VERSION + 1] {
+        for version in [0, forge::JOURNAL_VERSION + 1] {
             let scene = Scene::new();
             let operations = replace(&scene);
             let mut journal = forge::journal(&begin(7, Some(&scene.head), third(&scene)), &operations);

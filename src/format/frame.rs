@@ -109,6 +109,7 @@ impl<W: Write> FrameWriter<W> {
 /// Reads what [`FrameWriter`] wrote, from any bytes.
 pub(crate) struct FrameReader<R: Read> {
     input: io::BufReader<R>,
+    version: u32,
     offset: u64,
     hasher: blake3::Hasher,
 }
@@ -116,13 +117,28 @@ pub(crate) struct FrameReader<R: Read> {
 impl<R: Read> FrameReader<R> {
     /// Reads and checks the header.
     pub(crate) fn new(input: R, format: Format) -> Result<Self, Damage> {
+        Self::since(input, format, format.version)
+    }
+
+    /// As [`FrameReader::new`], of a file that may be of an older version, from `oldest` on.
+    pub(crate) fn since(input: R, format: Format, oldest: u32) -> Result<Self, Damage> {
         let mut input = io::BufReader::with_capacity(READ_AHEAD, input);
         let mut header = [0; HEADER_LEN];
         let got = fill(&mut input, &mut header)?;
-        check_header(&header, got, format)?;
+        let version = u32::from_le_bytes(header[8..12].try_into().expect("four bytes"));
+        let older = Format { version, ..format };
+        let is_older = (oldest..format.version).contains(&version) && check_header(&header, got, older).is_ok();
+        if !is_older {
+            check_header(&header, got, format)?;
+        }
         let mut hasher = blake3::Hasher::new();
         hasher.update(&header);
-        Ok(Self { input, offset: HEADER_LEN as u64, hasher })
+        Ok(Self { input, version, offset: HEADER_LEN as u64, hasher })
+    }
+
+    /// The version that the header names.
+    pub(crate) fn version(&self) -> u32 {
+        self.version
     }
 
     /// Where the next frame starts, in bytes.

@@ -15,6 +15,7 @@
 
 use crate::format::frame::Format;
 
+mod older;
 pub(crate) mod reader;
 pub(crate) mod record;
 mod rules;
@@ -22,6 +23,9 @@ pub(crate) mod writer;
 
 /// The header of a journal. The version is raised by every change of the meaning of any byte.
 const JOURNAL: Format = Format { magic: *b"txfsjrnl", version: 2 };
+
+/// The oldest version that is still read.
+const OLDEST: u32 = 1;
 
 #[cfg(test)]
 mod tests {

@@ -2,9 +2,10 @@
 
 use std::io;
 
-use super::JOURNAL;
+use super::older::Record1;
 use super::record::{Begin, Operation, Record};
 use super::rules;
+use super::{JOURNAL, OLDEST};
 use crate::format::frame::{Damage, FrameReader};
 use crate::format::manifest::{Digest, decode};
 use crate::mutant::{Mutant, left_out};
@@ -33,12 +34,12 @@ pub(crate) fn dump(input: impl io::Read) -> Dump {
 }
 
 fn read_records(input: impl io::Read, records: &mut Vec<(u64, Record)>) -> Result<(), Damage> {
-    let mut reader = FrameReader::new(input, JOURNAL)?;
+    let mut reader = FrameReader::since(input, JOURNAL, OLDEST)?;
     loop {
         let offset = reader.offset();
         let digest = Digest(reader.digest());
         let Some(payload) = reader.next_frame()? else { return Err(Damage::Torn { offset }) };
-        let record: Record = decode(&payload).map_err(|what| Damage::corrupt(offset, what))?;
+        let record = decode_record(&payload, reader.version()).map_err(|what| Damage::corrupt(offset, what))?;
         check_position(&record, records.len(), digest).map_err(|what| Damage::corrupt(offset, what))?;
         let last = matches!(record, Record::Commit { .. });
         records.push((offset, record));
@@ -56,12 +57,19 @@ fn read_records(input: impl io::Read, records: &mut Vec<(u64, Record)>) -> Resul
 
 /// Reads whose journal it is; `None` where that cannot be read.
 pub(crate) fn begin(input: impl io::Read) -> Result<Option<Begin>, Damage> {
-    let mut reader = FrameReader::new(input, JOURNAL)?;
+    let mut reader = FrameReader::since(input, JOURNAL, OLDEST)?;
     let offset = reader.offset();
     let Some(payload) = reader.next_frame()? else { return Ok(None) };
-    match decode(&payload).map_err(|what| Damage::corrupt(offset, what))? {
+    match decode_record(&payload, reader.version()).map_err(|what| Damage::corrupt(offset, what))? {
         Record::Begin(begin) => Ok(Some(*begin)),
         _ => Ok(None),
+    }
+}
+
+fn decode_record(payload: &[u8], version: u32) -> Result<Record, &'static str> {
+    match version {
+        1 => decode::<Record1>(payload).map(Record1::upgrade),
+        _ => decode(payload),
     }
 }
 
