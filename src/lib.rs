@@ -111,8 +111,10 @@
 //!
 //! # Exempt from semver
 //!
-//! The feature `mutants`, steps of the protocol that tests can leave out; the trait [`fs::Fs`], which has what the engine asks of a system and gets more of it; and the
-//! journal's records ([`Begin`], [`Operation`], [`Record`]), which are as the version of the disk format has them.
+//! - The feature `mutants`: steps of the protocol that tests can leave out.
+//! - What the traits [`fs::Fs`] and [`fs::Machine`] ask of a system: the engine gets more of it as it needs that, and no other crate
+//!   implements them.
+//! - The journal's records ([`Begin`], [`Operation`], [`Record`]), which are as the version of the disk format has them.
 
 mod error;
 mod format;

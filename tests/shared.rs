@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use common::faulty::{Call, Faulty};
 use common::{Scratch, fast_scratch, lenient, publish, state_of};
 use nix::sys::stat::{Mode, umask};
-use txfs::fs::{Fs, LinuxFs};
+use txfs::fs::{Fs, LinuxFs, Machine};
 use txfs::{BeginOptions, Error, ErrorKind, OpenOptions, Problem, RecoverOptions, Retention, Store};
 
 const GROUP: u32 = 62_000;

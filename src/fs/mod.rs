@@ -1,7 +1,27 @@
-//! The only door to the operating system: trait [`Fs`], about one method for each system call.
+//! The only door to the operating system: trait [`Fs`], about one method for each system call on files, and trait [`Machine`], what is
+//! asked of the machine they are on.
 //!
-//! The engine is generic over [`Fs`]. [`linux`] is the real one; the simulator (`sim`, a feature) runs the real commit and
-//! the real recovery on storage that forgets, tears and fails.
+//! The engine is generic over [`Fs`]. [`linux`] is the real one; the simulator (`crates/sim`) runs the real commit and
+//! the real recovery on storage that forgets, tears and fails. A crate of a stranger's implements neither trait ([`sealed`]):
+//!
+//! ```compile_fail,E0277
+//! # use txfs::fs::{Machine, Timestamp};
+//! struct Mine;
+//! impl Machine for Mine {
+//! # fn user(&self) -> u32 { 0 }
+//! # fn group(&self) -> u32 { 0 }
+//! # fn belongs_to(&self, _: u32) -> std::io::Result<bool> { Ok(true) }
+//! # fn now(&self) -> Timestamp { Timestamp::default() }
+//! # fn elapsed(&self) -> std::time::Duration { Default::default() }
+//! # fn pause(&self, _: std::time::Duration) {}
+//! # fn boot(&self) -> std::io::Result<String> { Ok(String::new()) }
+//! # fn unique(&self) -> std::io::Result<u64> { Ok(0) }
+//! # fn parallelism(&self) -> usize { 1 }
+//! # fn dirty(&self) -> std::io::Result<u64> { Ok(0) }
+//! # fn is_interrupted(&self) -> bool { false }
+//!     // …
+//! }
+//! ```
 //!
 //! Invariants:
 //! 1. Every method that names an entry takes an open directory and ONE name, or a [`RelPath`] that is resolved beneath an
@@ -22,12 +42,16 @@ use crate::path::RelPath;
 pub(crate) mod background_sync;
 pub(crate) mod compiled;
 pub mod linux;
+mod machine;
+#[doc(hidden)]
+pub mod sealed;
 pub(crate) mod stream;
 pub(crate) mod tree;
 mod weakness;
 
 pub use crate::holder::Holder;
 pub use linux::LinuxFs;
+pub use machine::Machine;
 pub use weakness::Weakness;
 
 /// The kinds of entries that txfs publishes. The order of the variants is part of the disk format.
@@ -139,11 +163,11 @@ pub struct Listed {
     pub kind: Option<Kind>,
 }
 
-/// Every system call that the engine makes. See the module's invariants.
+/// Every system call on files that the engine makes. See the module's invariants. Sealed: it gets methods as the engine needs them.
 ///
 /// Errors are the operating system's; callers add the path and what they were doing.
 #[allow(missing_docs, reason = "each is the system call of its name; what is particular is said where it is")]
-pub trait Fs: Clone + Send + Sync + 'static {
+pub trait Fs: Machine + Clone + Send + Sync + 'static {
     /// Whether the engine on it is compiled with the library: of [`LinuxFs`], and nothing else.
     #[doc(hidden)]
     const IS_COMPILED: bool = false;
@@ -235,38 +259,16 @@ pub trait Fs: Clone + Send + Sync + 'static {
     /// Forgets what memory holds of the file's content and need not write any more: what is read next is read from the medium.
     fn drop_cached(&self, file: &Self::File) -> io::Result<()>;
 
-    /// Bytes that the machine has still to write, for whichever file system and process: a bound for each of them.
-    fn dirty(&self) -> io::Result<u64>;
-
     /// Takes the lock of the regular file `name` without waiting, and says which file that is; `None` while another process, or another
     /// thread of this one, holds it. It ends when it is dropped and with this process, whatever descriptors children have.
     fn try_lock(&self, at: &Self::Dir, name: &[u8]) -> io::Result<Option<(Self::Lock, Stat)>>;
     /// Who holds that lock; `None` when nobody does. Neither who looks nor who wants to lock is ever found by it.
     fn lock_holder(&self, at: &Self::Dir, name: &[u8]) -> io::Result<Option<Holder>>;
 
-    /// The effective user.
-    fn user(&self) -> u32;
-    /// The effective group, which new files have, but in a directory with the set-group-id bit.
-    fn group(&self) -> u32 {
-        0
-    }
-    /// Whether this process belongs to a group, by its effective one or another.
-    fn belongs_to(&self, group: u32) -> io::Result<bool> {
-        Ok(group == self.group())
-    }
     /// Whether this user may make and remove entries in a directory.
     fn may_change(&self, _dir: &Self::Dir) -> io::Result<bool> {
         Ok(true)
     }
-    fn now(&self) -> Timestamp;
-    /// The time since a fixed moment, by a clock that nobody sets.
-    fn elapsed(&self) -> Duration;
-    /// Names the current boot of the machine: what was not made durable in another boot may be lost.
-    fn boot(&self) -> io::Result<String>;
-    /// A number that no other transaction has.
-    fn unique(&self) -> io::Result<u64>;
-    /// How many threads may digest at a time.
-    fn parallelism(&self) -> usize;
     /// Whether several files are synced sooner one after the other than at the same time, on the file system of `dir`.
     fn syncs_in_turn(&self, dir: &Self::Dir) -> bool;
     /// Whether changes to the file system of `dir` wait for each other: two threads remove files no sooner than one, and whoever
@@ -285,13 +287,6 @@ pub trait Fs: Clone + Send + Sync + 'static {
     fn weaknesses(&self, dir: &Self::Dir) -> Vec<Weakness> {
         let _ = dir;
         Vec::new()
-    }
-    /// Waits before something is tried again.
-    fn pause(&self, duration: Duration);
-    /// Whether whoever called the engine wants it to stop ([`OpenOptions::interrupted_by`](crate::OpenOptions::interrupted_by)). It is asked where stopping changes nothing, and
-    /// nowhere after the commit point.
-    fn is_interrupted(&self) -> bool {
-        false
     }
 }
 

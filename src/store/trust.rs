@@ -15,7 +15,7 @@ use std::path::Path;
 
 use crate::error::{Error, Owned, Result};
 use crate::fs::tree::{ROOT, Tree};
-use crate::fs::{Attribute, Fs, Stat};
+use crate::fs::{Attribute, Fs, Machine, Stat};
 use crate::path::{RelPath, Word};
 use crate::store::sharing::STATE_MODE;
 use crate::store::store_file::claimed_group;
@@ -101,8 +101,8 @@ fn say_shared(Stat { uid: owner, gid: group, .. }: &Stat) -> String {
     )
 }
 
-fn not_a_member<F: Fs>(fs: &F, Stat { uid: owner, gid: group, .. }: &Stat) -> String {
-    let user = fs.user();
+fn not_a_member(machine: &impl Machine, Stat { uid: owner, gid: group, .. }: &Stat) -> String {
+    let user = machine.user();
     let way_out = match user {
         ROOT => format!("run txfs as a member, as by `sudo -u '#{owner}'`"),
         _ => format!(

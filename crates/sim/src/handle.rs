@@ -13,7 +13,8 @@ use super::view::View;
 use super::world::{Body, FileBody, Res, Slot, World};
 use super::{Call, Calling, Shared, SimFs, absolute};
 use txfs::RelPath;
-use txfs::fs::{Fs, Holder, Listed, RenameMode, Stat, Timestamp};
+use txfs::fs::sealed::Sealed;
+use txfs::fs::{Fs, Holder, Listed, Machine, RenameMode, Stat, Timestamp};
 
 /// An open directory of a simulated world.
 pub struct SimDir {
@@ -125,6 +126,8 @@ fn expect_syncable(dir: &SimDir) -> io::Result<()> {
     }
     Ok(())
 }
+
+impl Sealed for SimFs {}
 
 impl Fs for SimFs {
     type Dir = SimDir;
@@ -383,10 +386,6 @@ impl Fs for SimFs {
         })
     }
 
-    fn dirty(&self) -> io::Result<u64> {
-        Ok(self.shared.lock().world.config.dirty)
-    }
-
     fn try_lock(&self, at: &SimDir, name: &[u8]) -> io::Result<Option<(SimFile, Stat)>> {
         let file = self.open_write(at, name)?;
         let locked = self.on_slot(Call::TryLock, file.slot, |world| Ok(world.try_lock(file.slot, file.description)))?;
@@ -400,6 +399,20 @@ impl Fs for SimFs {
     fn lock_holder(&self, at: &SimDir, name: &[u8]) -> io::Result<Option<Holder>> {
         let file = self.open_write(at, name)?;
         self.on_slot(Call::LockHolder, file.slot, |world| Ok(world.is_locked(file.slot).then(Holder::default)))
+    }
+
+    fn syncs_in_turn(&self, _: &SimDir) -> bool {
+        self.shared.lock().world.config.in_turn
+    }
+
+    fn changes_in_turn(&self, _: &SimDir) -> bool {
+        true
+    }
+}
+
+impl Machine for SimFs {
+    fn dirty(&self) -> io::Result<u64> {
+        Ok(self.shared.lock().world.config.dirty)
     }
 
     fn user(&self) -> u32 {
@@ -437,15 +450,11 @@ impl Fs for SimFs {
         1
     }
 
-    fn syncs_in_turn(&self, _: &SimDir) -> bool {
-        self.shared.lock().world.config.in_turn
-    }
-
-    fn changes_in_turn(&self, _: &SimDir) -> bool {
-        true
-    }
-
     fn pause(&self, duration: Duration) {
         self.shared.lock().world.clock += duration.as_nanos() as u64;
+    }
+
+    fn is_interrupted(&self) -> bool {
+        false
     }
 }

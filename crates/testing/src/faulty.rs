@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use nix::errno::Errno;
 use txfs::RelPath;
-use txfs::fs::{Attribute, Fs, Holder, LinuxFs, Listed, RenameMode, Stat, Timestamp, Weakness};
+use txfs::fs::sealed::Sealed;
+use txfs::fs::{Attribute, Fs, Holder, LinuxFs, Listed, Machine, RenameMode, Stat, Timestamp, Weakness};
 
 /// A call that may be made to fail.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -118,6 +119,8 @@ impl Faulty {
 }
 
 type File = std::fs::File;
+
+impl Sealed for Faulty {}
 
 impl Fs for Faulty {
     type Dir = OwnedFd;
@@ -269,10 +272,6 @@ impl Fs for Faulty {
         self.ask(&Call::DropCached { ino: self.kernel.stat_file(file)?.ino })?;
         self.kernel.drop_cached(file)
     }
-    fn dirty(&self) -> io::Result<u64> {
-        // What others have dirty is not to decide which calls are made.
-        Ok(0)
-    }
     fn try_lock(&self, at: &OwnedFd, name: &[u8]) -> io::Result<Option<(Self::Lock, Stat)>> {
         self.look("try_lock")?;
         let locked = self.kernel.try_lock(at, name);
@@ -283,36 +282,8 @@ impl Fs for Faulty {
         self.look("lock_holder")?;
         self.kernel.lock_holder(at, name)
     }
-    fn user(&self) -> u32 {
-        self.kernel.user()
-    }
-    fn group(&self) -> u32 {
-        self.kernel.group()
-    }
-    fn belongs_to(&self, group: u32) -> io::Result<bool> {
-        self.kernel.belongs_to(group)
-    }
     fn may_change(&self, dir: &OwnedFd) -> io::Result<bool> {
         self.kernel.may_change(dir)
-    }
-    fn now(&self) -> Timestamp {
-        self.kernel.now()
-    }
-    fn elapsed(&self) -> std::time::Duration {
-        self.kernel.elapsed()
-    }
-    fn boot(&self) -> io::Result<String> {
-        self.look("boot")?;
-        self.kernel.boot()
-    }
-    fn unique(&self) -> io::Result<u64> {
-        self.kernel.unique()
-    }
-    fn is_interrupted(&self) -> bool {
-        self.kernel.is_interrupted()
-    }
-    fn parallelism(&self) -> usize {
-        self.threads
     }
     fn syncs_in_turn(&self, dir: &OwnedFd) -> bool {
         self.kernel.syncs_in_turn(dir)
@@ -330,7 +301,42 @@ impl Fs for Faulty {
     fn weaknesses(&self, dir: &OwnedFd) -> Vec<Weakness> {
         self.kernel.weaknesses(dir)
     }
+}
+
+impl Machine for Faulty {
+    fn dirty(&self) -> io::Result<u64> {
+        // What others have dirty is not to decide which calls are made.
+        Ok(0)
+    }
+    fn user(&self) -> u32 {
+        self.kernel.user()
+    }
+    fn group(&self) -> u32 {
+        self.kernel.group()
+    }
+    fn belongs_to(&self, group: u32) -> io::Result<bool> {
+        self.kernel.belongs_to(group)
+    }
+    fn now(&self) -> Timestamp {
+        self.kernel.now()
+    }
+    fn elapsed(&self) -> std::time::Duration {
+        self.kernel.elapsed()
+    }
+    fn boot(&self) -> io::Result<String> {
+        self.look("boot")?;
+        self.kernel.boot()
+    }
+    fn unique(&self) -> io::Result<u64> {
+        self.kernel.unique()
+    }
+    fn parallelism(&self) -> usize {
+        self.threads
+    }
     fn pause(&self, duration: std::time::Duration) {
         self.kernel.pause(duration);
+    }
+    fn is_interrupted(&self) -> bool {
+        self.kernel.is_interrupted()
     }
 }

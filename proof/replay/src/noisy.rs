@@ -9,7 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nix::errno::Errno;
 use txfs::RelPath;
-use txfs::fs::{Fs, Holder, LinuxFs, Listed, RenameMode, Stat, Timestamp};
+use txfs::fs::sealed::Sealed;
+use txfs::fs::{Fs, Holder, LinuxFs, Listed, Machine, RenameMode, Stat, Timestamp};
 
 use crate::random::Random;
 
@@ -68,6 +69,8 @@ impl Noisy {
         };
     }
 }
+
+impl Sealed for Noisy {}
 
 impl Fs for Noisy {
     type Dir = OwnedFd;
@@ -198,18 +201,33 @@ impl Fs for Noisy {
     fn drop_cached(&self, file: &File) -> io::Result<()> {
         self.kernel.drop_cached(file)
     }
-    fn dirty(&self) -> io::Result<u64> {
-        // What others have dirty is not to decide which calls are made.
-        Ok(0)
-    }
     fn try_lock(&self, at: &OwnedFd, name: &[u8]) -> io::Result<Option<(Self::Lock, Stat)>> {
         self.kernel.try_lock(at, name)
     }
     fn lock_holder(&self, at: &OwnedFd, name: &[u8]) -> io::Result<Option<Holder>> {
         self.kernel.lock_holder(at, name)
     }
+    fn syncs_in_turn(&self, dir: &OwnedFd) -> bool {
+        self.kernel.syncs_in_turn(dir)
+    }
+    fn changes_in_turn(&self, dir: &OwnedFd) -> bool {
+        self.kernel.changes_in_turn(dir)
+    }
+}
+
+impl Machine for Noisy {
+    fn dirty(&self) -> io::Result<u64> {
+        // What others have dirty is not to decide which calls are made.
+        Ok(0)
+    }
     fn user(&self) -> u32 {
         self.kernel.user()
+    }
+    fn group(&self) -> u32 {
+        self.kernel.group()
+    }
+    fn belongs_to(&self, group: u32) -> io::Result<bool> {
+        self.kernel.belongs_to(group)
     }
     fn now(&self) -> Timestamp {
         self.kernel.now()
@@ -223,19 +241,13 @@ impl Fs for Noisy {
     fn unique(&self) -> io::Result<u64> {
         self.kernel.unique()
     }
-    fn is_interrupted(&self) -> bool {
-        self.kernel.is_interrupted()
-    }
     fn parallelism(&self) -> usize {
         self.kernel.parallelism()
     }
-    fn syncs_in_turn(&self, dir: &OwnedFd) -> bool {
-        self.kernel.syncs_in_turn(dir)
-    }
-    fn changes_in_turn(&self, dir: &OwnedFd) -> bool {
-        self.kernel.changes_in_turn(dir)
-    }
     fn pause(&self, duration: std::time::Duration) {
         self.kernel.pause(duration);
+    }
+    fn is_interrupted(&self) -> bool {
+        self.kernel.is_interrupted()
     }
 }

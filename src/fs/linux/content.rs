@@ -7,7 +7,7 @@ use std::io::{self, Read, Write};
 use rustix::io::Errno;
 
 use super::LinuxFs;
-use crate::fs::Fs;
+use crate::fs::Machine;
 
 /// Bytes of a file that are copied before it is asked whether to stop.
 const COPIED_AT_ONCE: u64 = 128 << 20;
@@ -81,6 +81,7 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::*;
+    use crate::fs::Fs;
 
     #[test]
     fn the_copy_of_a_large_file_is_stopped_within_it() {

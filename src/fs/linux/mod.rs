@@ -11,6 +11,7 @@
 mod attributes;
 mod content;
 mod lock;
+mod machine;
 mod mounts;
 
 use std::fs::File;
@@ -18,16 +19,14 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, LazyLock, OnceLock};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{
     Access, Advice, AtFlags, FileType, Gid, Mode, OFlags, RawDir, RenameFlags, ResolveFlags, Timespec, Timestamps, Uid,
 };
 use rustix::io::Errno;
 use rustix::path::Arg;
-use rustix::rand::{GetRandomFlags, getrandom};
 
 pub use self::lock::FileLock;
 use self::mounts::{is_btrfs, mount_of, mount_options};
@@ -359,33 +358,12 @@ impl Fs for LinuxFs {
         Ok(rustix::fs::fadvise(file, 0, None, Advice::DontNeed)?)
     }
 
-    fn dirty(&self) -> io::Result<u64> {
-        // One read: procfs tells no length, and computes the file anew for each read.
-        let mut meminfo = String::with_capacity(8 << 10);
-        File::open("/proc/meminfo")?.read_to_string(&mut meminfo)?;
-        // Pages under writeback are waited for just as dirty ones are.
-        let bytes = ["Dirty:", "Writeback:"].map(|name| meminfo_bytes(&meminfo, name));
-        bytes.into_iter().sum::<Option<u64>>().ok_or_else(|| io::ErrorKind::InvalidData.into())
-    }
-
     fn try_lock(&self, at: &OwnedFd, name: &[u8]) -> io::Result<Option<(FileLock, Stat)>> {
         lock::try_lock(at, name)
     }
 
     fn lock_holder(&self, at: &OwnedFd, name: &[u8]) -> io::Result<Option<Holder>> {
         lock::holder(at, name)
-    }
-
-    fn user(&self) -> u32 {
-        rustix::process::geteuid().as_raw()
-    }
-
-    fn group(&self) -> u32 {
-        rustix::process::getegid().as_raw()
-    }
-
-    fn belongs_to(&self, group: u32) -> io::Result<bool> {
-        Ok(self.group() == group || rustix::process::getgroups()?.iter().any(|other| other.as_raw() == group))
     }
 
     fn may_change(&self, dir: &OwnedFd) -> io::Result<bool> {
@@ -400,32 +378,6 @@ impl Fs for LinuxFs {
             Err(Errno::ACCESS | Errno::ROFS) => Ok(false),
             Err(error) => Err(error.into()),
         }
-    }
-
-    fn now(&self) -> Timestamp {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-        Timestamp { seconds: since.as_secs() as i64, nanos: since.subsec_nanos() }
-    }
-
-    fn elapsed(&self) -> Duration {
-        static FIRST_ASKED: LazyLock<Instant> = LazyLock::new(Instant::now);
-        FIRST_ASKED.elapsed()
-    }
-
-    fn boot(&self) -> io::Result<String> {
-        Ok(std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
-    }
-
-    fn unique(&self) -> io::Result<u64> {
-        let mut bytes = [0; 8];
-        random(&mut bytes)?;
-        Ok(u64::from_le_bytes(bytes))
-    }
-
-    fn parallelism(&self) -> usize {
-        // To find out takes a dozen system calls.
-        static PARALLELISM: OnceLock<usize> = OnceLock::new();
-        *PARALLELISM.get_or_init(|| std::thread::available_parallelism().map_or(1, |n| n.get().min(8)))
     }
 
     fn syncs_in_turn(&self, dir: &OwnedFd) -> bool {
@@ -449,14 +401,6 @@ impl Fs for LinuxFs {
 
     fn weaknesses(&self, dir: &OwnedFd) -> Vec<Weakness> {
         mounts::weaknesses(dir)
-    }
-
-    fn pause(&self, duration: Duration) {
-        std::thread::sleep(duration);
-    }
-
-    fn is_interrupted(&self) -> bool {
-        self.interrupt.as_ref().is_some_and(|interrupt| interrupt.load(Ordering::Relaxed))
     }
 }
 
@@ -491,24 +435,6 @@ fn of_directory(errno: Errno) -> io::Error {
         Errno::BADF => io::Error::new(io::ErrorKind::PermissionDenied, "Permission denied"),
         errno => errno.into(),
     }
-}
-
-/// Random bytes for names, not for secrets. They come from the kernel itself, for a chroot may have no /dev, and without waiting, for
-/// a machine that boots may have gathered little. A kernel before 5.6 does not know that flag; a filter may forbid the call.
-fn random(bytes: &mut [u8; 8]) -> io::Result<()> {
-    if getrandom(&mut bytes[..], GetRandomFlags::INSECURE) == Ok(bytes.len()) {
-        return Ok(());
-    }
-    File::open("/dev/urandom").and_then(|mut device| device.read_exact(bytes)).or_else(|error| {
-        let drawn = getrandom(&mut bytes[..], GetRandomFlags::empty());
-        if drawn == Ok(bytes.len()) { Ok(()) } else { Err(error) }
-    })
-}
-
-/// What a line of /proc/meminfo says, which counts in units of 1024 bytes.
-fn meminfo_bytes(meminfo: &str, name: &str) -> Option<u64> {
-    let line = meminfo.lines().find_map(|line| line.strip_prefix(name))?;
-    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
 fn convert(stat: &rustix::fs::Stat) -> Stat {

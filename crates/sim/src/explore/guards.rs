@@ -1,7 +1,7 @@
 //! What strangers do: drift, foreign entries, other processes, and state that was exchanged. Each is met by a refusal.
 
 use std::path::Path;
-use txfs::fs::{Fs, RenameMode, Timestamp};
+use txfs::fs::{Fs, Machine, RenameMode, Timestamp};
 
 use crate::{Call, Config, Fault, Reuse, SimFs, Weakness, Without};
 use txfs::{BeginOptions, Error, ErrorKind, Outcome, RecoverOptions, RelPath, Retention, Store};

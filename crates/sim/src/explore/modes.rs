@@ -1,6 +1,6 @@
 //! Guards of modes that somebody changes while something is committed, or has not given them yet.
 
-use txfs::fs::Fs;
+use txfs::fs::{Fs, Machine};
 use txfs::{Basis, BeginOptions, Outcome, RecoverOptions, RelPath, Store};
 
 use crate::{Config, SimFs, Stranger, Weakness};

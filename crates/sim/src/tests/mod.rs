@@ -14,7 +14,7 @@ use proptest::prelude::*;
 
 use super::*;
 use txfs::RelPath;
-use txfs::fs::{Fs, LinuxFs, RenameMode, Timestamp};
+use txfs::fs::{Fs, LinuxFs, Machine, RenameMode, Timestamp};
 
 const WEAKNESSES: [Weakness; 3] = [Weakness::Ordered, Weakness::Btrfs, Weakness::Posix];
 
