@@ -8,6 +8,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 
+use common::read;
 use common::tree::{Node, snapshot};
 use tempfile::TempDir;
 use txfs::{
@@ -25,10 +26,6 @@ fn publish_with(store: &Store, files: &[(&str, &str)], options: &CommitOptions<'
         transaction.write(path, content)?;
     }
     transaction.commit(options)
-}
-
-fn read(dir: &Path, path: &str) -> String {
-    fs::read_to_string(dir.join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
 fn scratch() -> (TempDir, std::path::PathBuf) {

@@ -6,25 +6,18 @@
 use txfs_testing as common;
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use common::faulty::{Call, Faulty};
 use common::tree::snapshot;
-use common::{Scratch, fast_scratch, lenient, publish, read};
+use common::{lenient, mode, publish, read, scratch, set_mode};
 use nix::errno::Errno;
 use txfs::{
     Barriers, Basis, BeginOptions, Error, ErrorKind, OpenOptions, Outcome, RecoverOptions, Recovered, RecoveredCommit,
     Store, Transaction,
 };
-
-fn scratch() -> (Scratch, PathBuf) {
-    let dir = fast_scratch();
-    let out = dir.path().join("dist");
-    (dir, out)
-}
 
 /// A kernel that does nothing more from the instant at which the commit point was passed.
 fn dying() -> Faulty {
@@ -56,14 +49,6 @@ fn recovered(out: &Path) -> txfs::Result<Recovered> {
 fn assert_rolled_forward(recovered: &Recovered) {
     let commit = recovered.commit;
     assert!(matches!(commit, Some(RecoveredCommit::RolledForward { generation: 2, .. })), "{commit:?}");
-}
-
-fn set_mode(path: &Path, mode: u32) {
-    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
-}
-
-fn mode(path: &Path) -> u32 {
-    fs::metadata(path).unwrap().permissions().mode() & 0o7777
 }
 
 /// A staged file with a second name elsewhere.

@@ -7,21 +7,15 @@ use txfs_testing as common;
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use common::{Scratch, fast_scratch, publish};
+use common::{publish, scratch};
 use txfs::{
     Basis, BeginOptions, CommitOptions, Ended, Error, HandedOut, NothingBefore, OpenOptions, Phase, Problem, Progress,
     Snapshot, StagedFile, Store, Transaction,
 };
-
-fn scratch() -> (Scratch, PathBuf) {
-    let dir = fast_scratch();
-    let out = dir.path().join("dist");
-    (dir, out)
-}
 
 fn content(out: &Path, path: &str) -> String {
     fs::read_to_string(out.join(path)).unwrap()

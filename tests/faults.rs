@@ -6,14 +6,14 @@ use txfs_testing as common;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use common::faulty::{Call, Faulty};
 use common::tree::{Node, snapshot};
-use common::{Scratch, change_a_byte, lenient, publish, read, state_of};
+use common::{change_a_byte, lenient, publish, read, scratch, set_mode, state_of};
 use nix::errno::Errno;
 use txfs::fs::linux::Without;
 use txfs::fs::{Fs, LinuxFs};
@@ -21,12 +21,6 @@ use txfs::{
     Barriers, Basis, BeginOptions, Error, ErrorKind, OpenOptions, Outcome, RecoverOptions, RecoveredCommit, Store,
     Transaction, TransactionId,
 };
-
-fn scratch() -> (Scratch, PathBuf) {
-    let dir = common::fast_scratch();
-    let out = dir.path().join("dist");
-    (dir, out)
-}
 
 /// A rule that is off until it is armed.
 fn armed(rule: impl Fn(&Call) -> Option<Errno> + Send + Sync + 'static) -> (Faulty, Arc<AtomicBool>) {
@@ -49,10 +43,6 @@ fn fill<F: Fs>(transaction: &mut Transaction<F>) {
         transaction.write(path, content).unwrap();
     }
     set_mode(&transaction.stage().join("fresh"), 0o555);
-}
-
-fn set_mode(path: &Path, mode: u32) {
-    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
 }
 
 #[test]

@@ -7,7 +7,7 @@ use txfs_testing as common;
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -15,7 +15,7 @@ use std::time::Duration;
 use common::faulty::{Call, Faulty};
 use common::mounts;
 use common::tree::snapshot;
-use common::{Scratch, bytes, fast_scratch, lenient, publish, read, skip, state_of};
+use common::{Scratch, bytes, lenient, mode, publish, read, scratch, set_mode, skip, state_of};
 use fs2::FileExt;
 use nix::errno::Errno;
 use txfs::fs::LinuxFs;
@@ -23,12 +23,6 @@ use txfs::{
     Basis, BeginOptions, CommitOptions, Committed, Error, ErrorKind, Exclude, OpenOptions, Outcome, Problem,
     RecoverOptions, Store, Transaction,
 };
-
-fn scratch() -> (Scratch, PathBuf) {
-    let dir = fast_scratch();
-    let out = dir.path().join("dist");
-    (dir, out)
-}
 
 type Alter = fn(&mut Transaction, &Path) -> txfs::Result<()>;
 
@@ -261,14 +255,6 @@ fn a_store_at_rest_that_is_damaged_is_not_opened() {
         assert_eq!(Store::open(&out).unwrap_err().kind(), ErrorKind::Corrupt, "{name}");
         assert_eq!(read(&out, "a"), "one");
     }
-}
-
-fn mode(path: &Path) -> u32 {
-    fs::metadata(path).unwrap().permissions().mode() & 0o7777
-}
-
-fn set_mode(path: &Path, mode: u32) {
-    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
 }
 
 #[test]

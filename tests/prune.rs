@@ -6,17 +6,11 @@ use txfs_testing as common;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use common::tree::snapshot;
-use common::{Scratch, fast_scratch, lenient, publish, read, state_of};
+use common::{lenient, publish, read, scratch, state_of};
 use txfs::{BeginOptions, ErrorKind, Retention, Store};
-
-fn scratch() -> (Scratch, PathBuf) {
-    let dir = fast_scratch();
-    let out = dir.path().join("dist");
-    (dir, out)
-}
 
 fn go_back(store: &Store) -> txfs::Result<u64> {
     store.begin(BeginOptions::default())?.copy_previous()

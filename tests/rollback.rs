@@ -8,24 +8,14 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, lchown, symlink};
+use std::os::unix::fs::{MetadataExt, chown, lchown, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::faulty::{Call, Faulty};
 use common::tree::snapshot;
-use common::{Random, Scratch, fast_scratch, lenient, publish, read};
+use common::{Random, Scratch, lenient, publish, read, scratch, set_mode};
 use txfs::{Basis, BeginOptions, CommitOptions, Committed, Error, ErrorKind, OpenOptions, RecoverOptions, Store};
-
-fn scratch() -> (Scratch, PathBuf) {
-    let dir = fast_scratch();
-    let out = dir.path().join("dist");
-    (dir, out)
-}
-
-fn set_mode(path: &Path, mode: u32) {
-    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
-}
 
 /// Goes back, and holds what was said of that before to what came of it.
 fn roll_back(store: &Store) -> txfs::Result<Committed> {

@@ -8,7 +8,7 @@
 use txfs_testing as common;
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::fs::{MetadataExt, chown};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use common::faulty::{Call, Faulty};
-use common::{Scratch, fast_scratch, lenient, publish, state_of};
+use common::{Scratch, fast_scratch, lenient, publish, set_mode, state_of};
 use nix::sys::stat::{Mode, umask};
 use txfs::fs::{Fs, LinuxFs, Machine};
 use txfs::{BeginOptions, Error, ErrorKind, OpenOptions, Problem, RecoverOptions, Retention, Store};
@@ -140,10 +140,6 @@ impl World {
         expected.sort();
         assert_eq!(self.files(), expected);
     }
-}
-
-fn set_mode(path: &Path, mode: u32) {
-    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
 }
 
 const ONE: &[(&str, &str)] = &[("a", "1"), ("b", "1"), ("d/e/f", "1"), ("d/g", "1"), ("gone/deep/h", "1"), ("z", "1")];

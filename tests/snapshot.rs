@@ -8,19 +8,13 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read;
 use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use common::faulty::{Call, Faulty};
-use common::{Scratch, fast_scratch, lenient, publish};
+use common::{lenient, publish, scratch};
 use txfs::{BeginOptions, Digest, Error, ErrorKind, Kind, OpenOptions, Snapshot, Store};
-
-fn scratch() -> (Scratch, PathBuf) {
-    let dir = fast_scratch();
-    let out = dir.path().join("dist");
-    (dir, out)
-}
 
 fn open(snapshot: &Snapshot, path: &str) -> txfs::Result<String> {
     let mut text = String::new();

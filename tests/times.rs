@@ -5,17 +5,11 @@
 use txfs_testing as common;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use common::{Scratch, fast_scratch, lenient, state_of};
+use common::{lenient, scratch, state_of};
 use txfs::{BeginOptions, CommitOptions, Committed, Store, Timestamp, Warning};
-
-fn scratch() -> (Scratch, PathBuf) {
-    let dir = fast_scratch();
-    let out = dir.path().join("dist");
-    (dir, out)
-}
 
 /// Commits these files, each with the time of all builds.
 fn publish(store: &Store, files: &[(&str, &str)], options: &CommitOptions<'_>) -> Committed {

@@ -7,7 +7,7 @@
 use txfs_testing as common;
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, lchown};
+use std::os::unix::fs::{MetadataExt, chown, lchown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use common::faulty::{Call, Faulty};
 use common::tree::without_state;
-use common::{lenient, publish, read, state_of};
+use common::{lenient, mode, publish, read, set_mode, state_of};
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tempfile::TempDir;
@@ -36,14 +36,6 @@ fn ground() -> (TempDir, PathBuf) {
     fs::create_dir(&ground).unwrap();
     chown(&ground, Some(USER), Some(USER)).unwrap();
     (dir, ground)
-}
-
-fn set_mode(path: &Path, mode: u32) {
-    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
-}
-
-fn mode(path: &Path) -> u32 {
-    fs::symlink_metadata(path).unwrap().mode() & 0o7777
 }
 
 /// Runs a scene as the unprivileged user.

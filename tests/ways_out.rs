@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use common::faulty::{Call, Faulty};
 use common::tree::snapshot;
-use common::{Scratch, lenient, publish, read, state_of};
+use common::{lenient, publish, read, scratch, state_of};
 use nix::errno::Errno;
 use txfs::{
     BeginOptions, CommitOptions, Error, ErrorKind, OpenOptions, Outcome, RecoverOptions, Recovered, RecoveredCommit,
@@ -24,12 +24,6 @@ use txfs::{
 const OLD: [(&str, &str); 5] = [("a", "a 1"), ("d/x", "x 1"), ("d/y", "y 1"), ("stale/z", "z 1"), ("w.html", "w 1")];
 const NEW: [(&str, &str); 5] =
     [("a", "a 2!"), ("d/n", "n 2!"), ("d/x", "x 2!"), ("fresh/f", "f 2!"), ("w.html", "w 2!")];
-
-fn scratch() -> (Scratch, PathBuf) {
-    let dir = common::fast_scratch();
-    let out = dir.path().join("dist");
-    (dir, out)
-}
 
 fn taking_over() -> CommitOptions<'static> {
     let mut options = lenient();

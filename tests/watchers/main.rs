@@ -10,14 +10,14 @@ mod tools;
 use txfs_testing as common;
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::symlink;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use common::faulty::{Call, Faulty};
 use common::tree::snapshot;
-use common::{Scratch, lenient};
+use common::{lenient, scratch, set_mode};
 use events::{Named, Watcher};
 use nix::errno::Errno;
 use txfs::fs::linux::Without;
@@ -29,16 +29,6 @@ const WITHOUT: [Without; 3] = [
     Without { exchange: true, no_replace: false, links: false, openat2: false },
     Without { exchange: false, no_replace: true, links: false, openat2: false },
 ];
-
-fn scratch() -> (Scratch, PathBuf) {
-    let dir = common::fast_scratch();
-    let out = dir.path().join("dist");
-    (dir, out)
-}
-
-fn set_mode(path: &Path, mode: u32) {
-    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
-}
 
 /// Fills a stage with one of two generations, between which everything happens that can. Without RENAME_EXCHANGE no directory
 /// becomes something else.

@@ -4,11 +4,11 @@
 use txfs_testing as common;
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::fs::{MetadataExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use common::Scratch;
+use common::{Scratch, set_mode};
 
 const GROUP: u32 = 62_000;
 const ANNE: (u32, u32) = (61_001, GROUP);
@@ -77,10 +77,6 @@ impl Ended {
         assert!(self.err.contains(text), "`{text}` is not in: {}", self.err);
         self
     }
-}
-
-fn set_mode(path: &Path, mode: u32) {
-    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
 }
 
 const BUILD: &str = "mkdir -p \"$TXFS_STAGE/d\"; id -u > \"$TXFS_STAGE/d/who\"";

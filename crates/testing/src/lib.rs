@@ -12,7 +12,7 @@ pub mod tree;
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use txfs::fs::linux::Without;
@@ -80,6 +80,22 @@ impl Drop for Scratch {
     }
 }
 
+/// A directory in memory, and an output in it that is not there yet.
+pub fn scratch() -> (Scratch, PathBuf) {
+    let dir = fast_scratch();
+    let out = dir.path().join("dist");
+    (dir, out)
+}
+
+/// The bits of a mode that can be set.
+pub fn mode(path: &Path) -> u32 {
+    std::fs::symlink_metadata(path).unwrap().permissions().mode() & 0o7777
+}
+
+pub fn set_mode(path: &Path, mode: u32) {
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+}
+
 /// Removes a directory with everything in it, also where its owner may not write to what is in it.
 pub fn remove_all(dir: &Path) {
     open_up(dir);
@@ -88,7 +104,6 @@ pub fn remove_all(dir: &Path) {
 
 /// Lets the owner of a directory into everything in it; root is let in as it is.
 fn open_up(dir: &Path) {
-    use std::os::unix::fs::PermissionsExt;
     let is_dir = std::fs::symlink_metadata(dir).is_ok_and(|metadata| metadata.is_dir());
     if is_root() || !is_dir {
         return;
