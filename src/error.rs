@@ -168,6 +168,14 @@ pub enum Error {
         /// Why, and the way out.
         what: String,
     },
+    /// A group shares the store already, and it is to be given to another.
+    #[error("{}: group {group} shares it already: take it back first, by `Store::unshare`", Shown(output))]
+    SharedAlready {
+        /// The output.
+        output: PathBuf,
+        /// The group.
+        group: u32,
+    },
     /// What is to be done takes the only handle of the store, and there is a transaction, or another handle.
     #[error("{}: it is in use: drop its transactions, and other handles of its store, before", Shown(output))]
     InUse {
@@ -268,6 +276,14 @@ pub enum Error {
         path: PathBuf,
         /// Why it is not trusted.
         what: String,
+    },
+    /// The state directory is another user's.
+    #[error("{} is not trusted: {why}", Shown(path))]
+    OfAnotherUser {
+        /// The state directory, or the signpost that leads to it.
+        path: PathBuf,
+        /// Whose, and the way out.
+        why: Box<AnotherUser>,
     },
     /// A part of the state directory is gone that an interrupted commit needs. Nothing was touched.
     #[error("{} cannot be used: {what}", Shown(path))]
@@ -396,6 +412,7 @@ impl Error {
             | Error::NothingBefore { .. }
             | Error::UnsupportedKind { .. }
             | Error::CannotShare { .. }
+            | Error::SharedAlready { .. }
             | Error::InUse { .. }
             | Error::NotPublished { .. }
             | Error::NotInherited { .. } => ErrorKind::Usage,
@@ -407,6 +424,7 @@ impl Error {
             Error::Corrupt { .. }
             | Error::RetentionUnknown { .. }
             | Error::Untrusted { .. }
+            | Error::OfAnotherUser { .. }
             | Error::Lost { .. }
             | Error::Unrecognized { .. } => ErrorKind::Corrupt,
             Error::Unfinished { .. } | Error::OutcomeUnknown { .. } => ErrorKind::Unknown,
@@ -556,6 +574,40 @@ pub enum Misplaced {
     InsideOutput,
 }
 
+/// Why what belongs to another user is not used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum AnotherUser {
+    /// He shares it with a group that this process belongs to, and it was not said that its members are trusted.
+    Shares {
+        /// The user.
+        owner: u32,
+        /// The group.
+        group: u32,
+    },
+    /// It is his alone.
+    Owns {
+        /// The state, and what it would take to have it.
+        owned: Owned,
+        /// The output.
+        output: PathBuf,
+    },
+}
+
+impl fmt::Display for AnotherUser {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Shares { owner, group } => write!(
+                f,
+                "user {owner} shares it with group {group}: open it with `OpenOptions::shared`, if you trust all members of that group with the output"
+            ),
+            Self::Owns { owned, .. } => {
+                write!(f, "{}", owned.ways_to_it("`Store::share`"))
+            }
+        }
+    }
+}
+
 /// What became of a transaction that cannot be taken up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -631,6 +683,22 @@ impl Owned {
     pub(crate) fn take_over_all(&self) -> String {
         let trees = self.trees.iter().map(|tree| format!(" {}", Word(tree))).collect::<String>();
         format!("sudo chown -hR {}{trees}", self.user.0)
+    }
+
+    /// Says whose it is, and how this user comes to use it; with a group of both by `share`, which its owner has to do.
+    pub fn ways_to_it(&self, share: &str) -> String {
+        let (owner, user) = (self.owner, self.user.0);
+        let mut ways = format!(
+            "it belongs to user {owner}, but this is user {user}: run txfs as its owner, by `sudo -u '#{owner}'`"
+        );
+        // What root takes over its owner cannot publish any more.
+        if user != 0 {
+            let take_over = self.take_over();
+            ways += &format!(
+                "; or give it to yourself: `{take_over}`; or have its owner share it with a group of both, by {share}"
+            );
+        }
+        ways
     }
 
     /// The command that gives it to this user, for a shell: what belongs to anybody else in the trees stays theirs.

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use crate::path::{Shown, Word};
+use crate::path::Shown;
 
 /// Characters of a command that a message shows.
 const SHOWN: usize = 60;
@@ -77,11 +77,8 @@ impl fmt::Display for Waiting {
                 write!(f, "waiting for another build of {}: {holder}", Shown(output))
             }
             Self::Detached { output, stage } => {
-                let (output, stage) = (Shown(output), Word(stage));
-                write!(
-                    f,
-                    "waiting for another build of {output}, which was begun by hand: `txfs abort {stage}` ends it"
-                )
+                let (output, stage) = (Shown(output), Shown(stage));
+                write!(f, "waiting for another build of {output}, which was begun by hand, and whose stage is {stage}")
             }
         }
     }

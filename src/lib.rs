@@ -139,7 +139,9 @@ mod transaction;
 mod verify;
 mod warning;
 
-pub use error::{Ended, Error, ErrorKind, Misplaced, NothingBefore, Outcome, Owned, Paths, Problem, Result};
+pub use error::{
+    AnotherUser, Ended, Error, ErrorKind, Misplaced, NothingBefore, Outcome, Owned, Paths, Problem, Result,
+};
 pub use format::journal::record::{Begin, Operation, Record, TransactionId};
 pub use format::manifest::{Digest, Entry, Extent, Head, Info, Object, Totals};
 pub use fs::{Kind, Timestamp};

@@ -70,6 +70,11 @@ impl<F: Fs> Store<F> {
     /// # Errors
     /// The state directory cannot be read, or is not trusted.
     pub fn journals(&self) -> Result<Vec<(PathBuf, JournalDump)>> {
+        compiled!(F, (this: &Store = same_ref(self)) -> Result<Vec<(PathBuf, JournalDump)>> { this.journals_any() });
+        self.journals_any()
+    }
+
+    fn journals_any(&self) -> Result<Vec<(PathBuf, JournalDump)>> {
         let mut paths: Vec<RelPath> = JOURNALS.into_iter().map(state_path).collect();
         paths.extend(settle::numbers(self, name::PREVIOUS)?.into_iter().map(settle::settled_path));
         let mut dumps = Vec::new();
@@ -88,6 +93,11 @@ impl<F: Fs> Store<F> {
     /// # Errors
     /// The state directory cannot be read.
     pub fn rescued(&self) -> Result<Totals> {
+        compiled!(F, (this: &Store = same_ref(self)) -> Result<Totals> { this.rescued_any() });
+        self.rescued_any()
+    }
+
+    fn rescued_any(&self) -> Result<Totals> {
         let mut totals = Totals::default();
         let Some(rescued) = self.state.find_below(&state_path(name::RESCUED))? else { return Ok(totals) };
         rescued.walk(

@@ -287,3 +287,50 @@ fn what_the_api_names_can_be_named() {
         }
     }
 }
+
+/// A program that changes itself compiles anew what it uses of the engine, but for what goes by `compiled!`.
+#[test]
+fn what_is_generic_and_long_is_compiled_with_the_library() {
+    let mut files = Vec::new();
+    sources(&root().join("src"), &mut files);
+    let (mut by_compiled, mut long) = (0, Vec::new());
+    for file in files {
+        for item in parse(&file) {
+            let Item::Impl(item) = item else { continue };
+            if item.trait_.is_some()
+                || !shown(&item.generics).contains("F : Fs") && !shown(&item.generics).contains("F: Fs")
+            {
+                continue;
+            }
+            for method in &item.items {
+                let ImplItem::Fn(method) = method else { continue };
+                let body = shown(&method.block);
+                let is_compiled = body.contains("compiled!") || body.contains("compiled !");
+                by_compiled += usize::from(is_compiled);
+                // What is done in the middle is the program's own.
+                let takes_closure = shown(&method.sig).contains("FnOnce");
+                let is_long = method.block.stmts.len() > 3 && !is_compiled && !takes_closure;
+                if is_public(&method.vis) && !is_hidden(&method.attrs) && is_long {
+                    long.push(format!("{}: {}", file.display(), method.sig.ident));
+                }
+            }
+        }
+    }
+    println!("{by_compiled} go by `compiled!`");
+    assert!(long.is_empty() && by_compiled > 25, "{by_compiled} go by `compiled!`, and these do not: {long:#?}");
+}
+
+/// The command has words of its own for what a program calls, and a program cannot type a command.
+#[test]
+fn no_message_of_the_library_names_the_command() {
+    let mut files = Vec::new();
+    sources(&root().join("src"), &mut files);
+    for file in files {
+        let text = fs::read_to_string(&file).unwrap();
+        let lines = text.lines().take_while(|line| *line != "#[cfg(test)]");
+        for line in lines.filter(|line| !line.trim_start().starts_with("//") && !line.contains("sudo chown")) {
+            let names_it = ["`txfs ", "`--", " --"].iter().any(|word| line.contains(word));
+            assert!(!names_it, "{}: {line}", file.display());
+        }
+    }
+}

@@ -239,7 +239,7 @@ fn scenes() {
         "refused unless shared" => {
             let error = Store::open(&out).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
-            assert!(error.to_string().contains("`--shared`"), "{error}");
+            assert!(error.to_string().contains("`OpenOptions::shared`"), "{error}");
         }
         "refused of another group" => {
             let error = Store::open_with(&OpenOptions::default().shared(Some(61_900)), &out).unwrap_err();

@@ -7,6 +7,7 @@ use crate::error::{Error, NothingBefore, Result};
 use crate::format::journal::reader::Journal;
 use crate::format::journal::record::Operation;
 use crate::format::manifest::{Head, Totals};
+use crate::fs::compiled::{compiled, same_ref};
 use crate::fs::{Fs, Timestamp};
 use crate::protocol::settle;
 use crate::store::Store;
@@ -78,6 +79,11 @@ impl<F: Fs> Store<F> {
     /// # Errors
     /// The state directory cannot be read, or is damaged.
     pub fn history(&self) -> Result<Vec<Generation>> {
+        compiled!(F, (this: &Store = same_ref(self)) -> Result<Vec<Generation>> { this.history_any() });
+        self.history_any()
+    }
+
+    fn history_any(&self) -> Result<Vec<Generation>> {
         let Some(head) = self.head()? else { return Ok(Vec::new()) };
         let current = head.info.generation;
         let (retention, mut told) = (self.retention()?, Vec::new());
@@ -133,6 +139,11 @@ impl<F: Fs> Store<F> {
     /// # Errors
     /// [`Error::NothingBefore`] when it is not kept, or never was; those of [`Store::snapshot`].
     pub fn at(&self, generation: u64) -> Result<Snapshot<F>> {
+        compiled!(F, (this: &Store = same_ref(self), generation: u64 = generation) -> Result<Snapshot> { this.at_any(generation) });
+        self.at_any(generation)
+    }
+
+    fn at_any(&self, generation: u64) -> Result<Snapshot<F>> {
         let now = self.snapshot()?;
         let current = now.generation();
         let refuse = |why| Err(Error::NothingBefore { output: self.output.path.clone(), why });

@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use std::sync::PoisonError;
 
 use crate::error::{Error, Result};
+use crate::fs::compiled::{compiled, same_ref};
 use crate::fs::tree::Walked;
 use crate::fs::{Fs, Kind};
 use crate::mutant::{Mutant, left_out};
@@ -70,6 +71,11 @@ impl<F: Fs> Store<F> {
     /// [`Error::Busy`] while another process commits; those of [`Store::recover`]; something cannot be removed. The output and the
     /// current generation are not concerned.
     pub fn prune(&self, keep: Retention) -> Result<Pruned> {
+        compiled!(F, (this: &Store = same_ref(self), keep: Retention = keep) -> Result<Pruned> { this.prune_any(keep) });
+        self.prune_any(keep)
+    }
+
+    fn prune_any(&self, keep: Retention) -> Result<Pruned> {
         let lock = self.lock()?;
         let pruned =
             self.recover_locked(&lock, Manner::PLAIN).and_then(|recovered| self.prune_settled(keep, recovered));

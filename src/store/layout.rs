@@ -30,7 +30,7 @@ use crate::format::frame::Damage;
 use crate::fs::stream::Stream;
 use crate::fs::tree::Tree;
 use crate::fs::{Fs, Kind, RenameMode, Stat, found};
-use crate::path::{RESERVED, RelPath, Word};
+use crate::path::{RESERVED, RelPath, Shown, Word};
 use crate::store::sharing::{self, is_open_to, is_unfinished};
 
 /// The name of each part of the state directory.
@@ -131,10 +131,10 @@ pub(crate) fn check_layout<F: Fs>(state: &Tree<F>, output: &Path) -> Result<()> 
 fn lost<F: Fs>(state: &Tree<F>, path: &RelPath, output: &Path) -> Error {
     let at = path.under(state.at());
     let what = format!(
-        "it is missing, and a commit is under way that needs what was in it: put it back; or, where it is lost, make it anew by \
-         `mkdir -m 700 {}`, and `txfs recover {}` says what can still be done",
-        Word(&at),
-        Word(output)
+        "it is missing, and a commit of {} is under way that needs what was in it: put it back; or, where it is lost, make it anew by \
+         `mkdir -m 700 {}`, and recover: that says what can still be done",
+        Shown(output),
+        Word(&at)
     );
     Error::Lost { path: at, what }
 }

@@ -19,7 +19,7 @@ use crate::format::manifest::inventory::Inventory;
 use crate::format::manifest::node::Subtree;
 use crate::format::manifest::writer::{Edit, FANOUT};
 use crate::format::manifest::{self, Extent, Head, Info};
-use crate::fs::compiled::{compiled, same_ref};
+use crate::fs::compiled::{compiled, same, same_ref};
 use crate::fs::stream::Stream;
 use crate::fs::tree::Tree;
 use crate::fs::{Fs, LinuxFs, RenameMode, Weakness};
@@ -390,6 +390,11 @@ impl<F: Fs> Store<F> {
     /// # Errors
     /// Something of it cannot be removed; what is left is a store, or becomes one again.
     pub fn remove_unused(self) -> Result<bool> {
+        compiled!(F, (this: Store = same(self)) -> Result<bool> { this.remove_unused_any() });
+        self.remove_unused_any()
+    }
+
+    fn remove_unused_any(self) -> Result<bool> {
         let Some(_lock) = self.try_lock()? else { return Ok(false) };
         let (holder, name) = self.output.state_location()?;
         let gone = holder.map_or(Ok(false), |holder| uninitialize(&holder, &name, &self.state))?;

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::format::frame::{Damage, Format};
 use crate::format::manifest::{encode_one, read_one};
+use crate::fs::compiled::{compiled, same_ref};
 use crate::fs::{Fs, RenameMode, Timestamp};
 use crate::mutant::{Mutant, left_out};
 use crate::store::Store;
@@ -69,6 +70,11 @@ impl<F: Fs> Store<F> {
     /// # Errors
     /// [`Error::RetentionUnknown`] where it cannot be made out what was said; then everything is kept.
     pub fn retention(&self) -> Result<Retention> {
+        compiled!(F, (this: &Store = same_ref(self)) -> Result<Retention> { this.retention_any() });
+        self.retention_any()
+    }
+
+    fn retention_any(&self) -> Result<Retention> {
         let path = state_path(name::RETENTION);
         let Some(stream) = open_trusted(&self.state, &path)? else { return Ok(Retention::default()) };
         let mut bytes = Vec::new();
@@ -86,6 +92,11 @@ impl<F: Fs> Store<F> {
     /// # Errors
     /// [`Error::Busy`] while another process commits; the state directory cannot be written.
     pub fn set_retention(&self, retention: Retention) -> Result<()> {
+        compiled!(F, (this: &Store = same_ref(self), retention: Retention = retention) -> Result<()> { this.set_retention_any(retention) });
+        self.set_retention_any(retention)
+    }
+
+    fn set_retention_any(&self, retention: Retention) -> Result<()> {
         let _lock = self.lock()?;
         if self.retention().is_ok_and(|said| said == retention) {
             return Ok(());

@@ -38,7 +38,7 @@ pub(crate) fn group_for<F: Fs>(output: &Output<F>, sharing: Sharing) -> Result<u
     }
     let named = if sharing.group.is_some() { "" } else { ", whose directory it is" };
     let what = format!(
-        "group {group}{named} cannot share it: user {} does not belong to that group: name another by `--shared=GROUP`, or join it",
+        "group {group}{named} cannot share it: user {} does not belong to that group: name another, or join it",
         fs.user()
     );
     Err(Error::CannotShare { path: output.path.clone(), what })

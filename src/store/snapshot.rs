@@ -134,7 +134,14 @@ impl<F: Fs> Snapshot<F> {
     /// # Errors
     /// [`Error::NoPath`]; the manifest cannot be read, or is damaged.
     pub fn get(&self, path: impl AsRef<Path>) -> Result<Option<Object>> {
-        self.inventory.get(&parse(path.as_ref())?)
+        self.get_any(path.as_ref())
+    }
+
+    fn get_any(&self, path: &Path) -> Result<Option<Object>> {
+        compiled!(F, (snapshot: &Snapshot = same_ref(self), path: &Path = path) -> Result<Option<Object>> {
+            snapshot.inventory.get(&parse(path)?)
+        });
+        self.inventory.get(&parse(path)?)
     }
 
     /// Opens a file, with the content that this generation has of it: by its inode, size and time, of which the manifest tells. So it costs what
@@ -144,9 +151,20 @@ impl<F: Fs> Snapshot<F> {
     /// [`Error::NotAsPublished`] when it is not there any more as it was published: a later commit, or somebody else, replaced, removed or
     /// changed it. [`Error::NotPublished`] when the generation has no file there; [`Error::NoPath`]; it cannot be opened.
     pub fn open(&self, path: impl AsRef<Path>) -> Result<F::File> {
-        let path = parse(path.as_ref())?;
+        self.open_any(path.as_ref())
+    }
+
+    fn open_any(&self, path: &Path) -> Result<F::File> {
+        compiled!(F, (snapshot: &Snapshot = same_ref(self), path: &Path = path) -> Result<<LinuxFs as Fs>::File> {
+            snapshot.open_file(path)
+        });
+        self.open_file(path)
+    }
+
+    fn open_file(&self, path: &Path) -> Result<F::File> {
+        let path = parse(path)?;
         let object = self.expect(&path, Kind::File)?;
-        let (file, stat) = self.open_any(&path)?;
+        let (file, stat) = self.open_place(&path)?;
         if object.is(&stat) { Ok(file) } else { Err(self.not_as_published(&path)) }
     }
 
@@ -156,9 +174,20 @@ impl<F: Fs> Snapshot<F> {
     /// # Errors
     /// As [`Snapshot::open`].
     pub fn read(&self, path: impl AsRef<Path>) -> Result<Vec<u8>> {
-        let path = parse(path.as_ref())?;
+        self.read_any(path.as_ref())
+    }
+
+    fn read_any(&self, path: &Path) -> Result<Vec<u8>> {
+        compiled!(F, (snapshot: &Snapshot = same_ref(self), path: &Path = path) -> Result<Vec<u8>> {
+            snapshot.read_file(path)
+        });
+        self.read_file(path)
+    }
+
+    fn read_file(&self, path: &Path) -> Result<Vec<u8>> {
+        let path = parse(path)?;
         let object = self.expect(&path, Kind::File)?;
-        let (file, stat) = self.open_any(&path)?;
+        let (file, stat) = self.open_place(&path)?;
         if stat.size != object.size {
             return Err(self.not_as_published(&path));
         }
@@ -174,7 +203,18 @@ impl<F: Fs> Snapshot<F> {
     /// # Errors
     /// As [`Snapshot::open`]; [`Error::NotPublished`] when the generation has no link there.
     pub fn read_link(&self, path: impl AsRef<Path>) -> Result<PathBuf> {
-        let path = parse(path.as_ref())?;
+        self.read_link_any(path.as_ref())
+    }
+
+    fn read_link_any(&self, path: &Path) -> Result<PathBuf> {
+        compiled!(F, (snapshot: &Snapshot = same_ref(self), path: &Path = path) -> Result<PathBuf> {
+            snapshot.read_symlink(path)
+        });
+        self.read_symlink(path)
+    }
+
+    fn read_symlink(&self, path: &Path) -> Result<PathBuf> {
+        let path = parse(path)?;
         let object = self.expect(&path, Kind::Symlink)?;
         let target = self.look(&path, |tree, at| tree.parent(at).and_then(|dir| tree.fs.read_link(&dir, at.name())))?;
         Ok(OsString::from_vec(self.checked(&path, &object, target)?).into())
@@ -186,7 +226,7 @@ impl<F: Fs> Snapshot<F> {
         object.ok_or_else(|| Error::NotPublished { path: path(), generation: self.generation(), what: kind.word() })
     }
 
-    fn open_any(&self, path: &RelPath) -> Result<(F::File, Stat)> {
+    fn open_place(&self, path: &RelPath) -> Result<(F::File, Stat)> {
         self.look(path, |tree, at| tree.parent(at).and_then(|dir| tree.fs.open_file(&dir, at.name())))
     }
 

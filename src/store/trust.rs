@@ -13,7 +13,7 @@
 
 use std::path::Path;
 
-use crate::error::{Error, Owned, Result};
+use crate::error::{AnotherUser, Error, Owned, Result};
 use crate::fs::tree::{ROOT, Tree};
 use crate::fs::{Attribute, Fs, Machine, Stat};
 use crate::path::{RelPath, Word};
@@ -57,7 +57,7 @@ pub(crate) fn trusted<F: Fs>(state: Tree<F>, output: &Path, sharing: Option<Shar
     let what = match sharing {
         _ if stat.mode != STATE_MODE => return Err(another_user(&state.fs, state.at(), &stat, output)),
         _ if !belongs => not_a_member(&state.fs, &stat),
-        None => say_shared(&stat),
+        None => return Err(shares(state.at(), &stat)),
         Some(_) if !is_shared => unclaimed(&stat, has_acl),
         Some(sharing) if !sharing.is_of(stat.gid) => {
             format!("user {} shares it with group {}, which is another than was named", stat.uid, stat.gid)
@@ -95,10 +95,9 @@ fn unclaimed(stat: &Stat, has_acl: bool) -> String {
     )
 }
 
-fn say_shared(Stat { uid: owner, gid: group, .. }: &Stat) -> String {
-    format!(
-        "user {owner} shares it with group {group}: use it by `--shared`, if you trust all members of that group with the output"
-    )
+fn shares(state: &Path, stat: &Stat) -> Error {
+    let why = Box::new(AnotherUser::Shares { owner: stat.uid, group: stat.gid });
+    Error::OfAnotherUser { path: state.to_path_buf(), why }
 }
 
 fn not_a_member(machine: &impl Machine, Stat { uid: owner, gid: group, .. }: &Stat) -> String {
@@ -121,11 +120,10 @@ pub(crate) fn another_user<F: Fs>(fs: &F, path: &Path, stat: &Stat, output: &Pat
     let (owner, user, group) = (stat.uid, fs.user(), fs.group());
     if stat.mode == STATE_MODE {
         // It says itself that a group shares it; what is wrong with it is for its members to find.
-        let what = match fs.belongs_to(stat.gid) {
-            Ok(true) => say_shared(stat),
-            _ => not_a_member(fs, stat),
+        return match fs.belongs_to(stat.gid) {
+            Ok(true) => shares(path, stat),
+            _ => Error::Untrusted { path: path.to_path_buf(), what: not_a_member(fs, stat) },
         };
-        return Error::Untrusted { path: path.to_path_buf(), what };
     }
     let mut trees = Vec::new();
     // A state inside the output is given back with it.
@@ -136,17 +134,6 @@ pub(crate) fn another_user<F: Fs>(fs: &F, path: &Path, stat: &Stat, output: &Pat
         trees.push(output.to_path_buf());
     }
     let owned = Owned { path: path.to_path_buf(), owner, user: (user, group), trees };
-    let or = match user == ROOT {
-        // What root takes over its owner cannot publish any more.
-        true => String::new(),
-        false => format!(
-            "; or give it to yourself: `{}`; or have its owner share it with a group of both, by `txfs share {} --group GROUP`",
-            owned.take_over(),
-            Word(output)
-        ),
-    };
-    let what = format!(
-        "it belongs to user {owner}, but this is user {user}: run txfs as its owner, by `sudo -u '#{owner}'`{or}"
-    );
-    Error::Untrusted { path: owned.path, what }
+    let why = Box::new(AnotherUser::Owns { owned, output: output.to_path_buf() });
+    Error::OfAnotherUser { path: path.to_path_buf(), why }
 }

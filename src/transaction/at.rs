@@ -17,6 +17,7 @@ use crate::error::{Error, Result};
 use crate::format::journal::record::TransactionId;
 use crate::format::manifest::inventory::Inventory;
 use crate::format::manifest::{Digest, Entry, Head, encode};
+use crate::fs::compiled::{compiled, same_ref};
 use crate::fs::tree::Tree;
 use crate::fs::{Fs, Kind};
 use crate::mutant::{Mutant, left_out};
@@ -76,6 +77,11 @@ impl<F: Fs> Store<F> {
     /// # Errors
     /// The state directory cannot be read.
     pub fn is_overtaken(&self, id: TransactionId) -> Result<bool> {
+        compiled!(F, (this: &Store = same_ref(self), id: TransactionId = id) -> Result<bool> { this.is_overtaken_any(id) });
+        self.is_overtaken_any(id)
+    }
+
+    fn is_overtaken_any(&self, id: TransactionId) -> Result<bool> {
         let (head, meta) = (self.head()?, self.read_meta(id)?);
         let current = head.as_ref().map_or(0, |head| head.info.generation);
         let Some(meta) = meta.filter(|meta| meta.base != current) else { return Ok(false) };

@@ -22,7 +22,7 @@ use crate::error::{Ended, Error, Paths, Problem, Result};
 use crate::format::journal::record::TransactionId;
 use crate::format::manifest::{Entry, Head};
 use crate::fs::background_sync::EarlySync;
-use crate::fs::compiled::{compiled, same_mut, same_ref};
+use crate::fs::compiled::{compiled, same, same_mut, same_ref};
 use crate::fs::tree::{Tree, is_absent};
 use crate::fs::{Attribute, Fs, LinuxFs, Timestamp};
 use crate::mutant::{Mutant, left_out};
@@ -628,6 +628,11 @@ impl<F: Fs> Transaction<F> {
     /// # Errors
     /// As [`Transaction::keep`]. What cannot be discarded is, by the next that is left.
     pub fn leave(self) -> Result<Left> {
+        compiled!(F, (this: Transaction = same(self)) -> Result<Left> { this.leave_any() });
+        self.leave_any()
+    }
+
+    fn leave_any(self) -> Result<Left> {
         self.check_open()?;
         // Before it outlives this process: one without the mark would stay beside the next.
         write_new(&self.tree, &part(LEFT), |_| Ok(()))?;

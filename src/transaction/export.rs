@@ -8,6 +8,7 @@ use std::path::Path;
 
 use crate::error::Result;
 use crate::format::manifest::{Entry, Totals};
+use crate::fs::compiled::{compiled, same_ref};
 use crate::fs::tree::Tree;
 use crate::fs::{Fs, Kind};
 use crate::stage::digest;
@@ -21,7 +22,17 @@ impl<F: Fs> Snapshot<F> {
     /// # Errors
     /// As [`Snapshot::open`], of whatever is not as it was published; the directory cannot be written to. A part of the copy is there then.
     pub fn copy_to(&self, dir: impl AsRef<Path>) -> Result<Totals> {
-        let dir = dir.as_ref();
+        self.copy_to_any(dir.as_ref())
+    }
+
+    fn copy_to_any(&self, dir: &Path) -> Result<Totals> {
+        compiled!(F, (snapshot: &Snapshot = same_ref(self), dir: &Path = dir) -> Result<Totals> {
+            snapshot.copy_entries_to(dir)
+        });
+        self.copy_entries_to(dir)
+    }
+
+    fn copy_entries_to(&self, dir: &Path) -> Result<Totals> {
         let target = Tree::open(self.fs(), dir)?;
         let places = self.places()?;
         let mut staging = Staging::new(&target);

@@ -207,6 +207,11 @@ impl<F: Fs> Transaction<F> {
     /// # Errors
     /// A path is no confined relative path; [`Error::TransactionOver`]; [`Error::Usage`] when it stands for the whole and gets `removed`.
     pub fn set_captured(&mut self, removed: Option<&[PathBuf]>) -> Result<()> {
+        compiled!(F, (this: &mut Transaction = same_mut(self), removed: Option<&[PathBuf]> = removed) -> Result<()> { this.set_captured_any(removed) });
+        self.set_captured_any(removed)
+    }
+
+    fn set_captured_any(&mut self, removed: Option<&[PathBuf]>) -> Result<()> {
         self.check_open()?;
         let Some(removed) = removed else {
             self.meta.from = Basis::Empty;

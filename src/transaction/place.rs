@@ -8,6 +8,7 @@ use std::path::Path;
 
 use crate::error::{Error, Result};
 use crate::fs::Fs;
+use crate::fs::compiled::{compiled, same_mut};
 use crate::fs::tree::Tree;
 use crate::path::RelPath;
 use crate::transaction::begin::Transaction;
@@ -20,6 +21,11 @@ impl<F: Fs> Transaction<F> {
     /// [`Error::Usage`] when the transaction is about the whole output, [`Error::NoPlace`] when nothing is published there;
     /// [`Error::TransactionOver`]; [`Error::BaseMoved`]; the stage cannot be written.
     pub fn remove_at(&mut self) -> Result<()> {
+        compiled!(F, (this: &mut Transaction = same_mut(self)) -> Result<()> { this.remove_at_any() });
+        self.remove_at_any()
+    }
+
+    fn remove_at_any(&mut self) -> Result<()> {
         let (stage, at) = (self.stage_tree()?, self.at());
         let path = at.under(&self.store.output.path);
         if at.is_root() {

@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Paths, Result};
+use crate::fs::compiled::{compiled, same_ref};
 use crate::fs::tree::Tree;
 use crate::fs::{Fs, Stat};
 use crate::options::CommitOptions;
@@ -56,6 +57,11 @@ impl<F: Fs> Store<F> {
     /// # Errors
     /// The directory, or the output, cannot be read.
     pub fn preview(&self, source: &Path, options: &CommitOptions<'_>) -> Result<Plan> {
+        compiled!(F, (this: &Store = same_ref(self), source: &Path = source, options: &CommitOptions<'_> = options) -> Result<Plan> { this.preview_any(source, options) });
+        self.preview_any(source, options)
+    }
+
+    fn preview_any(&self, source: &Path, options: &CommitOptions<'_>) -> Result<Plan> {
         let head = self.head()?;
         let id = Self::parse_stage_on(&self.fs, source)?.map(|(_, id)| id);
         let at = id.map_or(Ok(None), |id| self.read_meta(id))?.map(|meta| meta.at()).unwrap_or_default();
@@ -80,6 +86,11 @@ impl<F: Fs> Store<F> {
     /// # Errors
     /// As [`Store::preview`].
     pub fn preview_copy(&self, source: &Path, checksum: bool, options: &CommitOptions<'_>) -> Result<Preview> {
+        compiled!(F, (this: &Store = same_ref(self), source: &Path = source, checksum: bool = checksum, options: &CommitOptions<'_> = options) -> Result<Preview> { this.preview_copy_any(source, checksum, options) });
+        self.preview_copy_any(source, checksum, options)
+    }
+
+    fn preview_copy_any(&self, source: &Path, checksum: bool, options: &CommitOptions<'_>) -> Result<Preview> {
         let head = self.head()?;
         let published = Published::open(self, head.as_ref(), RelPath::root())?;
         let (made, group, output) = (self.made_here()?, self.state.group(), &self.output);
@@ -98,7 +109,28 @@ impl<F: Fs> Store<F> {
         source: &Path,
         options: &CommitOptions<'_>,
     ) -> Result<Preview> {
-        let output = Output::locate(&open.fs, out.as_ref(), open.state.as_deref(), open.sharing)?;
+        Self::preview_first_any(open, out.as_ref(), source, options)
+    }
+
+    fn preview_first_any(
+        open: &OpenOptions<F>,
+        out: &Path,
+        source: &Path,
+        options: &CommitOptions<'_>,
+    ) -> Result<Preview> {
+        compiled!(F, (open: &OpenOptions = same_ref(open), out: &Path = out, source: &Path = source, options: &CommitOptions<'_> = options) -> Result<Preview> {
+            Store::preview_unpublished(open, out, source, options)
+        });
+        Self::preview_unpublished(open, out, source, options)
+    }
+
+    fn preview_unpublished(
+        open: &OpenOptions<F>,
+        out: &Path,
+        source: &Path,
+        options: &CommitOptions<'_>,
+    ) -> Result<Preview> {
+        let output = Output::locate(&open.fs, out, open.state.as_deref(), open.sharing)?;
         let beside = open.fs.stat_dir(output.holder.root());
         let beside = beside.map_err(Error::io("read the attributes of", output.holder.at()))?;
         let gid = if beside.mode & 0o2000 != 0 { beside.gid } else { open.fs.group() };

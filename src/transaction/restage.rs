@@ -18,6 +18,7 @@ use crate::format::journal::reader::Journal;
 use crate::format::journal::record::Operation;
 use crate::format::manifest::inventory::Inventory;
 use crate::format::manifest::{Digest, Entry, Head, Object};
+use crate::fs::compiled::{compiled, same_mut, same_ref};
 use crate::fs::tree::Tree;
 use crate::fs::{Fs, Kind, Stat};
 use crate::options::CommitOptions;
@@ -90,6 +91,13 @@ impl<F: Fs> Transaction<F> {
     }
 
     fn restage_or_tell(&mut self, target: Target) -> Result<u64> {
+        compiled!(F, (this: &mut Transaction = same_mut(self), target: Target = target) -> Result<u64> {
+            this.restage_or_tell_any(target)
+        });
+        self.restage_or_tell_any(target)
+    }
+
+    fn restage_or_tell_any(&mut self, target: Target) -> Result<u64> {
         // Another commit takes away what is looked for: that it came first is what the caller has to know.
         self.restage(target).or_else(|error| self.check_base().and(Err(error)))
     }
@@ -139,6 +147,13 @@ impl<F: Fs> Store<F> {
     }
 
     fn preview_of(&self, target: Target, options: &CommitOptions<'_>) -> Result<Plan> {
+        compiled!(F, (this: &Store = same_ref(self), target: Target = target, options: &CommitOptions<'_> = options) -> Result<Plan> {
+            this.preview_of_any(target, options)
+        });
+        self.preview_of_any(target, options)
+    }
+
+    fn preview_of_any(&self, target: Target, options: &CommitOptions<'_>) -> Result<Plan> {
         let head = self.head()?;
         self.plan_to_go_back(target, head.as_ref(), options).or_else(|error| {
             // Another commit takes away what is looked for.

@@ -9,6 +9,7 @@
 
 use crate::error::{Error, Result};
 use crate::format::manifest::Entry;
+use crate::fs::compiled::{compiled, same};
 use crate::fs::tree::{ROOT, Tree};
 use crate::fs::{Fs, Kind, Stat};
 use crate::options::CommitOptions;
@@ -41,15 +42,19 @@ impl<F: Fs> Store<F> {
     /// ```
     ///
     /// # Errors
-    /// [`Error::InUse`]; [`Error::CannotShare`] where it is another user's or another group's, or this process does not belong to the group;
+    /// [`Error::InUse`]; [`Error::SharedAlready`] with another group; [`Error::CannotShare`] where it is another user's, or this process does not belong to the group;
     /// [`Error::Unsupported`] where the file system lacks what sharing needs; those of [`Store::recover`] and of a commit.
-    pub fn share(mut self, group: Option<u32>) -> Result<Self> {
+    pub fn share(self, group: Option<u32>) -> Result<Self> {
+        compiled!(F, (this: Store = same(self), group: Option<u32> = group) -> Result<Store> { this.share_any(group) });
+        self.share_any(group)
+    }
+
+    fn share_any(mut self, group: Option<u32>) -> Result<Self> {
         self.alone()?;
-        let refused = |what: String| Error::CannotShare { path: self.output.path.clone(), what };
         if let Some(shared) = self.shared_with() {
             return match group {
                 Some(group) if group != shared => {
-                    Err(refused(format!("group {shared} shares it already: take it back first, by `txfs share --off`")))
+                    Err(Error::SharedAlready { output: self.output.path.clone(), group: shared })
                 }
                 _ => Ok(self),
             };
@@ -72,7 +77,12 @@ impl<F: Fs> Store<F> {
     ///
     /// # Errors
     /// [`Error::InUse`]; [`Error::CannotShare`] where it is another user's, or something in it that another member made; those of [`Store::recover`].
-    pub fn unshare(mut self) -> Result<Self> {
+    pub fn unshare(self) -> Result<Self> {
+        compiled!(F, (this: Store = same(self)) -> Result<Store> { this.unshare_any() });
+        self.unshare_any()
+    }
+
+    fn unshare_any(mut self) -> Result<Self> {
         self.alone()?;
         if self.shared_with().is_none() {
             return Ok(self);

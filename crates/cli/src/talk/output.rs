@@ -127,7 +127,7 @@ impl Ui {
         let (quiet, watched) = (self.quiet, self.verbose || io::stderr().is_terminal());
         move |waiting| {
             if !quiet && (watched || !matches!(waiting, Waiting::Lock { .. })) {
-                let _ = io::stderr().write_all(format!("txfs: {waiting}\n").as_bytes());
+                let _ = io::stderr().write_all(format!("txfs: {}\n", ways_out::waiting(waiting)).as_bytes());
             }
         }
     }

@@ -8,11 +8,24 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use txfs::{Error, Misplaced, Problem, Shown, Warning, Word};
+use txfs::{AnotherUser, Error, Misplaced, Problem, Shown, Waiting, Warning, Word};
 
 /// What went wrong, where the library's own message names what only a program can call.
 pub(crate) fn message(error: &Error) -> String {
-    let Error::StateElsewhere { path, why } = error else { return error.to_string() };
+    let (path, why) = match error {
+        Error::StateElsewhere { path, why } => (path, why),
+        Error::OfAnotherUser { path, why } => {
+            return format!("{} is not trusted: {}", Shown(path), of_another_user(why));
+        }
+        Error::SharedAlready { output, group } => {
+            return format!(
+                "{}: group {group} shares it already: take it back first, by `txfs share --off {}`",
+                Shown(output),
+                Word(output)
+            );
+        }
+        error => return error.to_string(),
+    };
     let why = match &**why {
         Misplaced::Gone { state, signpost } => format!(
             "its state was put in {}, as {1} says, and is not there: bring it back; if it is lost, remove {1}, and publish anew with --adopt",
@@ -44,6 +57,26 @@ pub(crate) fn message(error: &Error) -> String {
     format!("{}: {why}", Shown(path))
 }
 
+fn of_another_user(why: &AnotherUser) -> String {
+    match why {
+        AnotherUser::Shares { owner, group } => format!(
+            "user {owner} shares it with group {group}: use it by `--shared`, if you trust all members of that group with the output"
+        ),
+        AnotherUser::Owns { owned, output } => {
+            owned.ways_to_it(&format!("`txfs share {} --group GROUP`", Word(output)))
+        }
+        why => why.to_string(),
+    }
+}
+
+/// What is waited for, and how a user ends what nobody else does.
+pub(crate) fn waiting(waiting: &Waiting) -> String {
+    match waiting {
+        Waiting::Detached { stage, .. } => format!("{waiting}: `txfs abort {}` ends it", Word(stage)),
+        waiting => waiting.to_string(),
+    }
+}
+
 /// The way out of an error, where there is one.
 pub(crate) fn of_error(error: &Error) -> Option<String> {
     Some(match error {
@@ -51,6 +84,9 @@ pub(crate) fn of_error(error: &Error) -> Option<String> {
             "choose a place for the state that shares them with the output, as by `--state OUT`, inside it".into()
         }
         Error::Busy { .. } => "try again later, or wait longer with --lock-timeout".into(),
+        Error::Waited { waiting: Waiting::Detached { stage, .. }, .. } => {
+            format!("`txfs abort {}` ends it", Word(stage))
+        }
         Error::Waited { .. } => "try again later, or wait longer: `--wait` without a number has no end".into(),
         Error::Refused { problems, .. } => {
             let mut hints: Vec<_> = problems.iter().filter_map(of_problem).collect();
@@ -170,7 +206,7 @@ fn begin_anew(path: &Path) -> String {
 mod tests {
     use super::*;
     use std::time::Duration;
-    use txfs::{Holder, Paths, Waiting};
+    use txfs::{Holder, Paths};
 
     /// Nobody who types a command can do anything with the name of a function.
     #[test]
@@ -238,9 +274,16 @@ mod tests {
             Misplaced::OutOfReach { state, inside: signpost },
             Misplaced::InsideOutput,
         ];
-        let misplaced = places.map(|why| Error::StateElsewhere { path: "dist".into(), why: Box::new(why) });
-        let own = own.into_iter().chain(misplaced.iter().map(message));
-        let of_library = of_library.into_iter().chain(misplaced.iter().map(Error::to_string));
+        let mut messages =
+            Vec::from(places.map(|why| Error::StateElsewhere { path: "dist".into(), why: Box::new(why) }));
+        let shares = Box::new(AnotherUser::Shares { owner: 1, group: 2 });
+        messages.push(Error::OfAnotherUser { path: "dist".into(), why: shares });
+        messages.push(Error::SharedAlready { output: "dist".into(), group: 1 });
+        let by_hand = Waiting::Detached { output: "dist".into(), stage: "stage".into() };
+        assert!(waiting(&by_hand).contains("`txfs abort stage`"));
+        let own = own.into_iter().chain(messages.iter().map(message)).chain([waiting(&by_hand)]);
+        let of_library =
+            of_library.into_iter().chain(messages.iter().map(Error::to_string)).chain([by_hand.to_string()]);
         for hint in own {
             assert!(!hint.contains("::"), "{hint}");
         }
