@@ -142,8 +142,9 @@ mod warning;
 pub use error::{
     AnotherUser, Ended, Error, ErrorKind, Misplaced, NothingBefore, Outcome, Owned, Paths, Problem, Result,
 };
+pub use format::identity::{Digest, Object};
 pub use format::journal::record::{Begin, Operation, Record, TransactionId};
-pub use format::manifest::{Digest, Entry, Extent, Head, Info, Object, Totals};
+pub use format::manifest::{Entry, Extent, Head, Info, Totals};
 pub use fs::{Kind, Timestamp};
 pub use holder::{Holder, Waiting};
 pub use options::{CommitOptions, Exclude};

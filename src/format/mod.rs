@@ -3,6 +3,7 @@
 //!
 //! | room | holds |
 //! |---|---|
+//! | [`identity`] | what is recorded of an entry, and whether something is that entry |
 //! | [`frame`] | header, length, checksum: what torn and corrupt mean |
 //! | [`journal`] | the records of one commit, their writer and their reader |
 //! | [`manifest`] | the inventory of a generation as a copy-on-write tree, and HEAD, which names it |
@@ -12,5 +13,6 @@
 //! 2. What is decoded was checked: a path stays in its output, a digest is that of the bytes, a list ends where its bytes end.
 
 pub(crate) mod frame;
+pub(crate) mod identity;
 pub(crate) mod journal;
 pub(crate) mod manifest;

@@ -128,6 +128,11 @@ impl Stat {
     pub fn is_dir(&self) -> bool {
         self.kind == Some(Kind::Directory)
     }
+
+    /// Whether both are of one entry, as of two names of a file.
+    pub(crate) fn is_same_entry(&self, other: &Stat) -> bool {
+        (self.dev, self.ino) == (other.dev, other.ino)
+    }
 }
 
 /// What a directory can have that names and modes do not tell.

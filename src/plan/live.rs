@@ -9,8 +9,9 @@
 use std::io;
 
 use crate::error::{Error, Paths, Result};
+use crate::format::identity::{Like, Object};
 use crate::format::manifest::inventory::Inventory;
-use crate::format::manifest::{Entry, Head, Object, Totals};
+use crate::format::manifest::{Entry, Head, Totals};
 use crate::fs::tree::{Tree, Walked};
 use crate::fs::{Fs, Kind, RenameMode, Stat};
 use crate::path::RelPath;
@@ -189,7 +190,7 @@ impl<F: Fs> Audit<F> {
         let above = self.at.ancestors().filter_map(|path| above(path).transpose());
         for entry in above.chain(self.inventory.range(&self.at)) {
             let entry = entry?;
-            if !self.tree.stat(&entry.path)?.is_some_and(|stat| is_untouched(&entry.object, &stat)) {
+            if !self.tree.stat(&entry.path)?.is_some_and(|stat| entry.object.is_untouched(&stat)) {
                 drifted.push(entry.path);
             }
         }
@@ -208,20 +209,13 @@ pub(crate) fn drift<F: Fs>(output: &Tree<F>, entries: impl Iterator<Item = Resul
             Some(stat) if object.mode != stat.mode || Some(object.kind) != stat.kind => false,
             // A directory may be another one.
             Some(_) if object.kind == Kind::Directory => true,
-            Some(stat) if object.is(&stat) => true,
-            Some(stat) => {
-                object.size == stat.size && digest::object(output, &path, object.kind, &stat)?.publishes_same(&object)
-            }
+            Some(stat) => digest::find(output, &path, &object, &stat, Like::Published)?.is_some(),
         };
         if !is_as_published {
             drift.push(path);
         }
     }
     Ok(drift)
-}
-
-fn is_untouched(object: &Object, stat: &Stat) -> bool {
-    object.mode == stat.mode && object.is(stat)
 }
 
 /// The owned entries that are not as they were published, ascending.

@@ -2,10 +2,11 @@
 
 use super::{Base, Change, ChangeKind, Live, Planner, Scope, Stale};
 use crate::error::{Paths, Result};
+use crate::format::identity::{Like, Object};
 use crate::format::journal::record::Operation;
+use crate::format::manifest::Entry;
 use crate::format::manifest::inventory::Cursor;
 use crate::format::manifest::writer::Edit;
-use crate::format::manifest::{Entry, Object};
 use crate::fs::tree::Walked;
 use crate::fs::{Kind, Stat};
 use crate::mutant::{Mutant, left_out};
@@ -78,17 +79,17 @@ impl<B: Base, L: Live> Planner<'_, B, L> {
             self.note_other_mode(&entry, before);
             return self.publish(entry, before);
         }
-        let Some(stat) = self.stat(&entry.path, before)? else {
+        let Some(there) = self.look(&entry.path, before)? else {
             self.note_other_mode(&entry, before);
             return self.add(entry, before);
         };
-        if before.is_none() && has_one_name(&stat) {
-            self.arriving.push((stat.ino, entry.path.clone()));
+        if before.is_none() && there.has_one_name() {
+            self.arriving.push((there.ino(), entry.path.clone()));
         }
-        if entry.object.kind == Kind::Directory && stat.is_dir() {
-            return self.merge_directory(entry, before, &stat);
+        if entry.object.kind == Kind::Directory && there.is_dir() {
+            return self.merge_directory(entry, before, &there);
         }
-        self.take_place(entry, before, &stat)
+        self.take_place(entry, before, there)
     }
 
     /// The stage of a change has directories only to hold what changes: one that is put back by it does not say which mode it is to have,
@@ -101,10 +102,10 @@ impl<B: Base, L: Live> Planner<'_, B, L> {
         }
     }
 
-    fn stat(&self, path: &RelPath, before: Option<&Entry>) -> Result<Option<Stat>> {
+    fn look(&self, path: &RelPath, before: Option<&Entry>) -> Result<Option<Present>> {
         match before {
-            Some(before) if self.live.is_as_published(path) => Ok(Some(before.object.stat())),
-            _ => self.live.stat(path),
+            Some(before) if self.live.is_as_published(path) => Ok(Some(Present::AsPublished(before.object))),
+            _ => Ok(self.live.stat(path)?.map(Present::Seen)),
         }
     }
 
@@ -138,48 +139,55 @@ impl<B: Base, L: Live> Planner<'_, B, L> {
     }
 
     /// A directory is where the directory goes: it stays, with its own inode, and what is foreign in it.
-    fn merge_directory(&mut self, mut entry: Entry, before: Option<&Entry>, stat: &Stat) -> Result<()> {
+    fn merge_directory(&mut self, mut entry: Entry, before: Option<&Entry>, there: &Present) -> Result<()> {
+        let found = there.mode();
         self.open_staged(&entry, false);
         if self.is_mere(&entry.path) {
-            entry.object.mode = before.map_or(stat.mode, |before| before.object.mode);
+            entry.object.mode = before.map_or(found, |before| before.object.mode);
         }
-        if self.is_change() && stat.mode & 0o700 == 0o700 {
+        if self.is_change() && found & 0o700 == 0o700 {
             self.writable.insert(entry.path.clone());
         }
         if self.rules.group.is_some() {
-            entry.object.mode = stat.mode;
+            entry.object.mode = found;
         }
         let wanted = entry.object.mode;
         let allowed = match before.map(|before| &before.object) {
             Some(object) if object.kind == Kind::Directory => {
-                object.mode == stat.mode || self.rules.drift || problem(&mut self.drift, &entry.path)
+                object.mode == found || self.rules.drift || problem(&mut self.drift, &entry.path)
             }
-            _ => self.rules.adopt || stat.mode == wanted || problem(&mut self.foreign, &entry.path),
+            _ => self.rules.adopt || found == wanted || problem(&mut self.foreign, &entry.path),
         };
-        if allowed && stat.mode != wanted {
-            self.modes.insert(entry.path.clone(), (stat.mode, wanted));
+        if allowed && found != wanted {
+            self.modes.insert(entry.path.clone(), (found, wanted));
         }
-        entry.object.ino = stat.ino;
-        let is_durable = |before: &Entry| before.object.ino == stat.ino && before.object.mode == stat.mode;
-        self.plan.found |= !before.is_some_and(is_durable);
+        entry.object.ino = there.ino();
+        self.plan.found |= !before.is_some_and(|before| there.is_untouched(&before.object));
         self.publish(entry, before)
     }
 
     /// Something is where the entry goes, and not both are directories.
-    fn take_place(&mut self, entry: Entry, before: Option<&Entry>, stat: &Stat) -> Result<()> {
-        let published = match before {
-            Some(before) => self.as_published(before, stat)?,
-            None => None,
+    fn take_place(&mut self, entry: Entry, before: Option<&Entry>, there: Present) -> Result<()> {
+        let there = match before {
+            Some(before) => self.hold_against(before, there)?,
+            None => there,
         };
-        match (published, stat.kind) {
-            (Some(old), _) if old.publishes_same(&entry.object) => self.keep(entry, before, old),
-            (Some(old), Some(Kind::Directory)) => self.replace_directory(entry, before, old, stat),
-            (Some(old), _) => self.replace(entry, before, old),
-            (None, None | Some(Kind::Directory)) => {
+        match there {
+            Present::AsPublished(old) if old.publishes_same(&entry.object) => self.keep(entry, before, old),
+            Present::AsPublished(old) if old.kind == Kind::Directory => self.replace_directory(entry, before, old),
+            Present::AsPublished(old) => self.replace(entry, before, old),
+            Present::Seen(stat) => self.take_place_of_other(entry, before, &stat),
+        }
+    }
+
+    /// What is where the entry goes is not what was published there.
+    fn take_place_of_other(&mut self, entry: Entry, before: Option<&Entry>, stat: &Stat) -> Result<()> {
+        match stat.kind {
+            None | Some(Kind::Directory) => {
                 self.immovable.push(entry.path.clone());
                 self.skip(entry, before)
             }
-            (None, Some(kind)) => {
+            Some(kind) => {
                 let old = self.live.object(&entry.path, kind, stat)?;
                 let same = old.publishes_same(&entry.object);
                 self.files_taken_over += u64::from(before.is_none() && self.rules.adopt_all);
@@ -217,7 +225,7 @@ impl<B: Base, L: Live> Planner<'_, B, L> {
     }
 
     /// A file or a link takes the place of an owned directory, which moves away with everything that is owned in it.
-    fn replace_directory(&mut self, entry: Entry, before: Option<&Entry>, old: Object, stat: &Stat) -> Result<()> {
+    fn replace_directory(&mut self, entry: Entry, before: Option<&Entry>, old: Object) -> Result<()> {
         let contents = self.contents(&entry.path)?;
         for path in contents.foreign {
             self.immovable.push(path);
@@ -228,7 +236,7 @@ impl<B: Base, L: Live> Planner<'_, B, L> {
         } else if !self.live.is_movable(&entry.path)? {
             self.lower.push(entry.path.clone());
         }
-        self.unlock_directory(&entry.path, stat)?;
+        self.unlock_directory(&entry.path, old.mode)?;
         self.gone = Some(entry.path.clone());
         self.replaces.push(Operation::Replace { path: entry.path.clone(), old, new: entry.object });
         self.move_in(entry, before)
@@ -252,40 +260,47 @@ impl<B: Base, L: Live> Planner<'_, B, L> {
             self.stale(before);
             return Ok(());
         }
-        let Some(stat) = self.stat(&before.path, Some(before))? else {
+        let Some(there) = self.look(&before.path, Some(before))? else {
             self.stale(before);
             return Ok(());
         };
-        if has_one_name(&stat) {
-            self.leaving.insert(stat.ino, before.path.clone());
+        if there.has_one_name() {
+            self.leaving.insert(there.ino(), before.path.clone());
         }
-        match (self.as_published(before, &stat)?, stat.kind) {
-            (Some(_), Some(Kind::Directory)) => return self.remove_directory(before, &stat),
-            (Some(old), _) => self.removes.push(Operation::Remove { path: before.path.clone(), old }),
-            // What took a published entry's place, and is no file or link, stays: it is foreign from now on.
-            (None, None | Some(Kind::Directory)) => self.note_drift(vec![before.path.clone()]),
-            (None, Some(kind)) if self.rules.drift => {
-                let old = self.live.object(&before.path, kind, &stat)?;
-                self.removes.push(Operation::Remove { path: before.path.clone(), old });
-            }
-            (None, Some(_)) => self.drift.push(before.path.clone()),
+        match self.hold_against(before, there)? {
+            Present::AsPublished(old) if old.kind == Kind::Directory => return self.remove_directory(before, old),
+            Present::AsPublished(old) => self.removes.push(Operation::Remove { path: before.path.clone(), old }),
+            Present::Seen(stat) => self.remove_other(before, &stat)?,
         }
         self.stale(before);
         Ok(())
     }
 
+    /// What is at the path of a stale entry is not what was published there.
+    fn remove_other(&mut self, before: &Entry, stat: &Stat) -> Result<()> {
+        match stat.kind {
+            // What took a published entry's place, and is no file or link, stays: it is foreign from now on.
+            None | Some(Kind::Directory) => self.note_drift(vec![before.path.clone()]),
+            Some(kind) if self.rules.drift => {
+                let old = self.live.object(&before.path, kind, stat)?;
+                self.removes.push(Operation::Remove { path: before.path.clone(), old });
+            }
+            Some(_) => self.drift.push(before.path.clone()),
+        }
+        Ok(())
+    }
+
     /// A stale directory moves away as one, unless something foreign lives in it: then it stays, and is foreign itself.
-    fn remove_directory(&mut self, before: &Entry, stat: &Stat) -> Result<()> {
+    fn remove_directory(&mut self, before: &Entry, old: Object) -> Result<()> {
         let contents = self.contents(&before.path)?;
         // What is taken over in it goes by itself.
         let goes_apart = self.rules.adopt_all && !self.keeps_something_at(&before.path);
         if contents.foreign.is_empty() || goes_apart {
             if self.rules.stale == Stale::Apart || !contents.foreign.is_empty() {
-                self.removes.push(Operation::RemoveDirectory { path: before.path.clone(), mode: stat.mode });
+                self.removes.push(Operation::RemoveDirectory { path: before.path.clone(), mode: old.mode });
             } else {
                 self.note_drift(contents.drifted);
-                self.unlock_directory(&before.path, stat)?;
-                let old = Object { ino: stat.ino, mode: stat.mode, ..before.object };
+                self.unlock_directory(&before.path, old.mode)?;
                 self.removes.push(Operation::Remove { path: before.path.clone(), old });
                 self.gone = Some(before.path.clone());
             }
@@ -294,9 +309,9 @@ impl<B: Base, L: Live> Planner<'_, B, L> {
         Ok(())
     }
 
-    fn unlock_directory(&mut self, path: &RelPath, stat: &Stat) -> Result<()> {
-        if stat.mode & 0o700 != 0o700 {
-            self.unlock.push((path.clone(), stat.mode));
+    fn unlock_directory(&mut self, path: &RelPath, mode: u32) -> Result<()> {
+        if mode & 0o700 != 0o700 {
+            self.unlock.push((path.clone(), mode));
         }
         self.expect_open(path)
     }
@@ -327,30 +342,23 @@ impl<B: Base, L: Live> Planner<'_, B, L> {
                 continue;
             };
             let published = Entry { path, object };
-            if self.as_published(&published, &stat)?.is_none() {
+            if let Present::Seen(_) = self.hold_against(&published, Present::Seen(stat))? {
                 contents.drifted.push(published.path);
             }
         }
         Ok(contents)
     }
 
-    /// The object at an owned path, if it is what was published there.
-    fn as_published(&self, before: &Entry, stat: &Stat) -> Result<Option<Object>> {
-        let object = &before.object;
-        if Some(object.kind) != stat.kind || (object.mode != stat.mode && object.kind != Kind::Directory) {
-            return Ok(None);
-        }
-        if object.kind == Kind::Directory {
-            return Ok(Some(Object { ino: stat.ino, ..*object }));
-        }
-        if object.is(stat) {
-            return Ok(Some(*object));
-        }
-        if object.size != stat.size {
-            return Ok(None);
-        }
-        let live = self.live.object(&before.path, object.kind, stat)?;
-        Ok(live.publishes_same(object).then_some(live))
+    /// What lies at an owned path, held against what was published there: by identity, and by content where that disagrees. A directory may be
+    /// another one, and have another mode: that is asked where it counts.
+    fn hold_against(&self, before: &Entry, there: Present) -> Result<Present> {
+        let (Present::Seen(stat), published) = (&there, &before.object) else { return Ok(there) };
+        let found = match published.kind {
+            Kind::Directory => stat.is_dir().then(|| Object::directory(stat)),
+            _ if published.mode != stat.mode => None,
+            kind => published.find(stat, Like::Published, || self.live.object(&before.path, kind, stat))?,
+        };
+        Ok(found.map_or(there, Present::AsPublished))
     }
 
     /// Puts an entry into the new manifest that no operation of its own moves.
@@ -454,9 +462,51 @@ fn problem(paths: &mut Paths, path: &RelPath) -> bool {
     false
 }
 
-/// Whether one path leads to it, as long as no other path leads to the same name.
-fn has_one_name(stat: &Stat) -> bool {
-    stat.is_dir() || stat.nlink == 1
+/// What lies at a path of the output.
+enum Present {
+    /// What was published there, known to be so or held against it ([`Planner::hold_against`]): as it lies there now.
+    AsPublished(Object),
+    /// Anything else, or not held against anything yet.
+    Seen(Stat),
+}
+
+impl Present {
+    fn is_dir(&self) -> bool {
+        match self {
+            Present::AsPublished(object) => object.kind == Kind::Directory,
+            Present::Seen(stat) => stat.is_dir(),
+        }
+    }
+
+    fn mode(&self) -> u32 {
+        match self {
+            Present::AsPublished(object) => object.mode,
+            Present::Seen(stat) => stat.mode,
+        }
+    }
+
+    fn ino(&self) -> u64 {
+        match self {
+            Present::AsPublished(object) => object.ino,
+            Present::Seen(stat) => stat.ino,
+        }
+    }
+
+    fn is_untouched(&self, recorded: &Object) -> bool {
+        match self {
+            Present::AsPublished(_) => true,
+            Present::Seen(stat) => recorded.is_untouched(stat),
+        }
+    }
+
+    /// Whether one path leads to it, as long as no other path leads to the same name. Of what was not looked at that is not known: a new
+    /// path that leads to it was, and so tells.
+    fn has_one_name(&self) -> bool {
+        match self {
+            Present::AsPublished(_) => true,
+            Present::Seen(stat) => stat.is_dir() || stat.nlink == 1,
+        }
+    }
 }
 
 fn below(ancestor: &Option<RelPath>, path: &RelPath) -> bool {

@@ -20,9 +20,10 @@ mod order;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use crate::error::{Paths, Problem, Result};
+use crate::format::identity::Object;
 use crate::format::journal::record::Operation;
 use crate::format::manifest::writer::Edit;
-use crate::format::manifest::{Entry, Object, Totals};
+use crate::format::manifest::{Entry, Totals};
 use crate::fs::tree::Walked;
 use crate::fs::{Kind, Stat, Timestamp};
 use crate::path::RelPath;

@@ -1,7 +1,7 @@
 //! The planner on an output and a manifest in memory.
 
 use super::*;
-use crate::format::manifest::Digest;
+use crate::format::identity::Digest;
 use crate::fs::Timestamp;
 
 const RULES: Rules = Rules {

@@ -22,9 +22,9 @@ use std::io;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
+use crate::format::identity::Object;
 use crate::format::journal::reader::Journal;
 use crate::format::journal::record::Operation;
-use crate::format::manifest::Object;
 use crate::fs::background_sync::EarlySync;
 use crate::fs::tree::Tree;
 use crate::fs::{Fs, Kind, is_unsyncable};
@@ -408,8 +408,9 @@ fn gone<F: Fs>(store: &Store<F>) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::format::identity::Digest;
     use crate::format::journal::record::{Begin, TransactionId};
-    use crate::format::manifest::{Digest, Extent, Head, Info, Totals};
+    use crate::format::manifest::{Extent, Head, Info, Totals};
     use crate::fs::Timestamp;
 
     fn needs(count: usize, bytes: u64, limit: Limit) -> Needs {

@@ -14,7 +14,7 @@
 //! A crash inside leaves some of it at either place; whoever sweeps next goes on.
 
 use crate::error::{Error, Result};
-use crate::format::manifest::Object;
+use crate::format::identity::Object;
 use crate::format::manifest::inventory::Inventory;
 use crate::fs::tree::{Named, Tree};
 use crate::fs::{Fs, Kind, RenameMode, Stat};
@@ -112,7 +112,7 @@ impl<F: Fs> Moved<'_, F> {
         match previous.stat(to)?.zip(previous.stat(from)?) {
             None => {}
             // A crash can leave both names of a rename, and renaming one to the other would do nothing.
-            Some((there, here)) if there.ino == here.ino => return previous.remove_entry(from, Kind::File),
+            Some((there, here)) if there.is_same_entry(&here) => return previous.remove_entry(from, Kind::File),
             Some(_) => return Err(previous.io("move", from)(std::io::ErrorKind::AlreadyExists.into())),
         }
         let moved = previous.parent(from).and_then(|source| {

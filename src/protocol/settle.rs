@@ -18,9 +18,9 @@ use std::ops::Bound;
 
 use crate::error::{Error, Result};
 use crate::format::frame::Damage;
+use crate::format::identity::{Like, Object};
 use crate::format::journal::reader::{self, Journal, Read};
 use crate::format::journal::record::{Begin, Operation};
-use crate::format::manifest::Object;
 use crate::format::manifest::inventory::Inventory;
 use crate::fs::tree::{Tree, Walked};
 use crate::fs::{Fs, Kind, Stat};
@@ -109,9 +109,12 @@ fn retire<F: Fs>(store: &Store<F>, generation: u64) -> Result<()> {
     if previous.is_some() && !is_kept {
         store.rescue(&previous_path(generation), &generation.to_string())?;
     }
-    let ino = |path: &RelPath| Ok(store.state.stat(path)?.map(|stat| stat.ino));
+    let is_other = || match (store.state.stat(&journal)?, store.state.stat(&settled)?) {
+        (Some(journal), Some(settled)) => Ok(!journal.is_same_entry(&settled)),
+        (journal, settled) => Ok(journal.is_some() || settled.is_some()),
+    };
     // A crash can leave both names of a rename, and renaming one to the other would do nothing.
-    if is_kept && (left_out(Mutant::SameInodeAtRetiring) || ino(&journal)? != ino(&settled)?) {
+    if is_kept && (left_out(Mutant::SameInodeAtRetiring) || is_other()?) {
         return store.rename(&journal, &settled);
     }
     store.state.remove_entry(&journal, Kind::File)
@@ -497,12 +500,8 @@ fn is_ours<F: Fs>(
 /// Whether an entry that was displaced is the one that was recorded, or has all that would be lost with it: its content. Somebody may
 /// have touched it, a store may have been copied, and there are file systems whose inode numbers change, or follow the path.
 fn is_recorded<F: Fs>(tree: &Tree<F>, path: &RelPath, object: &Object, stat: &Stat) -> bool {
-    if object.is(stat) {
-        return true;
-    }
-    let may_be = Some(object.kind) == stat.kind && object.size == stat.size;
     // What cannot be read proves nothing, and is kept.
-    may_be && digest::object(tree, path, object.kind, stat).is_ok_and(|found| found.same_content(object))
+    digest::find(tree, path, object, stat, Like::Content).is_ok_and(|found| found.is_some())
 }
 
 /// Moves entries of a stage aside that are not to be published with the directories that hold them, or were not published.

@@ -10,8 +10,9 @@
 use std::io;
 
 use crate::error::{Error, Paths, Result};
+use crate::format::identity::Object;
+use crate::format::manifest::Entry;
 use crate::format::manifest::inventory::Cursor;
-use crate::format::manifest::{Entry, Object};
 use crate::fs::tree::{Tree, Walked, is_absent};
 use crate::fs::{Fs, Kind, Stat, is_unsupported};
 use crate::options::Exclude;

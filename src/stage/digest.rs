@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{Scope, ScopedJoinHandle};
 
 use crate::error::{Error, Result};
-use crate::format::manifest::{Digest, Object};
+use crate::format::identity::{Digest, Like, Object};
 use crate::fs::background_sync::EarlySync;
 use crate::fs::tree::Tree;
 use crate::fs::{Fs, Kind, Stat, Timestamp};
@@ -90,6 +90,17 @@ fn digest_file<F: Fs>(
 pub(crate) fn object<F: Fs>(tree: &Tree<F>, path: &RelPath, kind: Kind, stat: &Stat) -> Result<Object> {
     let (digest, after) = digest(tree, path, kind)?;
     Ok(Object::new(kind, &after.unwrap_or(*stat), digest))
+}
+
+/// What is at a path, if it is the object that was recorded, or like it ([`Object::find`]).
+pub(crate) fn find<F: Fs>(
+    tree: &Tree<F>,
+    path: &RelPath,
+    recorded: &Object,
+    stat: &Stat,
+    like: Like,
+) -> Result<Option<Object>> {
+    recorded.find(stat, like, || object(tree, path, recorded.kind, stat))
 }
 
 /// Whether the content of what `object` describes is at `path`, as the medium has it: what memory holds is not asked.

@@ -11,8 +11,8 @@ use std::io;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
+use crate::format::identity::Object;
 use crate::format::journal::record::Operation;
-use crate::format::manifest::Object;
 use crate::format::manifest::writer::Edit;
 use crate::fs::tree::Tree;
 use crate::fs::{Fs, Kind, Timestamp};
@@ -99,7 +99,7 @@ impl<'a, F: Fs> SecondLook<'a, F> {
 }
 
 fn expect_same<F: Fs>(stage: &Tree<F>, path: &RelPath, object: &Object) -> Result<()> {
-    if stage.stat(path)?.is_some_and(|stat| object.is(&stat) && object.mode == stat.mode) {
+    if stage.stat(path)?.is_some_and(|stat| object.is_untouched(&stat)) {
         return Ok(());
     }
     let changed = io::Error::other("it was changed after it was read: wait until the build has finished");

@@ -10,8 +10,9 @@
 use std::collections::HashMap;
 
 use crate::error::{Owned, Paths, Problem, Result};
+use crate::format::identity::{Digest, Object};
+use crate::format::manifest::Entry;
 use crate::format::manifest::inventory::Inventory;
-use crate::format::manifest::{Digest, Entry, Object};
 use crate::fs::background_sync::EarlySync;
 use crate::fs::tree::{Named, ROOT, Tree};
 use crate::fs::{Fs, Kind, RenameMode, Stat, Timestamp};

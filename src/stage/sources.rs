@@ -21,7 +21,7 @@ use std::io::Write;
 
 use crate::error::Result;
 use crate::format::frame::{Format, FrameReader, FrameWriter};
-use crate::format::manifest::Digest;
+use crate::format::identity::Digest;
 use crate::fs::tree::Tree;
 use crate::fs::{Fs, Stat, Timestamp};
 use crate::path::RelPath;

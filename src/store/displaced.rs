@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::format::manifest::Object;
+use crate::format::identity::Object;
 use crate::fs::Fs;
 use crate::fs::tree::Tree;
 use crate::path::RelPath;

@@ -116,9 +116,7 @@ pub(crate) fn attempt<F: Fs>(tree: &Tree<F>, path: &RelPath) -> Result<Attempt<F
         None => return Ok(Attempt::Missing),
     };
     match tree.stat(path)? {
-        Some(named) if (named.dev, named.ino) == (locked.dev, locked.ino) => {
-            Ok(Attempt::Held(Lock { _held: Some(held) }))
-        }
+        Some(named) if named.is_same_entry(&locked) => Ok(Attempt::Held(Lock { _held: Some(held) })),
         // It went away, or was made again, before it was locked.
         _ => Ok(Attempt::Missing),
     }

@@ -218,7 +218,7 @@ impl<F: Fs> Output<F> {
         let fs = &self.holder.fs;
         let Some(other) = fs.open_anchor(output).and_then(|dir| fs.stat_dir(&dir)).ok() else { return false };
         let this = fs.open_anchor(&self.path).and_then(|dir| fs.stat_dir(&dir)).ok();
-        this.is_none_or(|this| (this.dev, this.ino) != (other.dev, other.ino))
+        !this.is_some_and(|this| this.is_same_entry(&other))
     }
 
     fn has_state(&self, state: &Path) -> Error {

@@ -14,8 +14,9 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
+use crate::format::identity::{Digest, Object};
 use crate::format::manifest::inventory::Inventory;
-use crate::format::manifest::{Digest, Entry, Head, Info, Object, Totals};
+use crate::format::manifest::{Entry, Head, Info, Totals};
 use crate::fs::compiled::{compiled, same_ref};
 use crate::fs::stream::Stream;
 use crate::fs::tree::Tree;

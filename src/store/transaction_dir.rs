@@ -28,8 +28,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result, move_away};
 use crate::format::frame::{Damage, Format};
+use crate::format::identity::Digest;
 use crate::format::journal::record::TransactionId;
-use crate::format::manifest::{Digest, encode_one, read_one};
+use crate::format::manifest::{encode_one, read_one};
 use crate::fs::stream::Stream;
 use crate::fs::tree::Tree;
 use crate::fs::{Fs, Kind, Timestamp};

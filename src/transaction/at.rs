@@ -14,9 +14,10 @@
 use std::path::{Component, Path, PathBuf};
 
 use crate::error::{Error, Result};
+use crate::format::identity::Digest;
 use crate::format::journal::record::TransactionId;
 use crate::format::manifest::inventory::Inventory;
-use crate::format::manifest::{Digest, Entry, Head, encode};
+use crate::format::manifest::{Entry, Head, encode};
 use crate::fs::compiled::{compiled, same_ref};
 use crate::fs::tree::Tree;
 use crate::fs::{Fs, Kind};

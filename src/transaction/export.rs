@@ -7,6 +7,7 @@
 use std::path::Path;
 
 use crate::error::Result;
+use crate::format::identity::Like;
 use crate::format::manifest::{Entry, Totals};
 use crate::fs::compiled::{compiled, same_ref};
 use crate::fs::tree::Tree;
@@ -44,7 +45,7 @@ impl<F: Fs> Snapshot<F> {
                 staging.dir(path.clone(), object.mode, from, place.clone())?;
                 continue;
             }
-            if !object.is(&stat) && !digest::object(from, place, object.kind, &stat)?.same_content(object) {
+            if digest::find(from, place, object, &stat, Like::Content)?.is_none() {
                 return Err(self.not_as_published(path));
             }
             staging.entry(path, object, from, place)?;

@@ -5,9 +5,9 @@
 use std::path::Path;
 
 use crate::error::{Error, Problem, Result};
-use crate::format::manifest::{Digest, Object};
+use crate::format::identity::Object;
+use crate::fs::Fs;
 use crate::fs::tree::Tree;
-use crate::fs::{Fs, Kind};
 use crate::options::CommitOptions;
 use crate::path::RelPath;
 use crate::plan::live::Published;
@@ -41,7 +41,7 @@ pub(crate) fn make_plan<F: Fs>(
 ) -> Result<Plan> {
     let root = RelPath::root();
     let stat = stage.fs.stat_dir(stage.root()).map_err(stage.io("read the attributes of", &root))?;
-    let stage_root = Object::new(Kind::Directory, &stat, Digest::default());
+    let stage_root = Object::directory(&stat);
     let is_part = !matches!(scope, Scope::Whole) || !published.at().is_root();
     if is_part && !published.exists() && published.inventory.totals().entries > 0 {
         return Err(Error::Refused { output: output.to_path_buf(), problems: vec![Problem::OutputGone] });

@@ -5,7 +5,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::error::{Error, Result};
-use crate::format::manifest::{Digest, Entry, Object};
+use crate::format::identity::Object;
+use crate::format::manifest::Entry;
 use crate::fs::tree::Tree;
 use crate::fs::{Fs, Kind, Stat};
 use crate::path::RelPath;
@@ -100,7 +101,7 @@ fn look<F: Fs>(tree: &Tree<F>, path: &RelPath) -> Result<Stat> {
 fn as_it_is<F: Fs>(tree: &Tree<F>, path: &RelPath, recorded: &Object, stat: &Stat) -> Result<Object> {
     tree.check_interrupt(path)?;
     match stat.kind {
-        Some(Kind::Directory) => Ok(Object::new(Kind::Directory, stat, Digest::default())),
+        Some(Kind::Directory) => Ok(Object::directory(stat)),
         Some(kind) if kind == recorded.kind && recorded.is(stat) => Ok(Object::new(kind, stat, recorded.digest)),
         Some(kind) => digest::object(tree, path, kind, stat),
         None => Err(Error::UnsupportedKind { path: path.under(tree.at()) }),

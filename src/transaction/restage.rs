@@ -14,10 +14,11 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use crate::error::{Error, NothingBefore, Paths, Problem, Result};
+use crate::format::identity::{Digest, Like, Object};
 use crate::format::journal::reader::Journal;
 use crate::format::journal::record::Operation;
 use crate::format::manifest::inventory::Inventory;
-use crate::format::manifest::{Digest, Entry, Head, Object};
+use crate::format::manifest::{Entry, Head};
 use crate::fs::compiled::{compiled, same_mut, same_ref};
 use crate::fs::tree::Tree;
 use crate::fs::{Fs, Kind, Stat};
@@ -231,7 +232,9 @@ fn was_pruned(generation: u64) -> NothingBefore {
 }
 
 fn is_still<F: Fs>(tree: &Tree<F>, place: &RelPath, old: &Object, stat: &Stat) -> Result<()> {
-    if old.is(stat) || stat.kind == Some(old.kind) && digest::object(tree, place, old.kind, stat)?.publishes_same(old) {
+    // A store that was restored from a copy has other directories.
+    let is_directory = || old.kind == Kind::Directory && Object::directory(stat).publishes_same(old) && stat.is_dir();
+    if digest::find(tree, place, old, stat, Like::Published)?.is_some() || is_directory() {
         return Ok(());
     }
     Err(tree.corrupt(place, "it was changed since it was displaced"))

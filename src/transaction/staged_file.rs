@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::error::{Error, Result};
-use crate::format::manifest::{Digest, Object};
+use crate::format::identity::{Digest, Object};
 use crate::fs::compiled::{compiled, same, same_mut};
 use crate::fs::stream::Stream;
 use crate::fs::{Fs, Kind, LinuxFs};

@@ -9,8 +9,8 @@
 use std::io;
 
 use crate::error::{Error, Result};
+use crate::format::identity::Object;
 use crate::format::journal::record::Operation;
-use crate::format::manifest::Object;
 use crate::fs::tree::Tree;
 use crate::fs::{Fs, Kind, Timestamp};
 use crate::path::RelPath;

@@ -31,7 +31,8 @@ const OLDEST: u32 = 1;
 mod tests {
     use super::record::{Begin, Operation, TransactionId};
     use super::writer;
-    use crate::format::manifest::{Digest, Extent, Head, Info, Object, Totals};
+    use crate::format::identity::{Digest, Object};
+    use crate::format::manifest::{Extent, Head, Info, Totals};
     use crate::fs::{Kind, Timestamp};
     use crate::path::RelPath;
 

@@ -5,8 +5,9 @@
 
 use serde::Deserialize;
 
+use crate::format::identity::Digest;
 use crate::format::journal::record::{Begin, Operation, Record, TransactionId};
-use crate::format::manifest::{Digest, Extent, Head};
+use crate::format::manifest::{Extent, Head};
 
 /// A record of version 1.
 #[derive(Deserialize)]

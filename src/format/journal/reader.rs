@@ -7,7 +7,8 @@ use super::record::{Begin, Operation, Record};
 use super::rules;
 use super::{JOURNAL, OLDEST};
 use crate::format::frame::{Damage, FrameReader};
-use crate::format::manifest::{Digest, decode};
+use crate::format::identity::Digest;
+use crate::format::manifest::decode;
 use crate::mutant::{Mutant, left_out};
 
 /// A valid journal: a commit.
@@ -128,9 +129,10 @@ pub(crate) fn read(input: impl io::Read) -> Read {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::format::identity::Object;
     use crate::format::journal::record::TransactionId;
     use crate::format::journal::writer::put;
-    use crate::format::manifest::{Extent, Head, Info, Object, Totals};
+    use crate::format::manifest::{Extent, Head, Info, Totals};
     use crate::fs::{Kind, Timestamp};
     use crate::path::RelPath;
 

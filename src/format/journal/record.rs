@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::format::manifest::{Digest, Extent, Head, Object};
+use crate::format::identity::{Digest, Object};
+use crate::format::manifest::{Extent, Head};
 use crate::fs::Timestamp;
 use crate::path::RelPath;
 

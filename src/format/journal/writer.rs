@@ -7,7 +7,8 @@ use super::JOURNAL;
 use super::record::{Begin, Operation, Record};
 use super::rules;
 use crate::format::frame::{FrameWriter, PAYLOAD_MAX};
-use crate::format::manifest::{Digest, encode};
+use crate::format::identity::Digest;
+use crate::format::manifest::encode;
 
 /// A record is no longer than its path and this.
 const BESIDE_PATH: usize = 512;
@@ -62,9 +63,10 @@ pub(crate) fn put<W: Write>(out: W, begin: Begin, operations: &[Operation]) -> i
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::format::identity::Object;
     use crate::format::journal::reader::read;
     use crate::format::journal::record::TransactionId;
-    use crate::format::manifest::{Extent, Head, Info, Object, Totals};
+    use crate::format::manifest::{Extent, Head, Info, Totals};
     use crate::fs::{Kind, Timestamp};
     use crate::path::RelPath;
     use proptest::prelude::*;

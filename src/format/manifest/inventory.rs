@@ -12,9 +12,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::node::{Directories, FILE_MAX, NODE_MAX, Node, Subtree};
-use super::{Digest, Entry, Object, Totals};
+use super::{Entry, Totals};
 use crate::error::{Error, Result};
 use crate::format::frame::{Format, HEADER_LEN, check_header};
+use crate::format::identity::{Digest, Object};
 use crate::fs::stream::Stream;
 use crate::fs::{Fs, Kind};
 use crate::path::RelPath;

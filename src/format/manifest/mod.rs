@@ -21,8 +21,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::format::frame::{Damage, Format, FrameReader, FrameWriter};
-use crate::fs::{Kind, Stat, Timestamp};
-use crate::mutant::{Mutant, left_out};
+use crate::format::identity::{Digest, Object};
+use crate::fs::{Kind, Timestamp};
 use crate::path::RelPath;
 
 pub(crate) mod inventory;
@@ -32,80 +32,6 @@ pub(crate) mod writer;
 use node::Subtree;
 
 const HEAD: Format = Format { magic: *b"txfshead", version: 1 };
-
-/// A BLAKE3 digest.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
-pub struct Digest(pub [u8; 32]);
-
-impl Digest {
-    /// The digest of some bytes.
-    pub fn of(bytes: &[u8]) -> Self {
-        Self(blake3::hash(bytes).into())
-    }
-}
-
-impl std::fmt::Display for Digest {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
-
-impl std::fmt::Debug for Digest {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{self}")
-    }
-}
-
-/// What is at a path: what it is, and which inode it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Object {
-    /// File, directory or symbolic link.
-    pub kind: Kind,
-    /// Permission bits, `07777`.
-    pub mode: u32,
-    /// Bytes of a file or of a link's target; 0 for a directory.
-    pub size: u64,
-    /// BLAKE3 of a file's content or of a link's target; zeros for a directory.
-    pub digest: Digest,
-    /// The inode number.
-    pub ino: u64,
-    /// Time of the last change; zero for a directory, whose time is not its own.
-    pub mtime: Timestamp,
-}
-
-impl Object {
-    /// The object that `stat` describes, of a given content.
-    pub(crate) fn new(kind: Kind, stat: &Stat, digest: Digest) -> Self {
-        let (size, mtime) = match kind {
-            Kind::Directory => (0, Timestamp::default()),
-            Kind::File | Kind::Symlink => (stat.size, stat.mtime),
-        };
-        Self { kind, mode: stat.mode, size, digest, ino: stat.ino, mtime }
-    }
-
-    /// What `lstat` says of it, as far as that is known.
-    pub(crate) fn stat(&self) -> Stat {
-        let Object { kind, mode, size, ino, mtime, .. } = *self;
-        Stat { kind: Some(kind), mode, uid: 0, gid: 0, nlink: 1, dev: 0, ino, size, mtime, ctime: Timestamp::default() }
-    }
-
-    /// Whether `stat` is this very inode, unchanged as far as its size and time tell. The mode is not asked.
-    pub(crate) fn is(&self, stat: &Stat) -> bool {
-        let same_inode = Some(self.kind) == stat.kind && (self.ino == stat.ino || left_out(Mutant::IdentityInode));
-        let kind_is_all = self.kind == Kind::Directory || left_out(Mutant::IdentitySizeAndTime);
-        same_inode && (kind_is_all || (self.size == stat.size && self.mtime == stat.mtime))
-    }
-
-    /// Whether both publish the same: kind, mode and content, whichever inode holds it.
-    pub(crate) fn publishes_same(&self, other: &Object) -> bool {
-        self.kind == other.kind && self.mode == other.mode && self.same_content(other)
-    }
-
-    /// Whether both have the same content, whatever their modes.
-    pub(crate) fn same_content(&self, other: &Object) -> bool {
-        self.kind == other.kind && self.size == other.size && self.digest == other.digest
-    }
-}
 
 /// One entry of a manifest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

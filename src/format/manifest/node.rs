@@ -10,7 +10,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Digest, Entry, Totals, decode};
+use super::{Entry, Totals, decode};
+use crate::format::identity::Digest;
 use crate::fs::Kind;
 use crate::path::RelPath;
 

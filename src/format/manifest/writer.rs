@@ -14,9 +14,10 @@ use std::path::PathBuf;
 
 use super::inventory::{Inventory, MANIFEST};
 use super::node::{Child, FILE_MAX, NODE_MAX, Node, Subtree};
-use super::{Digest, Entry, Object, encode};
+use super::{Entry, encode};
 use crate::error::{Error, Result};
 use crate::format::frame::HEADER_LEN;
+use crate::format::identity::{Digest, Object};
 use crate::fs::Fs;
 use crate::fs::stream::Stream;
 use crate::mutant::{Mutant, left_out};

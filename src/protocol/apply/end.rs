@@ -3,7 +3,7 @@
 use std::io;
 
 use crate::error::{Error, Result};
-use crate::format::manifest::Object;
+use crate::format::identity::{Like, Object};
 use crate::fs::tree::Tree;
 use crate::fs::{Fs, Kind, RenameMode, Stat};
 use crate::mutant::{Mutant, left_out};
@@ -37,14 +37,10 @@ impl<F: Fs> End<'_, F> {
     /// Whether the object is here: by identity, and in doubt by content too.
     pub(super) fn is(&self, object: &Object, stat: Option<&Stat>, doubt: Doubt) -> Result<bool> {
         let Some(stat) = stat else { return Ok(false) };
-        if object.is(stat) || doubt == Doubt::No {
-            return Ok(object.is(stat));
+        match doubt {
+            Doubt::No => Ok(object.is(stat)),
+            Doubt::Yes => Ok(digest::find(self.tree, &self.path, object, stat, Like::Published)?.is_some()),
         }
-        if object.kind == Kind::Directory || Some(object.kind) != stat.kind || object.size != stat.size {
-            return Ok(false);
-        }
-        let found = digest::object(self.tree, &self.path, object.kind, stat)?;
-        Ok(found.publishes_same(object))
     }
 }
 

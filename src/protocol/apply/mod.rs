@@ -27,8 +27,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 
 use crate::error::{Error, Result};
+use crate::format::identity::Object;
 use crate::format::journal::record::Operation;
-use crate::format::manifest::Object;
 use crate::format::manifest::inventory::Inventory;
 use crate::fs::tree::Tree;
 use crate::fs::{Fs, Kind, RenameMode, Timestamp};
@@ -248,7 +248,7 @@ impl<'a, F: Fs> Applier<'a, F> {
                 let (source, target) = (self.staged(operation.path())?, self.need_published(operation.path())?);
                 let Some(source) = source else { return Ok(()) };
                 match source.stat()?.zip(target.stat()?) {
-                    Some((found, published)) if found.ino == published.ino => drop_other_name(&source, &target),
+                    Some((found, published)) if found.is_same_entry(&published) => drop_other_name(&source, &target),
                     // What was displaced may be there, changed since: it is not ours to remove.
                     _ => Ok(()),
                 }
@@ -404,7 +404,7 @@ impl<'a, F: Fs> Applier<'a, F> {
     fn drop_kept(&self, index: usize, path: &RelPath) -> Result<()> {
         let (Some(kept), target) = (self.removed(index), self.need_published(path)?) else { return Ok(()) };
         match kept.stat()?.zip(target.stat()?) {
-            Some((kept_stat, stat)) if kept_stat.ino == stat.ino => drop_name(&kept),
+            Some((kept_stat, stat)) if kept_stat.is_same_entry(&stat) => drop_name(&kept),
             _ => Ok(()),
         }
     }

@@ -5,8 +5,8 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use super::Applier;
 use super::end::{Doubt, End, stat};
 use crate::error::Result;
+use crate::format::identity::Object;
 use crate::format::journal::record::Operation;
-use crate::format::manifest::Object;
 use crate::fs::{Fs, Stat};
 use crate::mutant::{Mutant, left_out};
 use crate::path::RelPath;
@@ -217,7 +217,7 @@ impl<F: Fs> Applier<'_, F> {
         }
         if is(target, new, at_target.as_ref())? {
             let old_is_kept = is(kept, old, stat(kept)?.as_ref())?;
-            let both_names = at_source.zip(at_target).is_some_and(|(a, b)| a.ino == b.ino);
+            let both_names = at_source.zip(at_target).is_some_and(|(a, b)| a.is_same_entry(&b));
             if both_names {
                 return Ok(if old_is_kept { State::Half } else { State::Final });
             }
@@ -256,12 +256,8 @@ fn move_state<F: Fs>(
         None => Ok(false),
     };
     Ok(match (is(&source, &from)?, is(&target, &to)?) {
-        (true, true) if from.map(|stat| stat.ino) == to.map(|stat| stat.ino) => {
-            if left_out(Mutant::HalfDone) {
-                State::Done
-            } else {
-                State::Half
-            }
+        (true, true) if from.zip(to).is_some_and(|(from, to)| from.is_same_entry(&to)) => {
+            if left_out(Mutant::HalfDone) { State::Done } else { State::Half }
         }
         (true, false) if to.is_none() => State::NotDone,
         (true, _) => State::Unrecognized,

@@ -19,10 +19,11 @@
 use std::cell::OnceCell;
 
 use crate::error::{Error, Result};
+use crate::format::identity::Object;
 use crate::format::journal::reader::Journal;
 use crate::format::journal::record::{Begin, Operation};
+use crate::format::manifest::Entry;
 use crate::format::manifest::inventory::{Cursor, Inventory};
-use crate::format::manifest::{Entry, Object};
 use crate::fs::tree::{Tree, Walked};
 use crate::fs::{Fs, Kind, Stat};
 use crate::mutant::{Mutant, left_out};
@@ -269,7 +270,7 @@ impl<F: Fs> Moves<'_, F> {
         if !object.is(stat) {
             return Ok(was_changed && object.kind != Kind::Directory && is_of_later(stage, path, object, stat)?);
         }
-        let is_mode = was_changed || stat.mode == object.mode;
+        let is_mode = was_changed || object.is_untouched(stat);
         Ok(is_mode && (object.kind == Kind::Directory || digest::is_on_medium(stage, path, object)?))
     }
 }
