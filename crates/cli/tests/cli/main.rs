@@ -1416,7 +1416,7 @@ fn every_command_prints_the_json_that_the_reference_has() {
     run(&["share", "dist", "--off"], 0, SHARED);
     run(&["init", "dist"], 0, "v file outputs ignored_by warnings");
     let seen = seen.into_inner();
-    let reference = include_str!("../../../docs/reference/json.md");
+    let reference = include_str!("../../../../docs/reference/json.md");
     let of_records = [
         "journal",
         "v",
@@ -1758,7 +1758,7 @@ fn the_scripts_that_are_shown_end_as_what_they_do() {
     let shell = |errexit: &str, script: &str, build: &str| {
         Ended::from(shell_of("sh", errexit, script, build).output().unwrap())
     };
-    let guide = include_str!("../../../docs/guide/deploy.md");
+    let guide = include_str!("../../../../docs/guide/deploy.md");
     let deploy = guide.split("## A deploy script\n\n```sh\n").nth(1).unwrap().split("```").next().unwrap();
     let help = dir.txfs(["begin", "--help"]).expect(0).out;
     let example = help.split("in one line):\n").nth(1).unwrap();
@@ -1802,7 +1802,7 @@ fn an_edit_made_during_a_build_is_built_by_the_next_make() {
         return common::skip("an_edit_made_during_a_build_is_built_by_the_next_make", "there is no make");
     }
     let dir = Scratch::new();
-    let guide = include_str!("../../../docs/guide/tools.md");
+    let guide = include_str!("../../../../docs/guide/tools.md");
     let recipe = guide.split("```make\n").nth(1).unwrap().split("```").next().unwrap();
     dir.write("Makefile", recipe);
     dir.write("book/a", "1");
