@@ -16,6 +16,7 @@ use crate::progress::Phase;
 use crate::protocol::settle;
 use crate::stage::digest;
 use crate::store::Store;
+use crate::store::current::Current;
 use crate::store::layout::{JOURNALS, name, open_trusted, state_path};
 
 /// What could be read of a journal.
@@ -146,8 +147,7 @@ impl<F: Fs> Store<F> {
     }
 
     fn verify_any(&self) -> Result<Vec<Finding>> {
-        let head = self.head()?;
-        let inventory = self.inventory(head.as_ref())?;
+        let Current { inventory, .. } = self.current()?;
         let Some(tree) = self.output.open()? else {
             let missing = |entry: Entry| Finding { path: entry.path, kind: FindingKind::Missing };
             return inventory.entries().map(|entry| entry.map(missing)).collect();

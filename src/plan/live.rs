@@ -18,6 +18,7 @@ use crate::path::RelPath;
 use crate::plan::{Base, Live};
 use crate::stage::digest;
 use crate::store::Store;
+use crate::store::current::Current;
 use crate::store::layout::{is_state_dir, name};
 use crate::store::output::Output;
 
@@ -26,7 +27,7 @@ pub(crate) const WORTH_A_THREAD: usize = 256;
 
 /// The current generation, and the output.
 pub(crate) struct Published<F: Fs> {
-    pub(crate) inventory: Inventory<F>,
+    current: Current<F>,
     tree: Option<Tree<F>>,
     /// The state directory, where the file system has layers.
     layered: Option<Tree<F>>,
@@ -37,23 +38,39 @@ pub(crate) struct Published<F: Fs> {
 }
 
 impl<F: Fs> Published<F> {
-    pub(crate) fn open(store: &Store<F>, head: Option<&Head>, at: RelPath) -> Result<Self> {
-        let inventory = store.inventory(head)?;
+    /// `head` is the current one, or `None` of generation 0.
+    pub(crate) fn open(store: &Store<F>, head: Option<Head>, at: RelPath) -> Result<Self> {
+        let current = store.current_of(head)?;
+        let inventory = &current.inventory;
         let totals = if at.is_root() { inventory.totals() } else { totals_of(inventory.range(&at))? };
         let layered = store.fs.has_layers(store.state.root()).then(|| store.state.clone());
-        Ok(Self { inventory, tree: store.output.open()?, layered, drifted: None, at, totals })
+        Ok(Self { current, tree: store.output.open()?, layered, drifted: None, at, totals })
     }
 
     /// Where nothing has been published, and no store is.
     pub(crate) fn nothing(output: &Output<F>) -> Result<Self> {
-        let (inventory, at) = (Inventory::nothing(), RelPath::root());
+        let (current, at) = (Current::nothing(), RelPath::root());
         let totals = Totals::default();
-        Ok(Self { inventory, tree: output.open()?, layered: None, drifted: None, at, totals })
+        Ok(Self { current, tree: output.open()?, layered: None, drifted: None, at, totals })
     }
 
-    /// Whether the output is there.
-    pub(crate) fn is_there(&self) -> bool {
-        self.tree.is_some()
+    /// The generation that is planned from.
+    pub(crate) fn current(&self) -> &Current<F> {
+        &self.current
+    }
+
+    pub(crate) fn inventory(&self) -> &Inventory<F> {
+        &self.current.inventory
+    }
+
+    /// An audit of it; `None` where there is nothing to look at, or too little to be worth a thread.
+    pub(crate) fn audit(&self, store: &Store<F>) -> Result<Option<Audit<F>>> {
+        let Some((head, tree)) = self.current.head().zip(self.tree.clone()) else { return Ok(None) };
+        if head.totals.entries < WORTH_A_THREAD as u64 || store.fs.parallelism() < 2 {
+            return Ok(None);
+        }
+        // Of its own: an inventory belongs to one thread.
+        Ok(Some(Audit { inventory: store.inventory(head)?, tree, at: self.at.clone() }))
     }
 
     /// Takes what an audit found for true: an entry that is not among it is not looked at again.
@@ -73,7 +90,7 @@ impl<F: Fs> Base for Published<F> {
     }
 
     fn get(&self, path: &RelPath) -> Result<Option<Object>> {
-        self.inventory.get(path)
+        self.inventory().get(path)
     }
 
     fn at(&self) -> RelPath {
@@ -81,15 +98,15 @@ impl<F: Fs> Base for Published<F> {
     }
 
     fn entries(&self) -> impl Iterator<Item = Result<Entry>> {
-        self.inventory.range(&self.at)
+        self.inventory().range(&self.at)
     }
 
     fn range(&self, path: &RelPath) -> impl Iterator<Item = Result<Entry>> {
-        self.inventory.range(path)
+        self.inventory().range(path)
     }
 
     fn children(&self, path: &RelPath) -> Result<Vec<Entry>> {
-        self.inventory.children(path)
+        self.inventory().children(path)
     }
 }
 
@@ -136,7 +153,7 @@ impl<F: Fs> Live for Published<F> {
     }
 
     fn exists(&self) -> bool {
-        self.is_there()
+        self.tree.is_some()
     }
 }
 
@@ -163,16 +180,6 @@ pub(crate) struct Audit<F: Fs> {
 }
 
 impl<F: Fs> Audit<F> {
-    /// `None` where there is nothing to look at, or too little to be worth a thread.
-    pub(crate) fn of(store: &Store<F>, head: Option<&Head>, at: RelPath) -> Result<Option<Self>> {
-        let many = head.is_some_and(|head| head.totals.entries >= WORTH_A_THREAD as u64);
-        if !many || store.fs.parallelism() < 2 {
-            return Ok(None);
-        }
-        let Some(tree) = store.output.open()? else { return Ok(None) };
-        Ok(Some(Self { inventory: store.inventory(head)?, tree, at }))
-    }
-
     /// Does `work` and looks meanwhile. Where the system has no more threads to give nothing is looked at: the planner does.
     pub(crate) fn beside<T>(audit: Option<Self>, work: impl FnOnce() -> Result<T>) -> Result<(T, Option<Drifted>)> {
         std::thread::scope(|scope| {

@@ -131,7 +131,7 @@ impl<B: Base, L: Live> Planner<'_, B, L> {
     fn open_staged(&mut self, entry: &Entry, moves: bool) {
         let mode = entry.object.mode;
         if mode & 0o700 != 0o700 {
-            self.plan.stage_modes.push((entry.path.clone(), mode));
+            self.intent.stage_modes.push((entry.path.clone(), mode));
             if moves {
                 self.modes.insert(entry.path.clone(), (mode | 0o700, mode));
             }
@@ -162,7 +162,7 @@ impl<B: Base, L: Live> Planner<'_, B, L> {
             self.modes.insert(entry.path.clone(), (found, wanted));
         }
         entry.object.ino = there.ino();
-        self.plan.found |= !before.is_some_and(|before| there.is_untouched(&before.object));
+        self.intent.found |= !before.is_some_and(|before| there.is_untouched(&before.object));
         self.publish(entry, before)
     }
 
@@ -211,7 +211,7 @@ impl<B: Base, L: Live> Planner<'_, B, L> {
     }
 
     fn keep(&mut self, mut entry: Entry, before: Option<&Entry>, live: Object) -> Result<()> {
-        self.plan.found |= before.is_none_or(|before| before.object != live);
+        self.intent.found |= before.is_none_or(|before| before.object != live);
         entry.object = live;
         self.publish(entry, before)
     }
@@ -364,7 +364,7 @@ impl<B: Base, L: Live> Planner<'_, B, L> {
     /// Puts an entry into the new manifest that no operation of its own moves.
     fn publish(&mut self, entry: Entry, before: Option<&Entry>) -> Result<()> {
         if before.is_none_or(|before| before.object != entry.object) {
-            self.plan.edits.push(Edit { path: entry.path.clone(), object: Some(entry.object) });
+            self.intent.edits.push(Edit { path: entry.path.clone(), object: Some(entry.object) });
         }
         self.note_change(&entry, before)
     }
@@ -415,7 +415,7 @@ impl<B: Base, L: Live> Planner<'_, B, L> {
         self.files_removed += u64::from(before.object.kind != Kind::Directory);
         let (path, entry) = (before.path.clone(), before.object.kind);
         self.plan.changes.push(Change { kind: ChangeKind::Removed, path, entry });
-        self.plan.edits.push(Edit { path: before.path.clone(), object: None });
+        self.intent.edits.push(Edit { path: before.path.clone(), object: None });
     }
 }
 

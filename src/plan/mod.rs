@@ -10,6 +10,8 @@
 //!    up, final modes.
 //! 4. No operation works below an entry that another one moves: a new or stale directory moves as one.
 //! 5. Everything that stands against the commit is collected, so that the user sees it all at once.
+//!
+//! What comes out is [`Planned`]: the [`Plan`], which says to the user what changes, and the [`Intent`], which the protocol carries out.
 
 mod foreign;
 mod guards;
@@ -178,6 +180,14 @@ pub struct Plan {
     pub restored: Paths,
     /// What deserves a look before it is published.
     pub warnings: Vec<Warning>,
+    /// How many journaled operations it takes.
+    operations: u64,
+}
+
+/// What the protocol does so that the plan comes true: it goes into the journal and the manifest, and is then carried out.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Intent {
+    /// In the order in which they are carried out.
     pub(crate) operations: Vec<Operation>,
     /// How the new manifest differs from the current one, ascending. What is added or replaced is left out, because the
     /// operations say it ([`edits`]).
@@ -190,20 +200,30 @@ pub struct Plan {
     pub(crate) stage_modes: Vec<(RelPath, u32)>,
 }
 
-impl Plan {
-    /// The plan where everything that is published is staged as it is.
-    pub(crate) fn of_unchanged(published: Totals) -> Self {
-        Self { summary: Summary { unchanged: published.entries, ..Summary::default() }, ..Self::default() }
-    }
+/// A plan, and what it takes.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Planned {
+    pub(crate) plan: Plan,
+    pub(crate) intent: Intent,
+}
 
+impl Planned {
+    /// Where everything that is published is staged as it is.
+    pub(crate) fn of_unchanged(published: Totals) -> Self {
+        let summary = Summary { unchanged: published.entries, ..Summary::default() };
+        Self { plan: Plan { summary, ..Plan::default() }, intent: Intent::default() }
+    }
+}
+
+impl Plan {
     /// Whether committing it would change nothing: neither the output nor what is owned in it.
     pub fn is_empty(&self) -> bool {
-        self.operations.is_empty() && self.changes.is_empty()
+        self.operations == 0 && self.changes.is_empty()
     }
 
     /// How many journaled operations it takes.
     pub fn operations(&self) -> u64 {
-        self.operations.len() as u64
+        self.operations
     }
 }
 
@@ -239,7 +259,7 @@ pub(crate) fn plan(
     scope: Scope<'_>,
     rules: Rules,
     live: &impl Live,
-) -> Result<Plan> {
+) -> Result<Planned> {
     let mut planner = Planner::new(base, scope, rules, live);
     planner.guard_stage(&staged);
     planner.look_for_foreign(&staged)?;
@@ -258,6 +278,7 @@ struct Planner<'a, B: Base, L: Live> {
     rules: Rules,
     live: &'a L,
     plan: Plan,
+    intent: Intent,
     adds: Vec<Operation>,
     replaces: Vec<Operation>,
     removes: Vec<Operation>,
@@ -310,6 +331,7 @@ impl<'a, B: Base, L: Live> Planner<'a, B, L> {
             rules,
             live,
             plan: Plan::default(),
+            intent: Intent::default(),
             adds: Vec::new(),
             replaces: Vec::new(),
             removes: Vec::new(),

@@ -1,6 +1,6 @@
 //! The order of the operations (invariant 3), and the modes that have to be opened for them and set when they are done.
 
-use super::{Base, Live, Plan, Planner, Summary};
+use super::{Base, Live, Planned, Planner, Summary};
 use crate::error::{Paths, Problem, Result};
 use crate::format::journal::record::Operation;
 use crate::fs::Stat;
@@ -10,7 +10,7 @@ use crate::store::sharing::is_open_to;
 use crate::warning::Warning;
 
 impl<B: Base, L: Live> Planner<'_, B, L> {
-    pub(super) fn finish(mut self) -> Result<Plan> {
+    pub(super) fn finish(mut self) -> Result<Planned> {
         let lists = [
             (std::mem::take(&mut self.foreign), Problem::Foreign as fn(Paths) -> Problem),
             (std::mem::take(&mut self.immovable), Problem::ForeignDirectory),
@@ -47,14 +47,15 @@ impl<B: Base, L: Live> Planner<'_, B, L> {
         self.replaces.sort_unstable_by(|a, b| rank(a.path()).cmp(&rank(b.path())).then_with(|| a.path().cmp(b.path())));
         self.removes.sort_unstable_by(|a, b| b.path().cmp(a.path()));
         let (adds, replaces, removes) = (self.adds, self.replaces, self.removes);
-        self.plan.operations = in_sequence(if left_out(Mutant::RemovalsLast) {
+        self.intent.operations = in_sequence(if left_out(Mutant::RemovalsLast) {
             [open, removes, adds, replaces, close]
         } else if left_out(Mutant::AdditionsFirst) {
             [open, replaces, adds, removes, close]
         } else {
             [open, adds, replaces, removes, close]
         });
-        Ok(self.plan)
+        self.plan.operations = self.intent.operations.len() as u64;
+        Ok(Planned { plan: self.plan, intent: self.intent })
     }
 
     /// Modes to open before anything moves, and modes to set when everything is in place.
@@ -101,7 +102,7 @@ impl<B: Base, L: Live> Planner<'_, B, L> {
     /// Notes when the mode of a directory was changed last that is to have another: one that a crash brings back is older.
     fn note_mode_of(&mut self, path: &RelPath) -> Result<()> {
         if let Some(stat) = self.live.stat(path)?.filter(Stat::is_dir) {
-            self.plan.last_change = self.plan.last_change.max(stat.ctime);
+            self.intent.last_change = self.intent.last_change.max(stat.ctime);
         }
         Ok(())
     }

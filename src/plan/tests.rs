@@ -120,20 +120,20 @@ fn live(entries: &[Entry]) -> Memory {
     Memory(entries.iter().map(|entry| (entry.path.clone(), entry.object)).collect())
 }
 
-fn plan_of(old: &[(&str, &str)], new: &[(&str, &str)], rules: Rules) -> Plan {
+fn plan_of(old: &[(&str, &str)], new: &[(&str, &str)], rules: Rules) -> Planned {
     let base = entries(old, 100);
     let live = live(&base);
     plan(&Published(base), object("/", 2), entries(new, 200), Scope::Whole, rules, &live).unwrap()
 }
 
-fn all_edits(plan: &Plan) -> impl Iterator<Item = Edit> {
-    let all: Vec<Edit> = edits(&plan.edits, &plan.operations).collect();
+fn all_edits(planned: &Planned) -> impl Iterator<Item = Edit> {
+    let all: Vec<Edit> = edits(&planned.intent.edits, &planned.intent.operations).collect();
     assert!(all.windows(2).all(|pair| pair[0].path < pair[1].path));
     all.into_iter()
 }
 
-fn words(plan: &Plan) -> Vec<String> {
-    plan.operations.iter().map(|operation| format!("{} {}", operation.word(), operation.path())).collect()
+fn words(planned: &Planned) -> Vec<String> {
+    planned.intent.operations.iter().map(|operation| format!("{} {}", operation.word(), operation.path())).collect()
 }
 
 #[test]
@@ -148,7 +148,7 @@ fn additions_come_first_then_replacements_with_entry_documents_last_then_removal
         ("y", "1"),
     ];
     let new = [("a.html", "2"), ("app.js", "2"), ("index.html", "2"), ("d", "/"), ("d/index.html", "2"), ("new", "1")];
-    let plan = plan_of(&old, &new, RULES);
+    let planned = plan_of(&old, &new, RULES);
     let expected = [
         "add new",
         "replace app.js",
@@ -158,16 +158,16 @@ fn additions_come_first_then_replacements_with_entry_documents_last_then_removal
         "remove y",
         "remove x",
     ];
-    assert_eq!(words(&plan), expected);
+    assert_eq!(words(&planned), expected);
 }
 
 #[test]
 fn new_and_stale_directories_move_as_one() {
     let old = [("old", "/"), ("old/a", "1"), ("old/b", "/"), ("old/b/c", "1")];
     let new = [("new", "/"), ("new/a", "1"), ("new/b", "/"), ("new/b/c", "1")];
-    let plan = plan_of(&old, &new, RULES);
-    assert_eq!(words(&plan), ["add new", "remove old"]);
-    assert_eq!((plan.summary.added, plan.summary.removed), (4, 4));
+    let planned = plan_of(&old, &new, RULES);
+    assert_eq!(words(&planned), ["add new", "remove old"]);
+    assert_eq!((planned.plan.summary.added, planned.plan.summary.removed), (4, 4));
     let apart = plan_of(&old, &new, Rules { stale: Stale::Apart, ..RULES });
     let expected = ["add new", "remove old/b/c", "remove-directory old/b", "remove old/a", "remove-directory old"];
     assert_eq!(words(&apart), expected);
@@ -185,7 +185,10 @@ fn a_new_name_of_what_is_stale_is_refused() {
     }
     let rules = Rules { adopt: true, case_collisions: true, ..RULES };
     let plan_on = |live| {
-        plan(&Published(base.clone()), object("/", 2), entries(&new, 200), Scope::Whole, rules, live).unwrap().problems
+        plan(&Published(base.clone()), object("/", 2), entries(&new, 200), Scope::Whole, rules, live)
+            .unwrap()
+            .plan
+            .problems
     };
     let paths = ["Readme", "README", "Docs", "docs"].map(|path| RelPath::new(path).unwrap());
     assert_eq!(plan_on(&folding), [Problem::CaseRename(paths.into_iter().collect())]);
@@ -195,9 +198,9 @@ fn a_new_name_of_what_is_stale_is_refused() {
 #[test]
 fn what_is_published_already_is_no_operation() {
     let tree = [("a", "1"), ("d", "/"), ("d/l", ">a")];
-    let plan = plan_of(&tree, &tree, RULES);
-    assert!(plan.is_empty() && plan.problems.is_empty());
-    assert_eq!(plan.summary, Summary { unchanged: 3, ..Summary::default() });
+    let planned = plan_of(&tree, &tree, RULES);
+    assert!(planned.plan.is_empty() && planned.plan.problems.is_empty());
+    assert_eq!(planned.plan.summary, Summary { unchanged: 3, ..Summary::default() });
 }
 
 #[test]
@@ -207,10 +210,10 @@ fn a_mode_that_keeps_its_owner_out_is_opened_first_and_set_last() {
     let mut staged = entries(&[("d", "/"), ("d/a", "2"), ("d/b", "1")], 200);
     staged[0].object.mode = 0o555;
     let live = live(&base);
-    let plan = plan(&Published(base), object("/", 2), staged, Scope::Whole, RULES, &live).unwrap();
-    assert_eq!(words(&plan), ["set-mode d", "replace d/a", "set-mode d"]);
-    assert!(matches!(plan.operations[2], Operation::SetMode { from: 0o755, to: 0o555, .. }));
-    assert_eq!(plan.stage_modes.len(), 1);
+    let planned = plan(&Published(base), object("/", 2), staged, Scope::Whole, RULES, &live).unwrap();
+    assert_eq!(words(&planned), ["set-mode d", "replace d/a", "set-mode d"]);
+    assert!(matches!(planned.intent.operations[2], Operation::SetMode { from: 0o755, to: 0o555, .. }));
+    assert_eq!(planned.intent.stage_modes.len(), 1);
 }
 
 #[test]
@@ -221,12 +224,12 @@ fn every_problem_is_collected_at_once() {
     output.0.insert(RelPath::new("foreign").unwrap(), object("f", 8));
     output.0.insert(RelPath::new("directory").unwrap(), object("/", 9));
     let new = entries(&[("drifted", "3"), ("foreign", "n"), ("directory", "n"), ("Case", "1"), ("case", "1")], 200);
-    let plan = plan(&Published(base), object("/", 2), new, Scope::Whole, RULES, &output).unwrap();
-    let codes: Vec<_> = plan.problems.iter().map(Problem::code).collect();
+    let planned = plan(&Published(base), object("/", 2), new, Scope::Whole, RULES, &output).unwrap();
+    let codes: Vec<_> = planned.plan.problems.iter().map(Problem::code).collect();
     assert_eq!(codes, ["case-collision", "foreign", "foreign-directory", "drift"]);
     // What stands in the way of a change does not make it none.
     let changes: Vec<_> =
-        plan.changes.iter().map(|change| format!("{} {}", change.kind.letter(), change.path)).collect();
+        planned.plan.changes.iter().map(|change| format!("{} {}", change.kind.letter(), change.path)).collect();
     assert_eq!(changes, ["A Case", "A case", "A directory", "M drifted", "A foreign", "D kept"]);
 }
 
@@ -234,17 +237,19 @@ fn every_problem_is_collected_at_once() {
 fn without_exchange_only_directories_that_change_kind_are_a_problem() {
     let old = [("f", "1"), ("d", "/"), ("d/x", "1"), ("l", ">f")];
     let new = [("f", "2"), ("d", "now a file"), ("l", "now a file")];
-    let plan = plan_of(&old, &new, Rules { exchange: false, ..RULES });
-    assert_eq!(plan.problems.len(), 1);
-    assert!(matches!(&plan.problems[0], Problem::NeedsExchange(paths) if paths.total == 1));
+    let planned = plan_of(&old, &new, Rules { exchange: false, ..RULES });
+    assert_eq!(planned.plan.problems.len(), 1);
+    assert!(matches!(&planned.plan.problems[0], Problem::NeedsExchange(paths) if paths.total == 1));
 }
 
 #[test]
 fn a_shrinking_build_is_refused_and_a_renaming_one_is_not() {
     let old = [("index.html", "1"), ("app-1.js", "1"), ("app-1.css", "1")];
     let rules = Rules { max_removed: 50, ..RULES };
-    assert!(plan_of(&old, &[("index.html", "2"), ("app-2.js", "1"), ("app-2.css", "1")], rules).problems.is_empty());
-    let problems = plan_of(&old, &[("index.html", "2")], rules).problems;
+    assert!(
+        plan_of(&old, &[("index.html", "2"), ("app-2.js", "1"), ("app-2.css", "1")], rules).plan.problems.is_empty()
+    );
+    let problems = plan_of(&old, &[("index.html", "2")], rules).plan.problems;
     assert!(matches!(problems[..], [Problem::Shrunken { removed: 2, added: 0, files: 3, limit: 50 }]));
 }
 
@@ -253,7 +258,7 @@ fn each_guard_is_lifted_by_its_own_option_alone() {
     let old = [("index.html", "1"), ("a", "1"), ("b", "1"), ("Gone", "1")];
     let strict = Rules { empty: false, max_removed: 50, case_collisions: false, drift: false, adopt: false, ..RULES };
     let codes = |staged: &[(&str, &str)], rules| -> Vec<_> {
-        plan_of(&old, staged, rules).problems.iter().map(Problem::code).collect()
+        plan_of(&old, staged, rules).plan.problems.iter().map(Problem::code).collect()
     };
     let (one, none, cased) =
         ([("index.html", "1")], [("dir", "/")], [("a", "1"), ("A", "2"), ("b", "1"), ("Gone", "1")]);
@@ -267,8 +272,8 @@ fn each_guard_is_lifted_by_its_own_option_alone() {
     let drifted = live(&entries(&[("index.html", "mine"), ("a", "1"), ("b", "1"), ("Gone", "1")], 300));
     let codes = |staged: &[(&str, &str)], rules| -> Vec<_> {
         let (base, staged) = (Published(entries(&old, 100)), entries(staged, 200));
-        let plan = plan(&base, object("/", 2), staged, Scope::Whole, rules, &drifted).unwrap();
-        plan.problems.iter().map(Problem::code).collect()
+        let planned = plan(&base, object("/", 2), staged, Scope::Whole, rules, &drifted).unwrap();
+        planned.plan.problems.iter().map(Problem::code).collect()
     };
     let other = [("index.html", "2"), ("a", "1"), ("b", "1"), ("Gone", "1")];
     let others = Rules { empty: true, max_removed: 100, adopt: true, case_collisions: true, ..strict };
@@ -280,14 +285,14 @@ fn each_guard_is_lifted_by_its_own_option_alone() {
 fn edits_make_of_the_manifest_what_the_output_holds_afterwards() {
     let old = [("a", "1"), ("b", "1"), ("d", "/"), ("d/x", "1"), ("gone", "1")];
     let new = [("a", "1"), ("b", "2"), ("d", "/"), ("d/x", "1"), ("d/y", "1")];
-    let plan = plan_of(&old, &new, RULES);
+    let planned = plan_of(&old, &new, RULES);
     let edits: Vec<_> =
-        all_edits(&plan).map(|edit| (edit.path.to_string(), edit.object.map(|object| object.ino))).collect();
+        all_edits(&planned).map(|edit| (edit.path.to_string(), edit.object.map(|object| object.ino))).collect();
     let expected = [("b", Some(201)), ("d/y", Some(204)), ("gone", None)];
     assert_eq!(edits, expected.map(|(path, ino)| (path.to_string(), ino)));
 }
 
-fn change_of(old: &[(&str, &str)], staged: &[(&str, &str)], removals: &[&str], output: &Memory) -> Plan {
+fn change_of(old: &[(&str, &str)], staged: &[(&str, &str)], removals: &[&str], output: &Memory) -> Planned {
     let removals: Vec<_> = removals.iter().map(|path| RelPath::new(path).unwrap()).collect();
     let scope = Scope::Change { removals: &removals };
     let rules = Rules { drift: true, ..RULES };
@@ -297,11 +302,11 @@ fn change_of(old: &[(&str, &str)], staged: &[(&str, &str)], removals: &[&str], o
 #[test]
 fn a_change_leaves_alone_what_it_does_not_name() {
     let old = [("a", "1"), ("d", "/"), ("d/x", "1"), ("d/y", "1"), ("e", "/"), ("e/z", "1")];
-    let plan =
+    let planned =
         change_of(&old, &[("a", "2"), ("d", "/"), ("d/n", "1")], &["d/x", "e", "e/z"], &live(&entries(&old, 100)));
-    assert_eq!(words(&plan), ["add d/n", "replace a", "remove e", "remove d/x"]);
-    assert_eq!(plan.summary, Summary { added: 1, changed: 1, removed: 3, unchanged: 2 });
-    assert_eq!((all_edits(&plan).count(), count_edits(&plan.edits, &plan.operations)), (5, 5));
+    assert_eq!(words(&planned), ["add d/n", "replace a", "remove e", "remove d/x"]);
+    assert_eq!(planned.plan.summary, Summary { added: 1, changed: 1, removed: 3, unchanged: 2 });
+    assert_eq!((all_edits(&planned).count(), count_edits(&planned.intent.edits, &planned.intent.operations)), (5, 5));
 }
 
 #[test]
@@ -315,31 +320,31 @@ fn what_was_captured_is_a_change_with_modes_of_directories_and_the_guards_of_a_b
     };
     let mut closed = entries(&[("d", "/")], 200);
     closed[0].object.mode = 0o700;
-    assert_eq!(captured(closed, &[], RULES).summary, Summary { changed: 1, unchanged: 5, ..Summary::default() });
+    assert_eq!(captured(closed, &[], RULES).plan.summary, Summary { changed: 1, unchanged: 5, ..Summary::default() });
     // In the place of a directory: what was in it goes.
     let replaced = captured(entries(&[("d", "/"), ("d/n", "1")], 200), &["d"], RULES);
     assert_eq!(words(&replaced), ["add d/n", "remove d/y", "remove d/x"]);
-    assert!(replaced.problems.is_empty());
+    assert!(replaced.plan.problems.is_empty());
     let shrunken = captured(Vec::new(), &["d", "e"], Rules { max_removed: 50, ..RULES });
     assert!(
-        matches!(&shrunken.problems[..], [Problem::Shrunken { removed: 3, files: 4, .. }]),
+        matches!(&shrunken.plan.problems[..], [Problem::Shrunken { removed: 3, files: 4, .. }]),
         "{:?}",
-        shrunken.problems
+        shrunken.plan.problems
     );
     let empty = captured(Vec::new(), &["a", "d", "e"], RULES);
-    assert!(matches!(&empty.problems[..], [Problem::EmptyStage]), "{:?}", empty.problems);
+    assert!(matches!(&empty.plan.problems[..], [Problem::EmptyStage]), "{:?}", empty.plan.problems);
     let wanted = captured(Vec::new(), &["a", "d", "e"], Rules { empty: true, ..RULES });
-    assert!(wanted.problems.is_empty());
-    assert!(captured(entries(&[("a", "2")], 200), &["d/x"], RULES).problems.is_empty());
+    assert!(wanted.plan.problems.is_empty());
+    assert!(captured(entries(&[("a", "2")], 200), &["d/x"], RULES).plan.problems.is_empty());
 }
 
 #[test]
 fn nothing_stays_published_below_what_a_change_makes_a_file() {
     let old = [("d", "/"), ("d/x", "1"), ("e", "1")];
     for output in [live(&entries(&old, 100)), live(&entries(&[("d", "drift"), ("e", "1")], 300))] {
-        let plan = change_of(&old, &[("d", "now a file")], &["d/x"], &output);
-        let gone = all_edits(&plan).filter(|edit| edit.object.is_none()).count();
-        assert_eq!((gone, plan.summary.removed, plan.summary.unchanged), (1, 1, 1));
+        let planned = change_of(&old, &[("d", "now a file")], &["d/x"], &output);
+        let gone = all_edits(&planned).filter(|edit| edit.object.is_none()).count();
+        assert_eq!((gone, planned.plan.summary.removed, planned.plan.summary.unchanged), (1, 1, 1));
     }
 }
 
@@ -348,8 +353,8 @@ fn names_that_differ_by_case_collide_with_what_stays_in_their_directory_alone() 
     let old = [("d", "/"), ("d/Readme", "1"), ("d/gone", "1"), ("readme", "1")];
     let output = live(&entries(&old, 100));
     let case = |staged: &[(&str, &str)], removals: &[&str]| {
-        let plan = change_of(&old, staged, removals, &output);
-        plan.problems.iter().map(|problem| problem.to_string()).collect::<Vec<_>>().join("; ")
+        let planned = change_of(&old, staged, removals, &output);
+        planned.plan.problems.iter().map(|problem| problem.to_string()).collect::<Vec<_>>().join("; ")
     };
     let collision = case(&[("d", "/"), ("d/README", "1")], &[]);
     assert!(collision.contains("d/README") && collision.contains("d/Readme"), "{collision}");

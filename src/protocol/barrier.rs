@@ -250,12 +250,8 @@ impl Needs {
                 }
                 Operation::Remove { path, .. } | Operation::RemoveDirectory { path, .. } => self.parent_in_output(path),
             }
-            let displaces = match operation {
-                Operation::Remove { .. } => true,
-                Operation::Replace { .. } => !exchange,
-                _ => false,
-            };
-            if displaces {
+            // An exchange leaves it in the stage.
+            if operation.displaced().is_some() && !(exchange && operation.moved_in().is_some()) {
                 self.side(below(transaction, REMOVED, &RelPath::root()), Mutant::SyncedRemoved);
             }
             if leaves_no_directory(operation) {
@@ -329,11 +325,8 @@ fn below(transaction: &RelPath, directory: &str, path: &RelPath) -> RelPath {
 
 /// Whether an operation leaves no directory where one may have been, whose mode was changed before.
 fn leaves_no_directory(operation: &Operation) -> bool {
-    match operation {
-        Operation::Remove { .. } | Operation::RemoveDirectory { .. } => true,
-        Operation::Replace { new, .. } => new.kind != Kind::Directory,
-        Operation::Add { .. } | Operation::SetMode { .. } => false,
-    }
+    let displaces = operation.displaced().is_some();
+    operation.takes_away() || displaces && operation.moved_in().is_some_and(|(_, new)| new.kind != Kind::Directory)
 }
 
 /// What a barrier is for, open.

@@ -44,8 +44,8 @@ pub(crate) enum Attempt {
     Finish,
 }
 
-/// What a journal that was made durable intends, and how it is done or undone.
-pub(crate) struct Intents<'a, F: Fs> {
+/// A journal that was made durable, and how it is carried out or undone.
+pub(crate) struct Carrying<'a, F: Fs> {
     pub(crate) journal: &'a Journal,
     pub(crate) applier: &'a Applier<'a, F>,
     /// The operations that are left as they are, by index.
@@ -54,15 +54,15 @@ pub(crate) struct Intents<'a, F: Fs> {
     pub(crate) left: Option<&'a RefCell<Vec<usize>>>,
 }
 
-impl<F: Fs> Clone for Intents<'_, F> {
+impl<F: Fs> Clone for Carrying<'_, F> {
     fn clone(&self) -> Self {
         *self
     }
 }
 
-impl<F: Fs> Copy for Intents<'_, F> {}
+impl<F: Fs> Copy for Carrying<'_, F> {}
 
-impl<'a, F: Fs> Intents<'a, F> {
+impl<'a, F: Fs> Carrying<'a, F> {
     /// An operation that could not be performed is left as it is, if it may be.
     fn or_leave(&self, index: usize, performed: Result<()>) -> Result<()> {
         match (performed, self.left) {
@@ -123,8 +123,8 @@ impl<F: Fs> Store<F> {
     /// # Errors
     /// At the first attempt [`Error::RolledBack`] when an operation failed and everything was undone, [`Error::OutcomeUnknown`]
     /// when that failed too; at another [`Error::Unfinished`], or [`Error::OutcomeUnknown`] when the barrier failed.
-    pub(crate) fn carry_out(&self, intents: Intents<'_, F>, attempt: Attempt) -> Result<()> {
-        let Intents { journal, applier, .. } = intents;
+    pub(crate) fn carry_out(&self, carrying: Carrying<'_, F>, attempt: Attempt) -> Result<()> {
+        let Carrying { journal, applier, .. } = carrying;
         let all = journal.operations.len();
         let failed = |begun: usize, cause: Error| match attempt {
             // Whoever made the commit may have been told of success: it can only go forward.
@@ -132,7 +132,7 @@ impl<F: Fs> Store<F> {
                 let (source, output) = (Box::new(cause), self.output.path.clone());
                 Error::Unfinished { source, output, generation: journal.begin.head.info.generation }
             }
-            _ => match self.roll_back(intents, begun) {
+            _ => match self.roll_back(carrying, begun) {
                 Ok(()) => Error::RolledBack { source: Box::new(cause) },
                 Err(_) => self.unknown_outcome(cause),
             },
@@ -145,9 +145,9 @@ impl<F: Fs> Store<F> {
         }
         // Where all was found done there is nothing to wait for.
         let meter = (attempt != Attempt::Finish).then(|| self.progress.begin(Phase::Apply, Some(all as u64)));
-        for (index, operation) in intents.first(all) {
+        for (index, operation) in carrying.first(all) {
             meter.iter().for_each(Meter::step);
-            if let Err(error) = intents.or_leave(index, applier.forward(index, operation)) {
+            if let Err(error) = carrying.or_leave(index, applier.forward(index, operation)) {
                 // The commit was done, and somebody made the directory anew and filled it. Not to know is no reason to say that nothing
                 // was done.
                 let is_done = || self.head().is_ok_and(|head| head.as_ref() == Some(&journal.begin.head));
@@ -177,26 +177,26 @@ impl<F: Fs> Store<F> {
 
     /// The undo intent is durable before anything is undone: a crash from here on finishes undoing. What was done so far is
     /// durable before the intent: without RENAME_EXCHANGE the old entry's second name could be lost, and the new one's not.
-    pub(crate) fn roll_back(&self, intents: Intents<'_, F>, begun: usize) -> Result<()> {
+    pub(crate) fn roll_back(&self, carrying: Carrying<'_, F>, begun: usize) -> Result<()> {
         self.head()
-            .and_then(|head| match relation(intents.journal, head.as_ref()) {
+            .and_then(|head| match relation(carrying.journal, head.as_ref()) {
                 Relation::Base => Ok(()),
                 _ => Err(self.state.corrupt(&state_path(name::HEAD), "it has changed already")),
             })
             .and_then(|()| if left_out(Mutant::BarrierBeforeUndo) { Ok(()) } else { self.sync_all() })
-            .and_then(|()| self.check_undoable(intents, begun))
+            .and_then(|()| self.check_undoable(carrying, begun))
             .and_then(|()| self.intend_undo())
-            .and_then(|()| self.undo(intents, begun))
+            .and_then(|()| self.undo(carrying, begun))
     }
 
     /// An operation whose displaced entry a crash has lost can only go forward: then the journal keeps its name, and the next
     /// recovery goes forward again.
-    fn check_undoable(&self, intents: Intents<'_, F>, begun: usize) -> Result<()> {
+    fn check_undoable(&self, carrying: Carrying<'_, F>, begun: usize) -> Result<()> {
         if left_out(Mutant::UndoableCheck) {
             return Ok(());
         }
-        for (index, operation) in intents.first(begun) {
-            if intents.applier.state(index, operation)? == State::Final {
+        for (index, operation) in carrying.first(begun) {
+            if carrying.applier.state(index, operation)? == State::Final {
                 let path = operation.path().under(&self.output.path);
                 return Err(Error::corrupt(path, "what was here before is lost, so the commit can only go forward"));
             }
@@ -214,9 +214,9 @@ impl<F: Fs> Store<F> {
 
     /// Undoes the first `begun` operations in reverse, durably, and then drops the undo intent. A stage in which not everything is again
     /// as it was staged is moved aside, with what was displaced and has no place to come back to: nobody is to commit it.
-    pub(crate) fn undo(&self, intents: Intents<'_, F>, begun: usize) -> Result<()> {
-        let Intents { journal, applier, .. } = intents;
-        for (index, operation) in intents.first(begun).rev() {
+    pub(crate) fn undo(&self, carrying: Carrying<'_, F>, begun: usize) -> Result<()> {
+        let Carrying { journal, applier, .. } = carrying;
+        for (index, operation) in carrying.first(begun).rev() {
             let undone = applier.back(index, operation);
             // Another process may have removed the directory of the stage that it came from.
             let undone = undone.or_else(|error| {
@@ -225,12 +225,12 @@ impl<F: Fs> Store<F> {
                     false => Err(error),
                 }
             });
-            intents.or_leave(index, undone)?;
+            carrying.or_leave(index, undone)?;
         }
-        let is_sound = left_out(Mutant::SoundStage) || intents.is_stage_sound()?;
+        let is_sound = left_out(Mutant::SoundStage) || carrying.is_stage_sound()?;
         // The transaction may be committed again, and its stage has to mean what it meant.
         if is_sound {
-            match self.inventory(Some(&journal.begin.head)) {
+            match self.inventory(&journal.begin.head) {
                 // What is damaged says no modes.
                 Err(Error::Corrupt { .. }) => {}
                 published => applier.close_stage(&journal.operations, &published?)?,

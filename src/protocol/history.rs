@@ -11,6 +11,7 @@ use crate::fs::compiled::{compiled, same_ref};
 use crate::fs::{Fs, Timestamp};
 use crate::protocol::settle;
 use crate::store::Store;
+use crate::store::current::Current;
 use crate::store::layout::{JOURNALS, name, previous_path, state_path};
 use crate::store::retention::Retention;
 use crate::store::snapshot::Snapshot;
@@ -168,7 +169,7 @@ impl<F: Fs> Store<F> {
             return refuse(NothingBefore::NotKept { generation });
         };
         let inventory = self.base_inventory(&first.begin)?;
-        Ok(now.before(own.begin.head, inventory, since))
+        Ok(now.before(Current::then(own.begin.head, inventory), since))
     }
 
     /// Bytes of what a generation displaced.

@@ -57,7 +57,7 @@ pub(crate) fn is_pruned<F: Fs>(store: &Store<F>, generation: u64) -> Result<bool
 /// Whether a commit displaced something of which nothing is left.
 pub(crate) fn is_freed<F: Fs>(store: &Store<F>, journal: &Journal) -> Result<bool> {
     let generation = journal.begin.head.info.generation;
-    let displaces = |operation: &Operation| matches!(operation, Operation::Replace { .. } | Operation::Remove { .. });
+    let displaces = |operation: &Operation| operation.displaced().is_some();
     let Some(previous) = store.state.find_below(&previous_path(generation))? else { return Ok(false) };
     let listed = store.fs.list(previous.root()).map_err(store.state.io("list", &previous_path(generation)))?;
     Ok(listed.iter().all(|entry| is_note(&entry.name)) && journal.operations.iter().any(displaces))
@@ -417,7 +417,7 @@ pub(crate) fn read_journal<F: Fs>(store: &Store<F>, path: &RelPath) -> Result<Op
 fn displaced(operations: &[Operation]) -> Vec<(RelPath, usize, &RelPath, &Object)> {
     let mut all = Vec::new();
     for (index, operation) in operations.iter().enumerate() {
-        if let Operation::Replace { path, old, .. } | Operation::Remove { path, old } = operation {
+        if let Some((path, old)) = operation.displaced() {
             all.extend(displaced_places(index, operation).into_iter().map(|place| (place, index, path, old)));
         }
     }
@@ -436,7 +436,7 @@ pub(crate) fn displaced_by<F: Fs>(store: &Store<F>, generation: u64) -> Result<O
     };
     let mut places = BTreeMap::new();
     for (index, operation) in journal.operations.iter().enumerate() {
-        let (Operation::Replace { path, old, .. } | Operation::Remove { path, old }) = operation else { continue };
+        let Some((path, old)) = operation.displaced() else { continue };
         for place in displaced_places(index, operation) {
             if tree.stat(&place)?.is_some() {
                 places.insert(path.clone(), (place, *old));
@@ -448,11 +448,9 @@ pub(crate) fn displaced_by<F: Fs>(store: &Store<F>, generation: u64) -> Result<O
 
 /// Where in `previous/N` an operation may have left what it displaced.
 pub(crate) fn displaced_places(index: usize, operation: &Operation) -> Vec<RelPath> {
-    let (mut places, old) = match operation {
-        Operation::Replace { path, old, .. } => (vec![path.within(&part(STAGE)), numbered(REMOVED, index)], old),
-        Operation::Remove { old, .. } => (vec![numbered(REMOVED, index)], old),
-        Operation::Add { .. } | Operation::SetMode { .. } | Operation::RemoveDirectory { .. } => return Vec::new(),
-    };
+    let Some((path, old)) = operation.displaced() else { return Vec::new() };
+    let exchanged = operation.moved_in().map(|_| path.within(&part(STAGE)));
+    let mut places: Vec<_> = exchanged.into_iter().chain([numbered(REMOVED, index)]).collect();
     if old.kind == Kind::Directory {
         places.push(transaction_dir::kept(index));
     }

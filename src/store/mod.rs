@@ -14,6 +14,7 @@
 //! | [`probe`] | making a store, and what its file system can do |
 //! | [`shared_state`] | giving a state to a group |
 //! | [`open`] | the store itself, and the files that every part of the engine reads and writes |
+//! | [`current`] | the current generation: HEAD, and the manifest that it names |
 //! | [`transaction_dir`] | `tx/ID`: what is in it, and whether its transaction lives |
 //! | [`retention`] | what is kept of the past |
 //! | [`displaced`] | where a commit put what it displaced |
@@ -27,6 +28,7 @@
 //! 1. Nothing of a state directory is used before it was found trustworthy and complete.
 //! 2. A lock dies with its process, and no live transaction is ended by another process (G10).
 
+pub(crate) mod current;
 pub(crate) mod displaced;
 pub(crate) mod handed_out;
 pub(crate) mod inherit;

@@ -14,11 +14,8 @@ use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::format::frame::Damage;
-use crate::format::journal::record::{Begin, TransactionId};
-use crate::format::manifest::inventory::Inventory;
-use crate::format::manifest::node::Subtree;
-use crate::format::manifest::writer::{Edit, FANOUT};
-use crate::format::manifest::{self, Extent, Head, Info};
+use crate::format::journal::record::TransactionId;
+use crate::format::manifest::writer::FANOUT;
 use crate::fs::compiled::{compiled, same, same_ref};
 use crate::fs::stream::Stream;
 use crate::fs::tree::Tree;
@@ -26,7 +23,7 @@ use crate::fs::{Fs, LinuxFs, RenameMode, Weakness};
 use crate::holder::Waiting;
 use crate::path::RelPath;
 use crate::progress::{Listener, Progress};
-use crate::store::layout::{self, check_layout, manifest_path, name, open_trusted, state_path, write_new};
+use crate::store::layout::{self, check_layout, name, state_path, write_new};
 use crate::store::lock::{self, Lock, Patience};
 use crate::store::output::{Output, Place};
 use crate::store::probe::{check_kept, check_unclaimed, initialize, probe_again, uninitialize};
@@ -200,7 +197,7 @@ pub struct Opened<F: Fs> {
     pub(crate) patience: Patience,
     pub(crate) progress: Listener,
     pub(crate) barriers: Barriers,
-    fanout: usize,
+    pub(super) fanout: usize,
     /// The transaction that was carried out through this very value, and whose journal is not settled yet.
     pub(crate) carried_out: Mutex<Option<TransactionId>>,
     pub(crate) failed_barriers: Arc<FailedBarriers>,
@@ -451,77 +448,6 @@ impl<F: Fs> Store<F> {
     /// Takes the store's lock if nobody holds it.
     pub(crate) fn try_lock(&self) -> Result<Option<Lock<F>>> {
         lock::try_acquire(&self.state, &state_path(name::LOCK))
-    }
-
-    /// The current generation; `None` when nothing has been published.
-    ///
-    /// # Errors
-    /// HEAD cannot be read, or is damaged.
-    pub fn head(&self) -> Result<Option<Head>> {
-        let path = state_path(name::HEAD);
-        let Some(stream) = open_trusted(&self.state, &path)? else { return Ok(None) };
-        Head::read(stream).map(Some).map_err(|damage| self.damaged(&path, damage))
-    }
-
-    /// What the generation `head` publishes; nothing where there is none.
-    pub(crate) fn inventory(&self, head: Option<&Head>) -> Result<Inventory<F>> {
-        let Some(head) = head else { return Ok(Inventory::nothing()) };
-        let inventory = self.open_manifest(head.extent, head.root())?;
-        if inventory.totals() != head.totals {
-            let path = manifest_path(head.extent.file).under(self.state.at());
-            return Err(Error::corrupt(path, "its totals are not those that HEAD gives"));
-        }
-        Ok(inventory)
-    }
-
-    /// What the generation publishes that a journal begins on.
-    pub(crate) fn base_inventory(&self, begin: &Begin) -> Result<Inventory<F>> {
-        if begin.base == 0 {
-            return Ok(Inventory::nothing());
-        }
-        self.open_manifest(begin.base_extent, begin.base_extent.root(begin.base_manifest))
-    }
-
-    fn open_manifest(&self, extent: Extent, root: Subtree) -> Result<Inventory<F>> {
-        let path = manifest_path(extent.file);
-        let at = path.under(self.state.at());
-        match open_trusted(&self.state, &path)? {
-            Some(stream) => Inventory::open(stream, at, root),
-            None => Err(Error::corrupt(at, "it is missing")),
-        }
-    }
-
-    /// Applies `edits` (`count` of them, ascending) to `inventory`, the manifest of `base`, writes the result, and returns the HEAD
-    /// that names it; nothing is durable yet.
-    pub(crate) fn write_manifest(
-        &self,
-        base: Option<&Head>,
-        inventory: &Inventory<F>,
-        count: usize,
-        edits: impl Iterator<Item = Edit>,
-        info: Info,
-    ) -> Result<Head> {
-        let (file, root) = match base {
-            Some(base) if manifest::writer::appends(inventory, count) => {
-                let edits: Vec<Edit> = edits.collect();
-                let path = manifest_path(base.extent.file);
-                let stream = self.open_to_append(&path)?;
-                let at = path.under(self.state.at());
-                (base.extent.file, manifest::writer::append(inventory, &edits, self.fanout, stream, at)?)
-            }
-            _ => {
-                let path = manifest_path(info.generation);
-                let at = path.under(self.state.at());
-                let stream = self.write_new(&path, Ok)?;
-                (info.generation, manifest::writer::write_whole(inventory, edits, self.fanout, stream, at)?)
-            }
-        };
-        Ok(Head::new(info, file, &root))
-    }
-
-    fn open_to_append(&self, path: &RelPath) -> Result<Stream<F>> {
-        let file = self.state.parent(path).and_then(|dir| self.fs.open_write(&dir, path.name()));
-        Ok(Stream { fs: self.fs.clone(), file: file.map_err(self.state.io("write", path))? })
     }
 
     /// Why a file of the state directory cannot be used.

@@ -15,14 +15,14 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 use crate::format::identity::{Digest, Object};
-use crate::format::manifest::inventory::Inventory;
-use crate::format::manifest::{Entry, Head, Info, Totals};
+use crate::format::manifest::{Entry, Info, Totals};
 use crate::fs::compiled::{compiled, same_ref};
 use crate::fs::stream::Stream;
 use crate::fs::tree::Tree;
 use crate::fs::{Fs, Kind, LinuxFs, Stat};
 use crate::path::RelPath;
 use crate::store::Store;
+use crate::store::current::Current;
 use crate::store::displaced::Displaced;
 
 /// Memory that is taken for a file before it is read, at most: a manifest may be wrong about its size.
@@ -35,8 +35,7 @@ const AHEAD: u64 = 1 << 20;
 /// that is open stays as it is.
 pub struct Snapshot<F: Fs = LinuxFs> {
     store: Store<F>,
-    head: Option<Head>,
-    inventory: Inventory<F>,
+    current: Current<F>,
     output: Option<Tree<F>>,
     /// What was displaced since, the oldest first.
     since: Vec<Displaced<F>>,
@@ -89,10 +88,10 @@ impl<F: Fs> Store<F> {
     fn snapshot_any(&self) -> Result<Snapshot<F>> {
         loop {
             let head = self.head()?;
-            match self.inventory(head.as_ref()) {
-                Ok(inventory) => {
-                    let output = self.output.open()?;
-                    return Ok(Snapshot { store: self.clone(), head, inventory, output, since: Vec::new() });
+            match self.current_of(head.clone()) {
+                Ok(current) => {
+                    let (output, since) = (self.output.open()?, Vec::new());
+                    return Ok(Snapshot { store: self.clone(), current, output, since });
                 }
                 // Commits that came meanwhile may have removed it. That they go on doing so between two calls is nothing to wait for:
                 // each of them takes longer.
@@ -104,30 +103,30 @@ impl<F: Fs> Store<F> {
 }
 
 impl<F: Fs> Snapshot<F> {
-    /// Of an earlier generation than the current one: of `inventory`, from which what these displaced was taken since.
-    pub(crate) fn before(self, head: Head, inventory: Inventory<F>, since: Vec<Displaced<F>>) -> Self {
-        Self { head: Some(head), inventory, since, ..self }
+    /// Of an earlier generation, which was current until what these displaced was taken from it.
+    pub(crate) fn before(self, current: Current<F>, since: Vec<Displaced<F>>) -> Self {
+        Self { current, since, ..self }
     }
 
     /// The number of the generation; 0 where nothing has been published.
     pub fn generation(&self) -> u64 {
-        self.head.as_ref().map_or(0, |head| head.info.generation)
+        self.current.generation()
     }
 
     /// Number, time and message of the generation; `None` where nothing has been published.
     pub fn info(&self) -> Option<&Info> {
-        self.head.as_ref().map(|head| &head.info)
+        self.current.head().map(|head| &head.info)
     }
 
     /// How much it publishes.
     pub fn totals(&self) -> Totals {
-        self.inventory.totals()
+        self.current.inventory.totals()
     }
 
     /// Everything that it publishes, directories before what is in them, in order of their names' bytes: path, kind, mode, size and digest. It
     /// reads the manifest on the way, and nothing of the output. After an error it ends.
     pub fn entries(&self) -> impl Iterator<Item = Result<Entry>> + '_ {
-        self.inventory.entries()
+        self.current.inventory.entries()
     }
 
     /// What it publishes at a path. It reads as much of the manifest as lies on the way there.
@@ -140,9 +139,9 @@ impl<F: Fs> Snapshot<F> {
 
     fn get_any(&self, path: &Path) -> Result<Option<Object>> {
         compiled!(F, (snapshot: &Snapshot = same_ref(self), path: &Path = path) -> Result<Option<Object>> {
-            snapshot.inventory.get(&parse(path)?)
+            snapshot.current.inventory.get(&parse(path)?)
         });
-        self.inventory.get(&parse(path)?)
+        self.current.inventory.get(&parse(path)?)
     }
 
     /// Opens a file, with the content that this generation has of it: by its inode, size and time, of which the manifest tells. So it costs what
@@ -222,7 +221,7 @@ impl<F: Fs> Snapshot<F> {
     }
 
     fn expect(&self, path: &RelPath, kind: Kind) -> Result<Object> {
-        let object = self.inventory.get(path)?.filter(|object| object.kind == kind);
+        let object = self.current.inventory.get(path)?.filter(|object| object.kind == kind);
         let path = || path.under(&self.store.output.path);
         object.ok_or_else(|| Error::NotPublished { path: path(), generation: self.generation(), what: kind.word() })
     }

@@ -24,6 +24,7 @@ use crate::fs::{Fs, Kind};
 use crate::mutant::{Mutant, left_out};
 use crate::path::RelPath;
 use crate::store::Store;
+use crate::store::current::Current;
 use crate::store::inherit::inherit;
 use crate::store::transaction_dir::Below;
 
@@ -64,8 +65,8 @@ impl<F: Fs> Store<F> {
     }
 
     /// What is published at and below a path now; refused where something else than directories leads to it.
-    pub(crate) fn below(&self, at: RelPath, head: Option<&Head>) -> Result<Below> {
-        let inventory = self.inventory(head)?;
+    pub(crate) fn below(&self, at: RelPath, head: Option<Head>) -> Result<Below> {
+        let Current { inventory, .. } = self.current_of(head)?;
         if let Some(path) = no_directory(&inventory, &at)? {
             let what = "what is published there is no directory, so that nothing can be published below it";
             return Err(Error::NoPlace { path: path.under(&self.output.path), what });
@@ -86,13 +87,13 @@ impl<F: Fs> Store<F> {
         let (head, meta) = (self.head()?, self.read_meta(id)?);
         let current = head.as_ref().map_or(0, |head| head.info.generation);
         let Some(meta) = meta.filter(|meta| meta.base != current) else { return Ok(false) };
-        let may_follow = |below| self.may_follow(below, head.as_ref());
+        let may_follow = |below| self.may_follow(below, head.clone());
         Ok(!meta.below.as_ref().map_or(Ok(false), may_follow)?)
     }
 
     /// Whether a transaction that began before may be committed on a generation as if it had begun on that.
-    pub(crate) fn may_follow(&self, below: &Below, head: Option<&Head>) -> Result<bool> {
-        let inventory = self.inventory(head)?;
+    pub(crate) fn may_follow(&self, below: &Below, head: Option<Head>) -> Result<bool> {
+        let Current { inventory, .. } = self.current_of(head)?;
         let is_same = || Ok(digest(&inventory, &below.at)? == below.was || left_out(Mutant::BelowCheck));
         Ok(no_directory(&inventory, &below.at)?.is_none() && is_same()?)
     }

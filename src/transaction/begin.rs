@@ -38,6 +38,7 @@ use crate::stage::copy::{self, Source};
 use crate::stage::source_look::{self, SourceLook};
 use crate::stage::sources::Sources;
 use crate::stage::traces::Traces;
+use crate::store::current::Current;
 use crate::store::inherit::inherit;
 use crate::store::layout::{name, renew_ignore, state_path, write_new};
 use crate::store::lock::{self, Attempt, Lock};
@@ -171,7 +172,7 @@ impl<F: Fs> Store<F> {
         let renewed = renew_ignore(&self.state);
         let head = self.head()?;
         let base = head.as_ref().map_or(0, |head| head.info.generation);
-        let below = at.map(|at| self.below(at, head.as_ref())).transpose()?;
+        let below = at.map(|at| self.below(at, head)).transpose()?;
         // While its stage is being filled a transaction dies with its process: nobody is to find a part of a copy.
         let (from, is_filled) = (options.from, options.from == Basis::Copy || below.is_some());
         let attached = !options.detached || is_filled;
@@ -479,12 +480,17 @@ impl<F: Fs> Transaction<F> {
         self.early.as_ref().map_or(Ok(()), EarlySync::wait)
     }
 
+    /// What it began on, which is current still, as [`Transaction::check_base`] says.
+    pub(crate) fn current(&self) -> Result<Current<F>> {
+        self.store.current_of(self.check_base()?)
+    }
+
     /// First committer wins: the generation that it began on has to be the current one still, or agree with that in all that it replaces.
     pub(crate) fn check_base(&self) -> Result<Option<Head>> {
         self.check_open()?;
         let head = self.store.head()?;
         let current = head.as_ref().map_or(0, |head| head.info.generation);
-        let may_follow = |below| self.store.may_follow(below, head.as_ref());
+        let may_follow = |below| self.store.may_follow(below, head.clone());
         if current != self.meta.base && !self.meta.below.as_ref().map_or(Ok(left_out(Mutant::BaseCheck)), may_follow)? {
             let output = self.store.output.path.clone();
             return Err(Error::BaseMoved { output, base: self.meta.base, current });
@@ -501,7 +507,7 @@ impl<F: Fs> Transaction<F> {
     fn copy_current(&mut self, allow_drift: bool) -> Result<()> {
         let head = self.store.head()?;
         let at = self.at();
-        let published = Published::open(&self.store, head.as_ref(), at.clone())?;
+        let published = Published::open(&self.store, head, at.clone())?;
         let refused = |problem| Err(Error::Refused { output: self.store.output.path.clone(), problems: vec![problem] });
         let from = match self.store.output.open()? {
             Some(from) => from,

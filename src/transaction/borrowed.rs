@@ -16,7 +16,7 @@ use crate::fs::tree::Tree;
 use crate::fs::{Fs, Kind};
 use crate::options::Exclude;
 use crate::path::RelPath;
-use crate::plan::Plan;
+use crate::plan::Intent;
 use crate::plan::live::Drifted;
 use crate::stage::copy::{self, Source};
 use crate::stage::exclude;
@@ -55,9 +55,9 @@ impl<F: Fs> Referenced<F> {
         }
     }
 
-    /// The entries that a plan moves into the output, by themselves or with a directory: they are not there as they were published.
-    pub(crate) fn missing(&self, plan: &Plan) -> Vec<RelPath> {
-        let moves = plan.operations.iter().filter(|operation| !matches!(operation, Operation::SetMode { .. }));
+    /// The entries that are to be moved into the output, by themselves or with a directory: they are not there as they were published.
+    pub(crate) fn missing(&self, intent: &Intent) -> Vec<RelPath> {
+        let moves = intent.operations.iter().filter(|operation| !operation.is_mode());
         let moved: BTreeSet<&RelPath> = moves.map(Operation::path).collect();
         self.entries.iter().map(|entry| &entry.path).filter(|path| path.is_at_or_below(&moved)).cloned().collect()
     }

@@ -1,4 +1,4 @@
-//! Committing a transaction: checks, scan, plan and guards; the intents and the commit point; then what the intents say.
+//! Committing a transaction: checks, scan, plan and guards; the journal of what is intended and the commit point; then what it says.
 //!
 //! ```text
 //! open --commit--> checks, scan, plan, guards      P2   refused: open, nothing changed
@@ -22,23 +22,24 @@ use std::path::PathBuf;
 use std::sync::PoisonError;
 
 use crate::error::{Error, Paths, Problem, Result};
+use crate::format::identity::Digest;
 use crate::format::journal::reader::Journal;
 use crate::format::journal::record::{Begin, Operation};
 use crate::format::journal::writer;
 use crate::format::manifest::inventory::Inventory;
 use crate::format::manifest::writer::Edit;
-use crate::format::manifest::{Head, Info, Totals};
+use crate::format::manifest::{Extent, Head, Info, Totals};
 use crate::fs::compiled::{compiled, same_mut, same_ref};
 use crate::fs::{Fs, Kind, Timestamp};
 use crate::mutant::{Mutant, left_out};
 use crate::options::{Check, CommitOptions, Exclude};
 use crate::path::RelPath;
 use crate::plan::live::{Audit, Published, WORTH_A_THREAD};
-use crate::plan::{self, Base, Live, Plan, Scope, Stale};
+use crate::plan::{self, Base, Intent, Live, Plan, Planned, Scope, Stale};
 use crate::progress::Phase;
 use crate::protocol::apply::Applier;
 use crate::protocol::barrier;
-use crate::protocol::carry_out::{Attempt, Intents};
+use crate::protocol::carry_out::{Attempt, Carrying};
 use crate::protocol::recover::{Manner, Recovered};
 use crate::protocol::settle;
 use crate::stage::exclude;
@@ -48,6 +49,7 @@ use crate::stage::recheck::SecondLook;
 use crate::stage::scan::{self, Means, Reach, States};
 use crate::stage::shared;
 use crate::stage::source_look::{self, SourceLook};
+use crate::store::current::Current;
 use crate::store::layout::{name, state_path};
 use crate::store::transaction_dir::{Basis, COPY, STAGE, part};
 use crate::threads;
@@ -107,19 +109,18 @@ impl<F: Fs> Transaction<F> {
 
     fn plan_any(&self, options: &CommitOptions<'_>) -> Result<Plan> {
         let head = self.check_base()?;
-        let mut published = Published::open(&self.store, head.as_ref(), self.at())?;
-        self.prepare(&mut published, head.as_ref(), options, None, Stale::Whole)
+        let mut published = Published::open(&self.store, head, self.at())?;
+        Ok(self.make_plan(&mut published, options, None, Stale::Whole)?.plan)
     }
 
     /// P2: scan, plan and guards. Reach means the stage is left as it is.
-    fn prepare(
+    fn make_plan(
         &self,
         published: &mut Published<F>,
-        head: Option<&Head>,
         options: &CommitOptions<'_>,
         means: Option<Means<'_, F>>,
         stale: Stale,
-    ) -> Result<Plan> {
+    ) -> Result<Planned> {
         let (stage, at) = (self.stage_tree()?, self.at());
         let vacated = self.is_vacated(&stage)?;
         let excluded = self.excluded(options);
@@ -127,7 +128,7 @@ impl<F: Fs> Transaction<F> {
         let mut removals = Cow::Borrowed(&self.removals);
         if let Some(excluded) = excluded.filter(|_| self.captured) {
             // What the tool left of it is excluded, too.
-            removals.to_mut().extend(excluded_of(&published.inventory, excluded)?);
+            removals.to_mut().extend(excluded_of(published.inventory(), excluded)?);
         }
         let scope = match self.meta.from {
             Basis::Empty | Basis::Copy => Scope::Whole,
@@ -136,7 +137,7 @@ impl<F: Fs> Transaction<F> {
             Basis::Current => Scope::Change { removals: &self.removals },
         };
         let audit = match (scope, &self.referenced) {
-            (Scope::Whole, None) => Audit::of(&self.store, head, at.clone())?,
+            (Scope::Whole, None) => published.audit(&self.store)?,
             // A change looks at what it names alone, and for what is referenced the output has been looked at.
             _ => None,
         };
@@ -144,7 +145,7 @@ impl<F: Fs> Transaction<F> {
         // Until it is known which are not finished, none is: a part of one would be taken for the whole.
         let filled = self.ledger.open();
         let (mut staged, drifted) = Audit::beside(audit, || {
-            scan::scan(&stage, &filled.known, &published.inventory, means, reach, Some(&self.traces), None)
+            scan::scan(&stage, &filled.known, published.inventory(), means, reach, Some(&self.traces), None)
         })?;
         shared::expect_modes(&mut staged.entries, stage.group());
         staged.note_unfinished(filled.unfinished());
@@ -159,7 +160,7 @@ impl<F: Fs> Transaction<F> {
                 && excluded.is_none()
                 && referenced.is_all_of(totals)
             {
-                return Ok(Plan::of_unchanged(totals));
+                return Ok(Planned::of_unchanged(totals));
             }
             staged.add_referenced(&referenced.but_for(excluded));
         }
@@ -169,9 +170,9 @@ impl<F: Fs> Transaction<F> {
         let mut rules = rules(options, self.store.capabilities().exchange, stale, stage.group());
         // It was said that nothing is to be there.
         rules.empty |= vacated;
-        let plan = make_plan(&self.store.output.path, &stage, staged, published, scope, rules)?;
-        self.check_complete(&plan)?;
-        Ok(plan)
+        let planned = make_plan(&self.store.output.path, &stage, staged, published, scope, rules)?;
+        self.check_complete(&planned.intent)?;
+        Ok(planned)
     }
 
     /// Publishes the stage: all of it, durably, or nothing.
@@ -284,33 +285,34 @@ impl<F: Fs> Transaction<F> {
     fn try_publish(&mut self, options: &CommitOptions<'_>, stale: Stale) -> Result<Committed> {
         let head = self.check_base()?;
         self.check_barriers()?;
+        let mut published = Published::open(&self.store, head, self.at())?;
         if self.meta.below.is_some() {
-            self.meta.base = head.as_ref().map_or(0, |head| head.info.generation);
+            self.meta.base = published.current().generation();
         }
-        let mut published = Published::open(&self.store, head.as_ref(), self.at())?;
-        if !published.is_there() {
+        if !published.exists() {
             new_output::dress(&self.tree, &self.stage_tree()?, &self.store.output)?;
         }
-        let mut plan = self.prepare_own(&mut published, head.as_ref(), options, stale)?;
-        if self.copy_missing(&plan)? {
-            plan = self.prepare_own(&mut published, head.as_ref(), options, stale)?;
+        let mut planned = self.make_own_plan(&mut published, options, stale)?;
+        if self.copy_missing(&planned.intent)? {
+            planned = self.make_own_plan(&mut published, options, stale)?;
         }
-        if self.give(&plan)? {
-            plan = self.prepare_own(&mut published, head.as_ref(), options, stale)?;
+        if self.give(&planned)? {
+            planned = self.make_own_plan(&mut published, options, stale)?;
         }
+        let Planned { plan, mut intent } = planned;
         if !plan.problems.is_empty() {
             return Err(Error::Refused { output: self.store.output.path.clone(), problems: plan.problems });
         }
         if plan.is_empty() {
-            return self.nothing_to_do(head, plan);
+            return self.nothing_to_do(published.inventory().totals(), plan, intent.found);
         }
         let (stage, committed) = (self.stage_tree()?, self.store.fs.now());
         if options.touch {
-            touch(&stage, &mut plan, committed)?;
+            touch(&stage, &mut intent, committed)?;
         }
         let info = Info { generation: self.meta.base + 1, committed, message: options.message.clone() };
-        let modes = std::mem::take(&mut plan.stage_modes);
-        let result = self.carry_through(head.as_ref(), published, plan, info);
+        let modes = std::mem::take(&mut intent.stage_modes);
+        let result = self.carry_through(published, Planned { plan, intent }, info);
         if self.open && result.is_err() {
             // What is committed again means what it meant; a stage that cannot be put back does not.
             stage.forget();
@@ -320,45 +322,44 @@ impl<F: Fs> Transaction<F> {
     }
 
     /// Gives what the plan moves into directories of the output what these would have given, and says whether anything was changed.
-    fn give(&mut self, plan: &Plan) -> Result<bool> {
+    fn give(&mut self, Planned { plan, intent }: &Planned) -> Result<bool> {
         let Some(output) = self.store.output.open()?.filter(|_| plan.problems.is_empty()) else { return Ok(false) };
-        let Given { changed, withheld } = given::give(&self.stage_tree()?, &output, &plan.operations)?;
+        let Given { changed, withheld } = given::give(&self.stage_tree()?, &output, &intent.operations)?;
         for dir in &withheld.first {
             self.warnings.push(Error::NotInherited { path: dir.under(&self.store.output.path) });
         }
         Ok(changed)
     }
 
-    fn prepare_own(
+    /// The plan of a commit: what stands in the way of one may be changed in the stage, and told.
+    fn make_own_plan(
         &self,
         published: &mut Published<F>,
-        head: Option<&Head>,
         options: &CommitOptions<'_>,
         stale: Stale,
-    ) -> Result<Plan> {
+    ) -> Result<Planned> {
         let copy = part(COPY);
         let means = Means { tree: &self.tree, copy: &copy, early: self.early.as_ref(), progress: &self.store.progress };
         let closed = shared::share(&self.stage_tree()?)?;
-        let mut plan = self.prepare(published, head, options, Some(means), stale)?;
-        plan.problems.extend(closed);
-        Ok(plan)
+        let mut planned = self.make_plan(published, options, Some(means), stale)?;
+        planned.plan.problems.extend(closed);
+        Ok(planned)
     }
 
     /// P3 to P5: from the first thing that is written to the commit that is carried out.
     fn carry_through(
         &mut self,
-        head: Option<&Head>,
         published: Published<F>,
-        mut plan: Plan,
+        Planned { plan, intent }: Planned,
         info: Info,
     ) -> Result<Committed> {
-        let (edits, operations) = (std::mem::take(&mut plan.edits), std::mem::take(&mut plan.operations));
-        let look = SecondLook::at(&self.tree, &edits, &operations, plan.last_change);
+        let Intent { operations, edits, found, last_change, .. } = intent;
+        let look = SecondLook::at(&self.tree, &edits, &operations, last_change);
         let (sources, output) = (std::mem::take(&mut self.sources), self.store.output.path.clone());
         // Beside the barrier, which waits for the disk, unless that is sooner done than a thread is begun.
         let looked_at = edits.len() + sources.iter().map(SourceLook::entries).sum::<usize>();
         let threads = if looked_at < WORTH_A_THREAD { 1 } else { self.store.fs.parallelism() };
-        let make_durable = || self.make_durable(head, published, &edits, operations, info, &plan);
+        let make_durable = || self.make_durable(published, &edits, operations, info, (found, last_change));
         let unchanged = || look.take().and_then(|()| source_look::check_all(&sources, &output));
         let (journal, unchanged) = threads::both(threads, make_durable, unchanged);
         self.sources = sources;
@@ -373,8 +374,8 @@ impl<F: Fs> Transaction<F> {
         // Nothing was begun.
         let applier = applier.map_err(|error| self.withdraw(error))?.of_commit();
         // While the outcome is unknown the stage belongs to recovery.
-        let intents = Intents { journal: &journal, applier: &applier, skip: &HashSet::new(), left: None };
-        let carried_out = self.store.carry_out(intents, Attempt::First);
+        let carrying = Carrying { journal: &journal, applier: &applier, skip: &HashSet::new(), left: None };
+        let carried_out = self.store.carry_out(carrying, Attempt::First);
         // A stage in which not everything is again as it was staged was moved aside.
         let is_ended = || self.store.is_ended(self.id).unwrap_or(true);
         self.open = matches!(carried_out, Err(Error::RolledBack { .. })) && !is_ended();
@@ -382,58 +383,49 @@ impl<F: Fs> Transaction<F> {
         *self.store.carried_out.lock().unwrap_or_else(PoisonError::into_inner) = Some(self.id);
         let shelved = settle::shelve(&self.store, &journal.begin);
         let (warnings, rescued) = (shelved.err().into_iter().collect(), Vec::new());
-        plan.operations = journal.operations;
         let head = journal.begin.head;
         Ok(Committed { generation: head.info.generation, changed: true, plan, totals: head.totals, warnings, rescued })
     }
 
     /// Nothing differs: the output and HEAD are not touched, and the transaction is over.
-    fn nothing_to_do(&mut self, head: Option<Head>, plan: Plan) -> Result<Committed> {
-        if plan.found {
+    fn nothing_to_do(&mut self, totals: Totals, plan: Plan, found: bool) -> Result<Committed> {
+        if found {
             // The same as what was published, and not the very thing that was made durable.
             self.store.sync_all().and(self.wait_for_early()).map_err(|error| self.lose_stage(error))?;
         }
         self.open = false;
         let ended = self.store.retire_transaction(self.id).or_else(|_| self.store.remove_transaction(self.id));
         let warnings = ended.err().into_iter().collect();
-        let totals = head.map(|head| head.totals).unwrap_or_default();
         Ok(Committed { generation: self.meta.base, changed: false, plan, totals, warnings, rescued: Vec::new() })
     }
 
     /// P3, and barrier 1.
     fn make_durable(
         &mut self,
-        base: Option<&Head>,
         published: Published<F>,
         edits: &[Edit],
         operations: Vec<Operation>,
         info: Info,
-        plan: &Plan,
+        (found, last_change): (bool, Timestamp),
     ) -> Result<Journal> {
-        let new = self.write_head(base, &published.inventory, edits, &operations, info);
+        let new = self.write_head(published.current(), edits, &operations, info);
         // The last time that anybody asks: once the journal is written, what becomes of the commit is no longer the caller's affair.
         let new = new.and_then(|new| self.tree.check_interrupt(&part(STAGE)).map(|()| new));
         let new = new.inspect_err(|_| self.store.drop_new_head(self.meta.base + 1))?;
+        let base = published.current().head().map(|head| (head.manifest, head.extent)).unwrap_or_default();
         drop(published);
-        let journal = self.write_journal(base, new, operations, plan.last_change)?;
+        let journal = self.write_journal(base, new, operations, last_change)?;
         let store = self.store.clone();
         let meter = store.progress.begin(Phase::Barrier, Some(1));
-        self.pass_barrier_1(&journal, plan.found)?;
+        self.pass_barrier_1(&journal, found)?;
         meter.end();
         Ok(journal)
     }
 
     /// P3: the manifest and the HEAD that names it, under a name that means nothing yet.
-    fn write_head(
-        &self,
-        base: Option<&Head>,
-        manifest: &Inventory<F>,
-        edits: &[Edit],
-        operations: &[Operation],
-        info: Info,
-    ) -> Result<Head> {
+    fn write_head(&self, base: &Current<F>, edits: &[Edit], operations: &[Operation], info: Info) -> Result<Head> {
         let count = plan::count_edits(edits, operations);
-        let head = self.store.write_manifest(base, manifest, count, plan::edits(edits, operations), info)?;
+        let head = self.store.write_manifest(base, count, plan::edits(edits, operations), info)?;
         self.store.write_head(&head, |_| Ok(()))?;
         Ok(head)
     }
@@ -441,13 +433,11 @@ impl<F: Fs> Transaction<F> {
     /// P3: the journal with every intent. Once it is written whole, recovery may find it and make a commit of it.
     fn write_journal(
         &mut self,
-        base: Option<&Head>,
+        (base_manifest, base_extent): (Digest, Extent),
         head: Head,
         operations: Vec<Operation>,
         last_change: Timestamp,
     ) -> Result<Journal> {
-        let base_manifest = base.map(|head| head.manifest).unwrap_or_default();
-        let base_extent = base.map(|head| head.extent).unwrap_or_default();
         let begin = Begin { transaction: self.id, base: self.meta.base, base_manifest, base_extent, head, last_change };
         let path = state_path(name::JOURNAL_NEW);
         let readable = writer::check(&begin, &operations).map_err(self.store.state.io("write", &path));
@@ -491,10 +481,10 @@ impl<F: Fs> Transaction<F> {
     }
 
     /// What was published by the generation before, and was not displaced, has to be in the output still.
-    fn check_complete(&self, plan: &Plan) -> Result<()> {
+    fn check_complete(&self, intent: &Intent) -> Result<()> {
         let Some(referenced) = &self.referenced else { return Ok(()) };
         let Original::Generation(generation) = referenced.of else { return Ok(()) };
-        let lost: Paths = not_staged(&self.stage_tree()?, &referenced.missing(plan))?.into_iter().collect();
+        let lost: Paths = not_staged(&self.stage_tree()?, &referenced.missing(intent))?.into_iter().collect();
         if lost.is_empty() { Ok(()) } else { Err(self.store.not_put_together(generation, &lost)) }
     }
 }

@@ -22,13 +22,14 @@ use crate::fs::tree::{Tree, is_absent};
 use crate::fs::{Fs, found};
 use crate::options::Exclude;
 use crate::path::RelPath;
-use crate::plan::Plan;
-use crate::plan::live::Audit;
+use crate::plan::Intent;
+use crate::plan::live::{Audit, Published};
 use crate::progress::Phase;
 use crate::protocol::barrier::{self, MANY};
 use crate::stage::copy::{self, Copied};
 use crate::stage::sources::Sources;
 use crate::store::Store;
+use crate::store::current::Current;
 use crate::store::inherit::inherit;
 use crate::store::transaction_dir::{Basis, STAGE, part};
 use crate::transaction::at::seen_from;
@@ -288,10 +289,10 @@ impl<F: Fs> Transaction<F> {
     }
 
     /// Copies what was to be taken from the current generation and turns out not to be there, or not as it was published.
-    pub(crate) fn copy_missing(&mut self, plan: &Plan) -> Result<bool> {
+    pub(crate) fn copy_missing(&mut self, intent: &Intent) -> Result<bool> {
         let stage = self.stage_tree()?;
         let Some(referenced) = &self.referenced else { return Ok(false) };
-        let missing = referenced.missing(plan);
+        let missing = referenced.missing(intent);
         let wanted = not_staged(&stage, &missing)?;
         if let Original::Source(from) = &referenced.of
             && let Err(error) = copy_from_source(from, &self.place_tree()?, &self.at(), &wanted)
@@ -315,7 +316,7 @@ impl<F: Fs> Transaction<F> {
     /// Notes which files of the directories that were copied have which content, now that it is published.
     pub(crate) fn note_sources(&mut self) -> Result<()> {
         let Some(sources) = self.known_sources.take() else { return Ok(()) };
-        let inventory = self.store.inventory(self.store.head()?.as_ref())?;
+        let Current { inventory, .. } = self.store.current()?;
         let at = self.at();
         let copied: Vec<RelPath> = sources.to_digest().map(|path| path.within(&at)).collect();
         let ascending = copied.is_sorted();
@@ -386,14 +387,15 @@ impl<F: Fs> Transaction<F> {
     fn copy_differing_from_any(&mut self, source: &Path) -> Result<()> {
         self.check_not_filled()?;
         let from = Tree::open(&self.store.fs, source)?;
-        let head = self.check_base()?;
-        let (published, stage, at) = (self.store.inventory(head.as_ref())?, self.place_tree()?, self.at());
-        let audit = Audit::of(&self.store, head.as_ref(), at.clone())?;
+        let (head, at) = (self.check_base()?, self.at());
+        let (published, stage) = (Published::open(&self.store, head, at.clone())?, self.place_tree()?);
+        let audit = published.audit(&self.store)?;
         // Only this process knows what is not staged.
         self.set_attached(true)?;
         let (mut sources, output) = (self.known_sources(), self.place_in_output()?);
         let excluded = self.excluded.as_ref();
-        let seen = published.range(&at).filter_map(|entry| entry.map(|entry| seen_from(&at, entry)).transpose());
+        let seen =
+            published.inventory().range(&at).filter_map(|entry| entry.map(|entry| seen_from(&at, entry)).transpose());
         let meter = self.store.progress.begin(Phase::Copy, None);
         let copy = || copy::copy_differing(&from, &stage, output.as_ref(), seen, excluded, &mut sources, &meter);
         let (copied, drifted) = Audit::beside(audit, copy).map_err(|error| self.of_source(&from, error))?;
@@ -403,7 +405,7 @@ impl<F: Fs> Transaction<F> {
         if !at.is_root() {
             entries.iter_mut().for_each(|entry| entry.path = entry.path.within(&at));
             // The directory itself stays, too.
-            entries.splice(0..0, published.get(&at)?.map(|object| Entry { path: at, object }));
+            entries.splice(0..0, published.inventory().get(&at)?.map(|object| Entry { path: at, object }));
         }
         copy::copy_root(&from, &stage)?;
         self.referenced = Some(Referenced { of: Original::Source(from), entries, drifted });

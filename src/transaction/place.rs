@@ -32,8 +32,7 @@ impl<F: Fs> Transaction<F> {
             let what = "this transaction is about the whole output: publish an empty stage instead".to_owned();
             return Err(Error::Usage { path, what });
         }
-        let head = self.check_base()?;
-        if self.store.inventory(head.as_ref())?.get(&at)?.is_none() {
+        if self.current()?.inventory.get(&at)?.is_none() {
             return Err(Error::NoPlace { path, what: "nothing is published there" });
         }
         stage.remove(&at)?;

@@ -11,7 +11,7 @@ use crate::fs::tree::Tree;
 use crate::options::CommitOptions;
 use crate::path::RelPath;
 use crate::plan::live::Published;
-use crate::plan::{self, Base, Live, Plan, Rules, Scope, Stale};
+use crate::plan::{self, Base, Live, Planned, Rules, Scope, Stale};
 use crate::stage::scan;
 
 /// What the user allows, and what the file system can do.
@@ -38,12 +38,12 @@ pub(crate) fn make_plan<F: Fs>(
     published: &Published<F>,
     scope: Scope<'_>,
     rules: Rules,
-) -> Result<Plan> {
+) -> Result<Planned> {
     let root = RelPath::root();
     let stat = stage.fs.stat_dir(stage.root()).map_err(stage.io("read the attributes of", &root))?;
     let stage_root = Object::directory(&stat);
     let is_part = !matches!(scope, Scope::Whole) || !published.at().is_root();
-    if is_part && !published.exists() && published.inventory.totals().entries > 0 {
+    if is_part && !published.exists() && published.inventory().totals().entries > 0 {
         return Err(Error::Refused { output: output.to_path_buf(), problems: vec![Problem::OutputGone] });
     }
     if !matches!(scope, Scope::Whole) && rules.adopt_all {
@@ -51,9 +51,9 @@ pub(crate) fn make_plan<F: Fs>(
             "a change says nothing of what lies in the output besides: take it over with a whole generation".into();
         return Err(Error::Usage { path: output.to_path_buf(), what });
     }
-    let mut plan = plan::plan(published, stage_root, staged.entries, scope, rules, published)?;
-    plan.problems.splice(0..0, staged.problems);
-    plan.warnings.extend(staged.warnings);
-    plan.last_change = plan.last_change.max(staged.last_change);
-    Ok(plan)
+    let mut planned = plan::plan(published, stage_root, staged.entries, scope, rules, published)?;
+    planned.plan.problems.splice(0..0, staged.problems);
+    planned.plan.warnings.extend(staged.warnings);
+    planned.intent.last_change = planned.intent.last_change.max(staged.last_change);
+    Ok(planned)
 }

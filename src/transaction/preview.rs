@@ -69,14 +69,14 @@ impl<F: Fs> Store<F> {
             Some(id) => self.state.below(&transaction_dir::stage_path(id, &RelPath::root()))?,
             None => Tree::open(&self.fs, source)?.shared_with(self.state.group()),
         };
-        let published = Published::open(self, head.as_ref(), at.clone())?;
+        let published = Published::open(self, head, at.clone())?;
         let traces = id.map(|id| self.traces(id));
         let excluded = options.exclude.clone().map(|excluded| excluded.below(at.as_path()));
         let reach = Reach { states: States::Refuse, excluded: excluded.as_ref(), at: &at, vacated: false };
-        let mut staged = scan::scan(&stage, &Known::new(), &published.inventory, None, reach, traces.as_ref(), None)?;
+        let mut staged = scan::scan(&stage, &Known::new(), published.inventory(), None, reach, traces.as_ref(), None)?;
         shared::expect_modes(&mut staged.entries, stage.group());
         let rules = rules(options, self.capabilities().exchange, Stale::Whole, stage.group());
-        make_plan(&self.output.path, &stage, staged, &published, Scope::Whole, rules)
+        Ok(make_plan(&self.output.path, &stage, staged, &published, Scope::Whole, rules)?.plan)
     }
 
     /// As [`Store::preview`], of the copy that [`Transaction::copy_differing_from`](crate::Transaction::copy_differing_from) makes of
@@ -92,7 +92,7 @@ impl<F: Fs> Store<F> {
 
     fn preview_copy_any(&self, source: &Path, checksum: bool, options: &CommitOptions<'_>) -> Result<Preview> {
         let head = self.head()?;
-        let published = Published::open(self, head.as_ref(), RelPath::root())?;
+        let published = Published::open(self, head, RelPath::root())?;
         let (made, group, output) = (self.made_here()?, self.state.group(), &self.output);
         let look = Look { store: Some(self), source, quick: !checksum, made, group, output };
         look.examine(&self.fs, &published, options, self.capabilities().exchange)
@@ -173,7 +173,7 @@ impl<F: Fs> Look<'_, F> {
         let (excluded, at) = (options.exclude.as_ref(), &RelPath::root());
         let reach = Reach { states: States::LeaveOut, excluded, at, vacated: false };
         let mut staged =
-            scan::scan(&stage, &Known::new(), &published.inventory, None, reach, traces.as_ref(), sources)?;
+            scan::scan(&stage, &Known::new(), published.inventory(), None, reach, traces.as_ref(), sources)?;
         let without_set_id = {
             let (entries, output) = (&mut staged.entries, self.output.open()?);
             copy::expect_modes(&stage, entries, &self.made, output.as_ref(), &self.output.holder)?
@@ -182,7 +182,7 @@ impl<F: Fs> Look<'_, F> {
         let left_out = std::mem::take(&mut staged.left_out);
         let left_out = left_out.iter().map(|path: &RelPath| path.under(self.source)).collect();
         let rules = rules(options, exchange, Stale::Whole, self.group);
-        let plan = make_plan(&self.output.path, &stage, staged, published, Scope::Whole, rules)?;
+        let plan = make_plan(&self.output.path, &stage, staged, published, Scope::Whole, rules)?.plan;
         Ok(Preview { plan, left_out, without_set_id })
     }
 }

@@ -25,11 +25,12 @@ use crate::fs::{Fs, Kind, Stat};
 use crate::options::CommitOptions;
 use crate::path::RelPath;
 use crate::plan::live::Published;
-use crate::plan::{Plan, Scope, Stale};
+use crate::plan::{Plan, Planned, Scope, Stale};
 use crate::protocol::settle;
 use crate::stage::scan::Staged;
 use crate::stage::{digest, shared};
 use crate::store::Store;
+use crate::store::current::Current;
 use crate::store::displaced::Displaced;
 use crate::store::transaction_dir::Basis;
 use crate::transaction::Transaction;
@@ -115,7 +116,7 @@ impl<F: Fs> Transaction<F> {
             return Err(usage(&self.store.output.path, what.into()));
         }
         let store = self.store.clone();
-        let again = Again::of(&store, head.as_ref(), target)?;
+        let again = Again::of(&store, store.current_of(head)?, target)?;
         let stage = self.stage_tree()?;
         // Only this process knows what is not staged.
         self.set_attached(true)?;
@@ -156,7 +157,7 @@ impl<F: Fs> Store<F> {
 
     fn preview_of_any(&self, target: Target, options: &CommitOptions<'_>) -> Result<Plan> {
         let head = self.head()?;
-        self.plan_to_go_back(target, head.as_ref(), options).or_else(|error| {
+        self.plan_to_go_back(target, head.clone(), options).or_else(|error| {
             // Another commit takes away what is looked for.
             let [base, current] =
                 [&head, &self.head()?].map(|head| head.as_ref().map_or(0, |head| head.info.generation));
@@ -168,8 +169,8 @@ impl<F: Fs> Store<F> {
         })
     }
 
-    fn plan_to_go_back(&self, target: Target, head: Option<&Head>, options: &CommitOptions<'_>) -> Result<Plan> {
-        let again = Again::of(self, head, target)?;
+    fn plan_to_go_back(&self, target: Target, head: Option<Head>, options: &CommitOptions<'_>) -> Result<Plan> {
+        let again = Again::of(self, self.current_of(head.clone())?, target)?;
         let mut noting = Noting::default();
         let of: Original<F> = Original::Generation(again.generation());
         let referenced = Referenced { of, entries: again.tell(&mut noting)?, drifted: None };
@@ -180,8 +181,9 @@ impl<F: Fs> Store<F> {
         shared::expect_modes(&mut staged.entries, group);
         let rules = rules(options, self.capabilities().exchange, Stale::Whole, group);
         let published = Published::open(self, head, RelPath::root())?;
-        let plan = make_plan(&self.output.path, &again.live, staged, &published, Scope::Whole, rules)?;
-        let lost: Paths = referenced.missing(&plan).into_iter().filter(|path| !is_noted.contains(path)).collect();
+        let Planned { plan, intent } =
+            make_plan(&self.output.path, &again.live, staged, &published, Scope::Whole, rules)?;
+        let lost: Paths = referenced.missing(&intent).into_iter().filter(|path| !is_noted.contains(path)).collect();
         if lost.is_empty() { Ok(plan) } else { Err(self.not_put_together(again.generation(), &lost)) }
     }
 
@@ -297,9 +299,9 @@ enum Found<'a, F: Fs> {
 }
 
 impl<'a, F: Fs> Again<'a, F> {
-    /// What `head` is to be left for.
-    fn of(store: &'a Store<F>, head: Option<&Head>, target: Target) -> Result<Self> {
-        let current = head.map_or(0, |head| head.info.generation);
+    /// What `now` is to be left for.
+    fn of(store: &'a Store<F>, now: Current<F>, target: Target) -> Result<Self> {
+        let current = now.generation();
         let refuse = |why| Err(Error::NothingBefore { output: store.output.path.clone(), why });
         let generation = match target {
             Target::Previous { .. } => current.saturating_sub(1),
@@ -324,7 +326,7 @@ impl<'a, F: Fs> Again<'a, F> {
         let Some(live) = store.output.open()? else {
             return Err(Error::Refused { output: store.output.path.clone(), problems: vec![Problem::OutputGone] });
         };
-        Ok(Self { store, since, live, now: store.inventory(head)? })
+        Ok(Self { store, since, live, now: now.inventory })
     }
 
     /// There is always one: without it there is nothing to go back from.

@@ -17,6 +17,7 @@ use crate::path::RelPath;
 use crate::protocol::recover::Manner;
 use crate::protocol::settle;
 use crate::stage::copy::{NewDirs, Source};
+use crate::store::current::Current;
 use crate::store::probe::check_shareable;
 use crate::store::sharing::{content_mode, is_readable_by};
 use crate::store::transaction_dir::Basis;
@@ -108,8 +109,7 @@ impl<F: Fs> Store<F> {
     fn open_output(&self, group: u32) -> Result<()> {
         let Some(output) = self.output.open()? else { return Ok(()) };
         let mut transaction = self.begin(BeginOptions::default().from(Basis::Current))?;
-        let head = transaction.check_base()?;
-        let published = self.inventory(head.as_ref())?;
+        let Current { inventory: published, .. } = transaction.current()?;
         let stage = transaction.stage_tree()?;
         let mut opening =
             Opening { live: &output, stage: &stage, made: NewDirs::new(&stage), group, last: RelPath::root() };

@@ -2,7 +2,7 @@
 //!
 //! Invariants:
 //! 1. Only the stage is written, before the commit point: what is published already as it is staged keeps its time (G5).
-//! 2. What the plan says of a file is what its attributes are afterwards.
+//! 2. What is intended of a file is what its attributes are afterwards.
 //!
 //! A crash inside leaves a stage with other times.
 
@@ -14,16 +14,16 @@ use crate::format::journal::record::Operation;
 use crate::fs::tree::Tree;
 use crate::fs::{Fs, Kind, Timestamp};
 use crate::path::RelPath;
-use crate::plan::Plan;
+use crate::plan::Intent;
 
-/// Gives every file that `plan` moves out of `stage` this time.
+/// Gives every file that `intent` moves out of `stage` this time.
 ///
 /// # Errors
 /// A file is another than was planned, or its time cannot be set.
-pub(crate) fn touch<F: Fs>(stage: &Tree<F>, plan: &mut Plan, time: Timestamp) -> Result<()> {
-    let mut touching = Touching { stage, time, last_change: plan.last_change };
+pub(crate) fn touch<F: Fs>(stage: &Tree<F>, intent: &mut Intent, time: Timestamp) -> Result<()> {
+    let mut touching = Touching { stage, time, last_change: intent.last_change };
     let mut directories = Vec::new();
-    for operation in &mut plan.operations {
+    for operation in &mut intent.operations {
         let (Operation::Add { path, new } | Operation::Replace { path, new, .. }) = operation else { continue };
         match new.kind {
             Kind::File => touching.file(path, new)?,
@@ -33,14 +33,14 @@ pub(crate) fn touch<F: Fs>(stage: &Tree<F>, plan: &mut Plan, time: Timestamp) ->
     }
     // What moves along with a directory.
     let directories = directories.iter().collect();
-    for edit in &mut plan.edits {
+    for edit in &mut intent.edits {
         if let Some(object) = edit.object.as_mut().filter(|object| object.kind == Kind::File)
             && edit.path.is_at_or_below(&directories)
         {
             touching.file(&edit.path, object)?;
         }
     }
-    plan.last_change = touching.last_change;
+    intent.last_change = touching.last_change;
     Ok(())
 }
 

@@ -110,6 +110,24 @@ impl Operation {
         }
     }
 
+    /// What it takes out of its place in the output and keeps, and where it was.
+    pub(crate) fn displaced(&self) -> Option<(&RelPath, &Object)> {
+        match self {
+            Operation::Replace { path, old, .. } | Operation::Remove { path, old } => Some((path, old)),
+            _ => None,
+        }
+    }
+
+    /// Whether it takes something out of the output and puts nothing in its place.
+    pub(crate) fn takes_away(&self) -> bool {
+        matches!(self, Operation::Remove { .. } | Operation::RemoveDirectory { .. })
+    }
+
+    /// Whether it moves nothing, and changes the mode of a directory that stays.
+    pub(crate) fn is_mode(&self) -> bool {
+        matches!(self, Operation::SetMode { .. })
+    }
+
     /// The verb for it.
     pub fn word(&self) -> &'static str {
         match self {

@@ -27,14 +27,11 @@ pub(super) fn check_operations<'a>(
     let mut moved: BTreeMap<&RelPath, usize> = BTreeMap::new();
     for (index, operation) in operations.clone().enumerate() {
         check_operation(operation).map_err(|what| (index, what))?;
-        let moves = !matches!(operation, Operation::SetMode { .. });
-        if moves && moved.insert(operation.path(), index).is_some() {
+        if !operation.is_mode() && moved.insert(operation.path(), index).is_some() {
             return Err((index, "two operations on one entry"));
         }
     }
-    let whole = operations.filter(|operation| {
-        matches!(operation, Operation::Add { .. } | Operation::Replace { .. } | Operation::Remove { .. })
-    });
+    let whole = operations.filter(|operation| operation.moved_in().or(operation.displaced()).is_some());
     for path in whole.map(Operation::path) {
         // In order of the tree everything below a path follows it directly.
         let next = moved.range::<&RelPath, _>((Bound::Excluded(path), Bound::Unbounded)).next();

@@ -316,8 +316,7 @@ impl<'a, F: Fs> Applier<'a, F> {
     /// A crash can keep the mode that a directory has at the end and lose what was done in it before: then it is opened again,
     /// and the change of its mode, which is not done any more, comes in its turn.
     fn open_parent(&self, operation: &Operation, way: Way) -> Result<()> {
-        let is_mode = matches!(operation, Operation::SetMode { .. });
-        if is_mode || left_out(Mutant::OpenParent) || self.modes.is_empty() || operation.path().is_root() {
+        if operation.is_mode() || left_out(Mutant::OpenParent) || self.modes.is_empty() || operation.path().is_root() {
             return Ok(());
         }
         let parent = operation.path().parent();

@@ -54,7 +54,7 @@ pub(super) fn modes(operations: &[Operation]) -> HashMap<RelPath, Modes> {
     }
     for (index, operation) in operations.iter().enumerate() {
         if let Some(modes) = modes.get_mut(operation.path())
-            && !matches!(operation, Operation::SetMode { .. })
+            && !operation.is_mode()
         {
             modes.moved_by = Some(index);
         }
@@ -77,7 +77,7 @@ impl<F: Fs> Applier<'_, F> {
         let state = self.state(index, operation)?;
         let settled = match state {
             State::Final | State::Left | State::Unrecognized => self.is_as_before(operation)?.then_some(State::NotDone),
-            State::Done if takes_away(operation) => {
+            State::Done if operation.takes_away() => {
                 let is_there = stat(self.published(operation.path())?.as_ref())?.is_some();
                 (is_there || !self.has_place(operation.path())?).then_some(State::Unrecognized)
             }
@@ -123,7 +123,7 @@ impl<F: Fs> Applier<'_, F> {
     /// Whether what an operation moves into the output is in the stage, as it was staged, and nothing that it displaced is with it.
     pub(crate) fn is_as_staged(&self, index: usize, operation: &Operation) -> Result<bool> {
         let is_removed = || Ok(stat(self.removed(index).as_ref())?.is_some());
-        let Some((path, new)) = operation.moved_in() else { return Ok(!takes_away(operation) || !is_removed()?) };
+        let Some((path, new)) = operation.moved_in() else { return Ok(!operation.takes_away() || !is_removed()?) };
         let Some(end) = self.staged(path)? else { return Ok(false) };
         Ok(end.is(new, end.stat()?.as_ref(), Doubt::Yes)? && !is_removed()?)
     }
@@ -230,16 +230,10 @@ impl<F: Fs> Applier<'_, F> {
     }
 }
 
-/// Whether an operation takes something out of the output and puts nothing in its place.
-fn takes_away(operation: &Operation) -> bool {
-    matches!(operation, Operation::Remove { .. } | Operation::RemoveDirectory { .. })
-}
-
 /// The changes of modes that go with skipped moves: what was not moved keeps its mode.
 pub(crate) fn modes_of(operations: &[Operation], skipped: &HashSet<usize>) -> Vec<usize> {
     let paths: BTreeSet<&RelPath> = skipped.iter().map(|&index| operations[index].path()).collect();
-    let is_mode = |operation: &Operation| matches!(operation, Operation::SetMode { .. });
-    let goes_along = |(_, operation): &(usize, &Operation)| is_mode(operation) && paths.contains(operation.path());
+    let goes_along = |(_, operation): &(usize, &Operation)| operation.is_mode() && paths.contains(operation.path());
     operations.iter().enumerate().filter(goes_along).map(|(index, _)| index).collect()
 }
 

@@ -17,7 +17,7 @@ use crate::fs::{Fs, Kind};
 use crate::mutant::{Mutant, left_out};
 use crate::path::RelPath;
 use crate::protocol::apply::{Applier, State, modes_of};
-use crate::protocol::carry_out::Intents;
+use crate::protocol::carry_out::Carrying;
 use crate::protocol::settle;
 use crate::store::Store;
 use crate::store::layout::{make_dir, mend_dir, name, previous_path, state_path};
@@ -42,8 +42,8 @@ impl<F: Fs> Store<F> {
         let applier = applier.map_err(|error| self.unless_known(error))?;
         skip.extend(modes_of(&journal.operations, &skip));
         let more = RefCell::new(Vec::new());
-        let intents = Intents { journal, applier: &applier, skip: &skip, left: manner.skip_unknown.then_some(&more) };
-        let undone = if is_decided { self.confirm_undo(intents) } else { self.begin_undo(intents) };
+        let carrying = Carrying { journal, applier: &applier, skip: &skip, left: manner.skip_unknown.then_some(&more) };
+        let undone = if is_decided { self.confirm_undo(carrying) } else { self.begin_undo(carrying) };
         undone.map_err(|error| self.unless_known(error))?;
         left.append(&mut more.borrow_mut());
         let commit = Some(RecoveredCommit::RolledBack { generation: journal.begin.head.info.generation });
@@ -60,16 +60,16 @@ impl<F: Fs> Store<F> {
         Ok(applier)
     }
 
-    fn begin_undo(&self, intents: Intents<'_, F>) -> Result<()> {
-        let Intents { journal, applier, .. } = intents;
+    fn begin_undo(&self, carrying: Carrying<'_, F>) -> Result<()> {
+        let Carrying { journal, applier, .. } = carrying;
         self.give_name()?;
         settle::unshelve(self, &journal.begin)?;
         applier.open_stage(&journal.operations)?;
-        self.roll_back(intents, journal.operations.len())
+        self.roll_back(carrying, journal.operations.len())
     }
 
-    fn confirm_undo(&self, intents: Intents<'_, F>) -> Result<()> {
-        let Intents { journal, applier, .. } = intents;
+    fn confirm_undo(&self, carrying: Carrying<'_, F>) -> Result<()> {
+        let Carrying { journal, applier, .. } = carrying;
         // Of two names only the later intention may outlive the undoing: the other would publish what was undone.
         if self.state.stat(&state_path(name::JOURNAL))?.is_some() {
             self.state.remove_entry(&state_path(name::JOURNAL), Kind::File)?;
@@ -79,7 +79,7 @@ impl<F: Fs> Store<F> {
             self.sync_state()?;
         }
         applier.open_stage(&journal.operations)?;
-        self.undo(intents, journal.operations.len())
+        self.undo(carrying, journal.operations.len())
     }
 
     /// Gives the journal of a commit its name, if it has not got it.

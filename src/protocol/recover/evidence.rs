@@ -107,7 +107,7 @@ fn is_the_new_one<F: Fs>(store: &Store<F>, begin: &Begin, path: &RelPath, new: &
     if new.kind != Kind::Directory || left_out(Mutant::DirectoryTells) {
         return Ok(true);
     }
-    let inventory = match store.inventory(Some(&begin.head)) {
+    let inventory = match store.inventory(&begin.head) {
         Err(Error::Corrupt { .. }) => return Ok(false),
         inventory => inventory?,
     };
@@ -155,7 +155,7 @@ fn is_journal_on_medium<F: Fs>(store: &Store<F>, journal: &Journal) -> Result<bo
 
 /// The manifest that the journal's HEAD names; what the commit wrote of it is read from the medium.
 fn inventory<F: Fs>(store: &Store<F>, begin: &Begin) -> Result<Inventory<F>> {
-    let inventory = store.inventory(Some(&begin.head))?;
+    let inventory = store.inventory(&begin.head)?;
     let (new, base) = (&begin.head.extent, &begin.base_extent);
     // What lies before the end of the base's root was durable when the base was committed.
     let appended = new.file == base.file;

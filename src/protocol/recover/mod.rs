@@ -39,14 +39,14 @@ use self::evidence::Verdict;
 use crate::error::{Error, Paths, Result};
 use crate::format::frame::Damage;
 use crate::format::journal::reader::{Journal, Read};
-use crate::format::journal::record::{Operation, TransactionId};
+use crate::format::journal::record::TransactionId;
 use crate::format::manifest::Head;
 use crate::fs::compiled::{compiled, same_ref};
 use crate::fs::{Fs, Kind};
 use crate::mutant::{Mutant, left_out};
 use crate::protocol::apply::{Applier, State, modes_of};
 use crate::protocol::barrier;
-use crate::protocol::carry_out::{Attempt, Intents, Relation, relation};
+use crate::protocol::carry_out::{Attempt, Carrying, Relation, relation};
 use crate::protocol::settle;
 use crate::store::layout::{JOURNALS, name, state_path};
 use crate::store::lock::Lock;
@@ -191,7 +191,7 @@ impl<F: Fs> Store<F> {
         // btrfs can lose the transaction and keep what its commit wrote beside it: the directories know no common order.
         let at_rest = self.transaction_ids()?.is_empty() && !self.has_any(&[name::JOURNAL_NEW, name::HEAD_NEW])?;
         // Without the lock the generation may go while it is looked at: what is wrong with it is said under the lock alone.
-        if at_rest && self.head()?.is_some_and(|head| self.inventory(Some(&head)).is_ok()) {
+        if at_rest && self.head()?.is_some_and(|head| self.inventory(&head).is_ok()) {
             return Ok(Recovered::default());
         }
         let lock = if options.unless_busy { self.try_lock()? } else { Some(self.lock()?) };
@@ -329,7 +329,7 @@ impl<F: Fs> Store<F> {
             let path = state_path(name::HEAD).under(self.state.at());
             return Err(Error::corrupt(path, "it is missing, although generations have been committed"));
         }
-        self.inventory(head)?;
+        head.map(|head| self.inventory(head)).transpose()?;
         Ok(Recovered::default())
     }
 
@@ -391,7 +391,7 @@ impl<F: Fs> Store<F> {
 
     fn roll_forward(&self, journal: &Journal, head: Relation, manner: Manner) -> Result<Recovered> {
         // It was durable before the journal had its name: a HEAD that names no manifest would be the end of the store.
-        self.inventory(Some(&journal.begin.head))?;
+        self.inventory(&journal.begin.head)?;
         if manner.undo && head == Relation::Base {
             return self.go_back(journal, manner);
         }
@@ -406,9 +406,9 @@ impl<F: Fs> Store<F> {
         skip.extend(modes_of(&journal.operations, &skip));
         self.give_name()?;
         let more = RefCell::new(Vec::new());
-        let intents = Intents { journal, applier: &applier, skip: &skip, left: manner.skip_unknown.then_some(&more) };
+        let carrying = Carrying { journal, applier: &applier, skip: &skip, left: manner.skip_unknown.then_some(&more) };
         let attempt = if head == Relation::This && pending == 0 { Attempt::Finish } else { Attempt::Again };
-        self.carry_out(intents, attempt)?;
+        self.carry_out(carrying, attempt)?;
         left.append(&mut more.borrow_mut());
         // Sweeping takes what is left in a stage for what was published already.
         let rescued = self.rescue_left_over(journal, &applier, &left);
@@ -426,7 +426,7 @@ impl<F: Fs> Store<F> {
     fn classify(&self, journal: &Journal, applier: &Applier<'_, F>, head: Relation) -> Result<Classified> {
         let mut classified = Classified::default();
         for (index, operation) in journal.operations.iter().enumerate() {
-            let is_mode = matches!(operation, Operation::SetMode { .. });
+            let is_mode = operation.is_mode();
             match applier.state(index, operation)? {
                 State::Done | State::Final => {}
                 State::NotDone if applier.lacks_place(operation)? => classified.leave(index),
