@@ -429,13 +429,13 @@ fn older_programs_refuse_one_that_is_about_a_path_and_know_the_others() {
     let mut bytes = fs::read(&part).unwrap();
     assert_eq!(bytes[8], 2);
     // This program refuses a later one, too, and says which.
-    bytes[8] = 3;
+    bytes[8] = 4;
     let checksum = crc32fast::hash(&bytes[..12]).to_le_bytes();
     bytes[12..16].copy_from_slice(&checksum);
     fs::write(part, &bytes).unwrap();
     let refused = world.store.resume(id).map(drop).unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Corrupt, "{refused}");
-    assert!(refused.to_string().contains("version is 3"), "{refused}");
+    assert!(refused.to_string().contains("version is 4"), "{refused}");
 }
 
 #[test]

@@ -217,7 +217,8 @@ fn prune<F: Fs>(previous: &Tree<F>, operations: &[Operation]) -> Result<()> {
         None => {}
     }
     // `meta` comes last: it says that there is something to prune.
-    [transaction_dir::LOCK, transaction_dir::TURN, transaction_dir::COPY, transaction_dir::LEFT, transaction_dir::META]
+    let (lock, turn, left) = (transaction_dir::LOCK, transaction_dir::TURN, transaction_dir::LEFT);
+    [lock, turn, transaction_dir::COPY, left, transaction_dir::GONE, transaction_dir::META]
         .iter()
         .try_for_each(|file| previous.remove_entry(&part(file), Kind::File))
 }

@@ -3,6 +3,7 @@
 //! ```text
 //! tx/ID/lock      held by the process that works on it
 //! tx/ID/meta      the generation it began on, and who keeps it alive
+//! tx/ID/gone      of a change that is kept: what it takes away, of which its stage says nothing
 //! tx/ID/turn      whoever waits for other builds waits for it, though no process is at work on it
 //! tx/ID/stage/    what is to be published; of a transaction that is about a path, below `stage/PATH`
 //! tx/ID/removed/  while it is applied: entry I is what operation I took out of the output; its mode is what the umask said
@@ -20,6 +21,7 @@
 //! 3. Without `meta`, or with a torn one, the transaction is dead: nobody was ever told of it, or it is being removed.
 //! 4. What is dead is discarded, but not what a journal names that is not settled: in it lies what was displaced.
 
+use std::fmt::Display;
 use std::io::{self, Read, Write};
 use std::path::Path;
 use std::time::Duration;
@@ -27,10 +29,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result, move_away};
-use crate::format::frame::{Damage, Format};
+use crate::format::frame::{Damage, Format, FrameReader, FrameWriter};
 use crate::format::identity::Digest;
 use crate::format::journal::record::TransactionId;
-use crate::format::manifest::{encode_one, read_one};
+use crate::format::manifest::{decode, encode, encode_one, read_one};
 use crate::fs::stream::Stream;
 use crate::fs::tree::Tree;
 use crate::fs::{Fs, Kind, Timestamp};
@@ -47,6 +49,11 @@ const MAGIC: [u8; 8] = *b"txfstran";
 const OF_ALL: Format = Format { magic: MAGIC, version: 1 };
 /// Of one that replaces only what is below a path, which they refuse.
 const OF_BELOW: Format = Format { magic: MAGIC, version: 2 };
+/// Of a change that is kept, and is more than its stage: whoever knows nothing of [`GONE`] would publish a part of it.
+const OF_CHANGE: Format = Format { magic: MAGIC, version: 3 };
+
+/// What a change that is kept takes away: one path a frame.
+const OF_GONE: Format = Format { magic: *b"txfsgone", version: 1 };
 
 /// What a transaction's stage stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -69,9 +76,21 @@ pub(crate) struct Meta {
     pub(crate) attached: bool,
     pub(crate) began: Timestamp,
     pub(crate) boot: String,
-    /// In version 2 what follows it in the record.
+    /// In version 2, and from there on, what follows it in the record.
     #[serde(skip)]
     pub(crate) below: Option<Below>,
+    /// In version 3 what follows that.
+    #[serde(skip)]
+    pub(crate) besides: Option<Besides>,
+}
+
+/// What a change is besides its stage, once it is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Besides {
+    /// Whether it is what a tool changed of the output, as far as that differs.
+    pub(crate) captured: bool,
+    /// How many paths of [`GONE`] it takes away, the first ones.
+    pub(crate) gone: u64,
 }
 
 /// Of a transaction that replaces only what is at a path and below it.
@@ -89,17 +108,21 @@ impl Meta {
     }
 
     fn encode(&self) -> io::Result<Vec<u8>> {
-        match &self.below {
-            None => encode_one(self, OF_ALL),
-            Some(below) => encode_one(&(self, below), OF_BELOW),
+        match (&self.below, self.besides) {
+            (below, Some(besides)) => encode_one(&(self, below, besides), OF_CHANGE),
+            (None, None) => encode_one(self, OF_ALL),
+            (Some(below), None) => encode_one(&(self, below), OF_BELOW),
         }
     }
 
     fn decode(mut stream: impl Read) -> Result<Self, Damage> {
         let mut bytes = Vec::new();
         stream.by_ref().take(SIZE_MAX).read_to_end(&mut bytes)?;
-        match read_one::<(Self, Below)>(&*bytes, OF_BELOW) {
-            Ok((meta, below)) => Ok(Self { below: Some(below), ..meta }),
+        match read_one::<(Self, Option<Below>, Besides)>(&*bytes, OF_CHANGE) {
+            Ok((meta, below, besides)) => Ok(Self { below, besides: Some(besides), ..meta }),
+            Err(Damage::Version { version: 2, .. }) => {
+                read_one(&*bytes, OF_BELOW).map(|(meta, below)| Self { below: Some(below), ..meta })
+            }
             Err(Damage::Version { version: 1, .. }) => read_one(&*bytes, OF_ALL),
             Err(damage) => Err(damage),
         }
@@ -142,6 +165,7 @@ pub(crate) fn part(name: &str) -> RelPath {
 
 pub(crate) use crate::store::layout::name::{KEPT, REMOVED, STAGE};
 pub(crate) const COPY: &str = "copy";
+pub(crate) const GONE: &str = "gone";
 pub(crate) const LOCK: &str = "lock";
 pub(crate) const LEFT: &str = "left";
 pub(crate) const META: &str = "meta";
@@ -202,13 +226,35 @@ impl<F: Fs> Store<F> {
             Ok(meta) => Ok(Some(meta)),
             Err(Damage::Torn { .. }) => Ok(None),
             Err(Damage::Io(source)) => Err(self.damaged(&path, Damage::Io(source))),
-            Err(damage) => {
-                let path = self::path(id).under(self.state.at());
-                let what =
-                    format!("its `meta` is damaged ({damage}): {}; the output is not concerned", move_away(&path));
-                Err(Error::Untrusted { path, what })
-            }
+            Err(damage) => Err(self.cannot_be_used(id, META, damage)),
         }
+    }
+
+    fn cannot_be_used(&self, id: TransactionId, file: &str, damage: impl Display) -> Error {
+        let path = path(id).under(self.state.at());
+        let what = format!("its `{file}` is damaged ({damage}): {}; the output is not concerned", move_away(&path));
+        Error::Untrusted { path, what }
+    }
+
+    /// Writes down what a change takes away. `meta` says then that it counts, and how much of it.
+    pub(crate) fn write_gone(&self, id: TransactionId, gone: &[RelPath]) -> Result<()> {
+        self.write_new(&gone_path(id), |file| {
+            let mut frames = FrameWriter::new(file, OF_GONE)?;
+            gone.iter().try_for_each(|path| frames.frame(&encode(path)?))?;
+            frames.finish()?.flush()
+        })
+    }
+
+    /// The first paths of what a change takes away. All of them have to be there: a part of a change is another one.
+    pub(crate) fn read_gone(&self, id: TransactionId, count: u64) -> Result<Vec<RelPath>> {
+        let path = gone_path(id);
+        let Some(stream) = open_trusted(&self.state, &path)? else {
+            return Err(self.cannot_be_used(id, GONE, "it is missing"));
+        };
+        read_paths(stream, count).map_err(|damage| match damage {
+            Damage::Io(source) => self.state.io("read", &path)(source),
+            damage => self.cannot_be_used(id, GONE, damage),
+        })
     }
 
     /// Every transaction's number. Other names in `tx` are not ours and are left alone.
@@ -321,6 +367,17 @@ impl<F: Fs> Store<F> {
     }
 }
 
+fn read_paths(input: impl Read, count: u64) -> Result<Vec<RelPath>, Damage> {
+    let mut frames = FrameReader::new(input, OF_GONE)?;
+    let mut paths = Vec::new();
+    for _ in 0..count {
+        let offset = frames.offset();
+        let frame = frames.next_frame()?.ok_or(Damage::Torn { offset })?;
+        paths.push(decode(&frame).map_err(|what| Damage::corrupt(offset, what))?);
+    }
+    Ok(paths)
+}
+
 /// Gives a part of a transaction to the group that shares the store.
 fn share_part<F: Fs>(transaction: &Tree<F>, part: &RelPath) -> Result<()> {
     let given = transaction.dir(part).and_then(|dir| sharing::share_dir(transaction, &dir));
@@ -357,6 +414,10 @@ fn ids<F: Fs>(state: &Tree<F>) -> Result<Vec<TransactionId>> {
 /// What says that a transaction was left.
 pub(crate) fn left(id: TransactionId) -> RelPath {
     path(id).join(LEFT.as_bytes()).expect("the names of the layout are valid")
+}
+
+fn gone_path(id: TransactionId) -> RelPath {
+    path(id).join(GONE.as_bytes()).expect("the names of the layout are valid")
 }
 
 fn meta_path(id: TransactionId) -> RelPath {

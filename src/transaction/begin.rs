@@ -43,7 +43,7 @@ use crate::store::inherit::inherit;
 use crate::store::layout::{name, renew_ignore, state_path, write_new};
 use crate::store::lock::{self, Attempt, Lock};
 use crate::store::sharing::give_dir;
-use crate::store::transaction_dir::{self, Basis, LEFT, Life, Meta, STAGE, part};
+use crate::store::transaction_dir::{self, Basis, Besides, LEFT, Life, Meta, STAGE, part};
 use crate::store::whereabouts;
 use crate::store::{OpenOptions, Store};
 use crate::transaction::at;
@@ -176,7 +176,7 @@ impl<F: Fs> Store<F> {
         // While its stage is being filled a transaction dies with its process: nobody is to find a part of a copy.
         let (from, is_filled) = (options.from, options.from == Basis::Copy || below.is_some());
         let attached = !options.detached || is_filled;
-        let meta = Meta { base, from, attached, began: self.fs.now(), boot: self.boot()?, below };
+        let meta = Meta { base, from, attached, began: self.fs.now(), boot: self.boot()?, below, besides: None };
         self.output.mark();
         let (id, tree, held) = self.make_transaction(&meta)?;
         let mut transaction = self.transaction(id, meta, tree, held);
@@ -289,7 +289,15 @@ impl<F: Fs> Store<F> {
         };
         match self.read_meta(id)? {
             Some(meta) if !meta.is_of(&self.boot()?) => missing(Ended::Restarted),
-            Some(meta) if !meta.attached => Ok(self.transaction(id, meta, tree, lock)),
+            Some(meta) if !meta.attached => {
+                let besides = meta.besides;
+                let mut transaction = self.transaction(id, meta, tree, lock);
+                if let Some(Besides { captured, gone }) = besides {
+                    transaction.captured = captured;
+                    transaction.removals = self.read_gone(id, gone)?;
+                }
+                Ok(transaction)
+            }
             _ => missing(Ended::Died),
         }
     }
@@ -599,8 +607,7 @@ impl<F: Fs> Transaction<F> {
     }
 
     /// Leaves the transaction open when this process ends, as one begun detached; for a stage that is to be looked at. Whoever
-    /// takes it up does not know which of its files were not finished, nor what a change removes: [`Transaction::remove`] has to say it
-    /// again.
+    /// takes it up does not know which of its files were not finished; what a change removes is written down.
     ///
     /// # Errors
     /// The state directory cannot be written; [`Error::StageLost`] when the disk could not take what was written;
@@ -622,10 +629,24 @@ impl<F: Fs> Transaction<F> {
         self.check_barriers()?;
         self.stage_referenced()?;
         // Whoever takes it up is not told again of what failed by now.
+        let besides = self.write_besides()?;
         self.store.sync_all().and(self.wait_for_early()).map_err(|error| self.lose_stage(error))?;
-        self.set_attached(false)?;
+        self.set_meta(Meta { attached: false, besides, ..self.meta.clone() })?;
         self.open = false;
         Ok(self.stage())
+    }
+
+    /// Writes down what a change is besides its stage, of which only this process knows.
+    fn write_besides(&self) -> Result<Option<Besides>> {
+        let is_more = self.captured || !self.removals.is_empty();
+        if self.meta.from != Basis::Current || !is_more {
+            return Ok(None);
+        }
+        let besides = Besides { captured: self.captured, gone: self.removals.len() as u64 };
+        if self.meta.besides != Some(besides) {
+            self.store.write_gone(self.id, &self.removals)?;
+        }
+        Ok(Some(besides))
     }
 
     /// As [`Transaction::keep`], for what was built and could not be published: a program that is run again and again leaves one, and
@@ -679,10 +700,13 @@ impl<F: Fs> Transaction<F> {
 
     /// Whether the transaction dies with this process.
     pub(crate) fn set_attached(&mut self, attached: bool) -> Result<()> {
-        if self.meta.attached != attached {
+        self.set_meta(Meta { attached, ..self.meta.clone() })
+    }
+
+    fn set_meta(&mut self, meta: Meta) -> Result<()> {
+        if (self.meta.attached, self.meta.besides) != (meta.attached, meta.besides) {
             // A barrier of another process may have failed meanwhile, which took `meta` away: it is not to be made again.
             self.check_barriers()?;
-            let meta = Meta { attached, ..self.meta.clone() };
             self.store.write_meta(self.id, &meta)?;
             self.meta = meta;
         }

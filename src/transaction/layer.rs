@@ -19,7 +19,7 @@ use crate::fs::{Fs, RenameMode};
 use crate::path::RelPath;
 use crate::progress::Phase;
 use crate::stage::copy::{self, Source};
-use crate::store::transaction_dir::{self, LEFT, Meta, REMOVED, STAGE, TRIED, TURN, part};
+use crate::store::transaction_dir::{self, GONE, LEFT, Meta, REMOVED, STAGE, TRIED, TURN, part};
 use crate::transaction::Transaction;
 
 impl<F: Fs> Transaction<F> {
@@ -91,7 +91,7 @@ impl<F: Fs> Transaction<F> {
             to.set_dir_mode(&root, stat.mode)?;
         }
         meter.end();
-        [TURN, LEFT].into_iter().try_for_each(|mark| self.copy_mark(copy, mark))
+        [TURN, LEFT, GONE].into_iter().try_for_each(|mark| self.copy_mark(copy, mark))
     }
 
     fn copy_mark(&self, copy: &Tree<F>, mark: &str) -> Result<()> {

@@ -77,6 +77,13 @@ impl Ended {
         self
     }
 
+    /// Where it says that what was built is kept.
+    fn stage(&self) -> String {
+        let told = String::from_utf8_lossy(&self.0.stderr).into_owned();
+        let kept = told.split_once("the stage is kept at ").and_then(|(_, rest)| rest.split_once(": "));
+        kept.unwrap_or_else(|| panic!("{told}")).0.to_owned()
+    }
+
     fn out(&self) -> String {
         String::from_utf8_lossy(&self.0.stdout).into_owned()
     }
@@ -341,17 +348,100 @@ fn what_makes_no_sense_is_refused_before_anything_runs() {
     project.is_clean();
 }
 
+/// Whatever the command did to the output, and whatever is in the way.
 #[test]
-fn a_stage_that_alone_tells_what_to_publish_is_kept_where_something_is_in_the_way() {
+fn what_met_a_conflict_is_kept_and_is_published_once_that_is_gone() {
+    for options in [&[][..], &["--capture", "copy"]] {
+        let project = Project::published();
+        fs::write(project.at("dist/n"), "foreign").unwrap();
+        let script = "rm -rf dist/d; rm dist/b; mkdir dist/d; echo c > dist/d/c; chmod 711 dist/d; echo n > dist/n";
+        let stage = project.run(options, script).is(4).says("in the way: n").stage();
+        let before = project.tree();
+        project.txfs(["diff", "dist"]).is(0);
+        project.txfs(["commit", &stage]).is(4);
+        assert_eq!(project.tree(), before);
+        fs::remove_file(project.at("dist/n")).unwrap();
+        project.txfs(["commit", &stage]).is(0);
+        assert_eq!(project.tree()[1..], ["./a 644 a", "./d 711 ", "./d/c 644 c", "./n 644 n"].map(str::to_owned));
+        project.is_clean();
+    }
+}
+
+#[test]
+fn what_somebody_else_changed_costs_no_build() {
+    for build in ["rm dist/b", "rm -rf dist/*; echo b > dist/b; echo c > dist/c"] {
+        let project = Project::published();
+        fs::write(project.at("dist/a"), "theirs").unwrap();
+        let stage = project.run(&["--max-removed", "100"], &format!("{build}; echo hour > dist/a")).is(4).stage();
+        project.txfs(["commit", &stage, "--allow-drift", "--max-removed", "100"]).is(0);
+        assert!(project.tree().contains(&"./a 644 hour".to_owned()), "{build}");
+        project.is_clean();
+    }
+}
+
+#[test]
+fn what_another_generation_overtook_is_kept() {
     let project = Project::published();
-    let foreign = "echo n > dist/n; test -e go || sleep 0";
-    fs::write(project.at("dist/n"), "foreign").unwrap();
-    project.run(&[], foreign).is(4).says("kept");
-    project.txfs(["abort", "--all", "dist"]).is(0);
-    project.run(&[], "echo n > dist/n; rm dist/a").is(4).says("the stage was discarded");
-    project.run(&["--adopt"], "echo n > dist/n; rm dist/a").is(0);
-    assert!(project.tree().contains(&"./n 644 n".to_owned()));
+    let script = "rm dist/b; echo hour > dist/a; touch ready; until test -e go; do sleep 0.01; done";
+    let run = project.command(["run", "dist", "--", "sh", "-ec", script]).stderr(Stdio::piped()).spawn().unwrap();
+    wait_for(|| project.at("ready").exists());
+    project.txfs(["run", "dist", "--stage", "--from", "current", "--", "sh", "-c", "echo 1 > $TXFS_STAGE/1"]).is(0);
+    fs::write(project.at("go"), "").unwrap();
+    let stage = Ended(run.wait_with_output().unwrap()).is(4).says("generation 2 was committed since").stage();
+    assert_eq!(fs::read_to_string(project.at(&stage).join("a")).unwrap(), "hour\n");
+}
+
+/// As a file system that fails does it.
+#[test]
+fn what_a_failing_disk_took_back_is_kept() {
+    if Command::new("strace").arg("-V").output().is_err() {
+        println!("no strace");
+        return;
+    }
+    for which in [1, 2] {
+        let project = Project::published();
+        let script = "rm dist/b dist/d/c; echo hour > dist/a";
+        let inject = format!("inject=renameat2:error=EIO:when={which}");
+        // txfs alone is traced: the command has a supervisor of its calls already.
+        let mut command = Command::new("strace");
+        command.args(["-o", "/dev/null", "-e", "trace=renameat2", "-e", &inject]);
+        command.arg(project.command([]).get_program()).args(["run", "dist", "--", "sh", "-ec", script]);
+        let ended = Ended(command.current_dir(project.0.path()).output().unwrap());
+        let stage = ended.is(125).says("rolled back, the output is unchanged").stage();
+        project.txfs(["commit", &stage]).is(0);
+        let rest = ["./a 644 hour", "./d 755 ", "./d/e 755 ", "./d/e/f 644 d/e/f"].map(str::to_owned);
+        assert_eq!(project.tree()[1..], rest);
+        project.is_clean();
+    }
+}
+
+#[test]
+fn what_failed_is_kept_where_that_was_said() {
+    let rest = ["./a 644 hour", "./d 755 ", "./d/c 644 d/c"].map(str::to_owned);
+    for options in [&["--keep-failed"][..], &["--keep-failed", "--capture", "copy"]] {
+        let project = Project::published();
+        let before = project.tree();
+        let script = "rm -r dist/b dist/d/e; echo hour > dist/a";
+        let stage = project.run(options, &format!("{script}; exit 7")).is(7).says("publishes it all the same").stage();
+        assert_eq!(project.tree(), before);
+        project.txfs(["commit", &stage]).is(0);
+        assert_eq!(project.tree()[1..], rest);
+        project.is_clean();
+    }
+    let project = Project::published();
+    let script = "rm -r dist/b dist/d/e; echo hour > dist/a";
+    let checked = project.run(&["--keep-failed", "--check", "test -e b"], script).is(5).says("check `test -e b`");
+    project.txfs(["commit", &checked.stage()]).is(0);
+    assert_eq!(project.tree()[1..], rest);
+    // What changed nothing, and what did not run, is nothing to keep.
+    let nothing = project.run(&["--keep-failed"], "exit 3").is(3);
+    assert!(!String::from_utf8_lossy(&nothing.0.stderr).contains("kept at"));
+    project.txfs(["run", "dist", "--keep-failed", "--", "/nonexistent/program"]).is(127);
     project.is_clean();
+    // Nor does a file that says it for all builds keep this one from running.
+    fs::write(project.at("txfs.toml"), "[output.dist]\nkeep-failed = true\n").unwrap();
+    project.run(&[], "rm dist/d/c; exit 7").is(7).stage();
+    project.run(&[], "rm dist/d/c; echo 1 > dist/d/1").is(0);
 }
 
 /// Killed at any moment, txfs leaves the old generation or the new one, and no process.

@@ -20,7 +20,7 @@ use crate::publishing::hooks::Hooks;
 use crate::publishing::left;
 use crate::publishing::options::{Keeping, PublishOptions, Removals};
 use crate::running::captured::{self, Capturing, Outcome, Way};
-use crate::running::tool::{Prepared, changed_nothing};
+use crate::running::tool::{Prepared, changed_nothing, is_anything_built};
 use crate::settings::keys::{Given, Settings, take};
 use crate::settings::placeholder::find_placeholder;
 use crate::settings::values::{CaptureChoice, FromChoice};
@@ -88,8 +88,6 @@ pub(crate) fn run(context: &Context, args: &RunArgs) -> Result<u8, Failure> {
 struct Built {
     transaction: Transaction,
     publish: PublishOptions,
-    /// Whether the stage alone tells what is to be published, so that it can be kept.
-    is_complete: bool,
 }
 
 fn attempt(context: &Context, args: &RunArgs) -> Result<u8, Failure> {
@@ -106,7 +104,7 @@ fn attempt(context: &Context, args: &RunArgs) -> Result<u8, Failure> {
 }
 
 fn build_and_commit(context: &Context, args: &RunArgs, store: &Store, ways: Option<Vec<Way>>) -> Result<u8, Failure> {
-    let Built { mut transaction, publish, is_complete } = match ways {
+    let Built { mut transaction, publish } = match ways {
         None => build(context, store, args)?,
         Some(ways) => build_captured(context, store, args, ways)?,
     };
@@ -117,7 +115,7 @@ fn build_and_commit(context: &Context, args: &RunArgs, store: &Store, ways: Opti
         Ok(Done::DryRun) => {
             discard(context, transaction);
         }
-        Err(failure) => return Err(leave(context, store, transaction, failure, args, is_complete)),
+        Err(failure) => return Err(leave(context, store, transaction, failure, args)),
     }
     Ok(DONE)
 }
@@ -172,9 +170,6 @@ impl RunArgs {
         if !self.removals.is_empty() {
             return Err(usage("--remove is for a stage: have the command remove it, or give it a stage by --stage"));
         }
-        if self.keeping.keeps_failed() {
-            return Err(usage("--keep-failed keeps a stage: give the command one by --stage"));
-        }
         Ok(match (self.from, self.capture.unwrap_or(CaptureChoice::Auto)) {
             (Some(FromChoice::Empty), CaptureChoice::Auto) => vec![Way::Empty],
             (Some(FromChoice::Copy), CaptureChoice::Auto | CaptureChoice::Copy) => vec![Way::Copy],
@@ -209,7 +204,7 @@ fn build(context: &Context, store: &Store, args: &RunArgs) -> Result<Built, Fail
         expect_stage(&stage).map_err(|what| failed(format!("{what}: {}", command.nothing)))
     };
     match build() {
-        Ok(()) => Ok(Built { transaction, publish: args.publish.clone(), is_complete: true }),
+        Ok(()) => Ok(Built { transaction, publish: args.publish.clone() }),
         Err(failure) if args.keeping.keeps_failed() && is_anything_built(&stage) => {
             Err(keep(context, store, transaction, failure, args))
         }
@@ -235,9 +230,11 @@ fn build_captured(context: &Context, store: &Store, args: &RunArgs, ways: Vec<Wa
     for way in captured::possible(store, ways) {
         let mut transaction = begin_from(context, store, args, way.basis())?;
         let mut command = args.prepare(context, store, store.output())?;
-        let capturing = Capturing { context, store, publish: &args.publish, waits: args.wait_children, way };
+        let (publish, waits, keeps_failed) = (&args.publish, args.wait_children, args.keeping.keeps_failed());
+        let capturing = Capturing { context, store, publish, waits, keeps_failed, way };
         match capturing.run(&mut transaction, &mut command) {
-            Ok(Outcome::Captured { publish, is_complete }) => return Ok(Built { transaction, publish, is_complete }),
+            Ok(Outcome::Captured { publish }) => return Ok(Built { transaction, publish }),
+            Ok(Outcome::Failed(failure)) => return Err(keep(context, store, transaction, failure, args)),
             Ok(Outcome::Refused(failure)) => {
                 discard(context, transaction);
                 refused.get_or_insert(failure);
@@ -262,14 +259,7 @@ fn expect_stage(stage: &Path) -> Result<(), &'static str> {
 }
 
 /// What becomes of the stage that was built and could not be committed.
-fn leave(
-    context: &Context,
-    store: &Store,
-    transaction: Transaction,
-    failure: Failure,
-    args: &RunArgs,
-    is_complete: bool,
-) -> Failure {
+fn leave(context: &Context, store: &Store, transaction: Transaction, failure: Failure, args: &RunArgs) -> Failure {
     let failure = failure.with_ways_out(|problem| way_out(problem, args));
     // What stands in the way may go, and the build may have taken hours.
     let is_kept = match failure.source() {
@@ -279,7 +269,7 @@ fn leave(
         Some(_) if !transaction.is_open() => return failure.hint(changed_nothing(&context.ui, store)),
         Some(error) => {
             let may_go = matches!(error.kind(), ErrorKind::Conflict | ErrorKind::Busy | ErrorKind::Failed);
-            is_complete && (may_go || is_another_users(error))
+            may_go || is_another_users(error)
         }
         None => false,
     };
@@ -311,11 +301,6 @@ fn keep(context: &Context, store: &Store, transaction: Transaction, failure: Fai
     let besides = left::kept_besides(ui, store, &left);
     let failure = failure.hint(way_on).kept_at(left.stage);
     besides.into_iter().fold(failure, Failure::hint)
-}
-
-/// Whether a command that failed wrote anything.
-fn is_anything_built(stage: &Path) -> bool {
-    std::fs::read_dir(stage).is_ok_and(|mut entries| entries.next().is_some())
 }
 
 /// What is refused only because it is another user's can be published once it is given to this one, and not be discarded before.

@@ -14,7 +14,7 @@ use txfs_capture::{Capture, Captured, Error as CaptureError, Gate, Linger, Refus
 
 use crate::publishing::checks::{check_command, ended, name_of};
 use crate::publishing::options::PublishOptions;
-use crate::running::tool::Prepared;
+use crate::running::tool::{Prepared, is_anything_built};
 use crate::store::context::Context;
 use crate::store::stage;
 use crate::talk::error::{Failure, failed};
@@ -60,6 +60,8 @@ pub(crate) struct Capturing<'a> {
     pub(crate) publish: &'a PublishOptions,
     /// Whether processes that outlive the command are waited for.
     pub(crate) waits: bool,
+    /// Whether what it made is wanted, too, where it failed.
+    pub(crate) keeps_failed: bool,
     pub(crate) way: Way,
 }
 
@@ -69,15 +71,15 @@ pub(crate) enum Outcome {
     Captured {
         /// How to commit it.
         publish: PublishOptions,
-        /// Whether the stage alone says what is to be published.
-        is_complete: bool,
     },
+    /// The command or a check failed, and the stage has what there is.
+    Failed(Failure),
     /// This way is shut; nothing ran.
     Refused(Failure),
 }
 
 impl Capturing<'_> {
-    /// Runs the command; an error says why what it made is not to be published.
+    /// Runs the command; an error says why there is nothing to publish, or to keep.
     pub(crate) fn run(&self, transaction: &mut Transaction, tool: &mut Prepared) -> Result<Outcome, Failure> {
         let capture = self.capture(&transaction.stage()).map_err(|error| self.failed(&error))?;
         tool.command.env(stage::CAPTURED, self.store.output());
@@ -88,24 +90,31 @@ impl Capturing<'_> {
             Err(CaptureError::Refused(refusal)) => return Ok(Outcome::Refused(self.refused(&refusal, tool))),
             Err(error) => return Err(self.failed(&error)),
         };
-        let captured = self.wait(tool, child, running)?;
+        let (captured, mut done) = self.wait(tool, child, running)?;
         let mut publish = self.publish.clone();
         if let Root::Upper(_) = captured.root {
             // What was not changed is not in the stage: what checks the output has to see it as a whole.
-            self.check(&capture)?;
+            done = done.and_then(|()| self.check(&capture));
             publish = publish.checked();
         }
-        match captured.settle().map_err(|error| self.failed(&error))? {
-            Stage::Change { removed } => {
-                let is_complete = removed.is_empty();
-                transaction.set_captured(Some(&removed))?;
-                Ok(Outcome::Captured { publish, is_complete })
-            }
-            _ => {
-                transaction.set_captured(None)?;
-                Ok(Outcome::Captured { publish, is_complete: true })
-            }
+        match done {
+            Ok(()) => self.settle(captured, transaction).map(|_| Outcome::Captured { publish }),
+            Err(failure) if !self.keeps_failed => Err(failure),
+            Err(failure) => match self.settle(captured, transaction) {
+                Ok(true) => Ok(Outcome::Failed(failure)),
+                _ => Err(failure),
+            },
         }
+    }
+
+    /// Makes of what was captured the stage. Whether there is anything in it.
+    fn settle(&self, captured: Captured, transaction: &mut Transaction) -> Result<bool, Failure> {
+        let removed = match captured.settle().map_err(|error| self.failed(&error))? {
+            Stage::Change { removed } => Some(removed),
+            _ => None,
+        };
+        transaction.set_captured(removed.as_deref())?;
+        Ok(removed.is_some_and(|removed| !removed.is_empty()) || is_anything_built(&transaction.stage()))
     }
 
     fn capture(&self, stage: &Path) -> Result<Capture, CaptureError> {
@@ -118,22 +127,30 @@ impl Capturing<'_> {
         Ok(capture.linger(if self.waits { Linger::Wait } else { Linger::End }))
     }
 
-    fn wait(&self, tool: &Prepared, child: Child, running: Running) -> Result<Captured, Failure> {
-        let waited = tool.wait(&self.context.signals, child);
-        let captured = running.end();
-        waited?;
-        let captured = captured.map_err(|error| self.failed(&error))?;
-        if captured.survived {
-            let (name, names, nothing) = (&tool.name, shown(&captured.outlived), &tool.nothing);
-            return Err(failed(format!("{names} outlived `{name}` and cannot be killed: {nothing}")));
-        }
-        if !captured.outlived.is_empty() {
+    /// What was captured, and whether the command succeeded.
+    fn wait(
+        &self,
+        tool: &Prepared,
+        child: Child,
+        running: Running,
+    ) -> Result<(Captured, Result<(), Failure>), Failure> {
+        let done = tool.wait(&self.context.signals, child);
+        let captured = match running.end() {
+            Ok(captured) if !captured.survived => captured,
+            ended => {
+                done?;
+                let Captured { outlived, .. } = ended.map_err(|error| self.failed(&error))?;
+                let (name, names, nothing) = (&tool.name, shown(&outlived), &tool.nothing);
+                return Err(failed(format!("{names} outlived `{name}` and cannot be killed: {nothing}")));
+            }
+        };
+        if done.is_ok() && !captured.outlived.is_empty() {
             let (name, names) = (&tool.name, shown(&captured.outlived));
             self.context
                 .ui
                 .warn(format_args!("ended what outlived `{name}`: {names}; --wait-children waits for it instead"));
         }
-        Ok(captured)
+        Ok((captured, done))
     }
 
     /// Runs the checks where the command ran.

@@ -73,6 +73,11 @@ pub(crate) fn changed_nothing(ui: &Ui, store: &Store) -> String {
     format!("txfs changed nothing in {}", ui.name(store.output()))
 }
 
+/// Whether a command that failed wrote anything.
+pub(crate) fn is_anything_built(stage: &Path) -> bool {
+    std::fs::read_dir(stage).is_ok_and(|mut entries| entries.next().is_some())
+}
+
 fn exit_code(status: ExitStatus) -> u8 {
     match (status.code(), status.signal()) {
         (Some(code), _) => u8::try_from(code).unwrap_or(error::RUN_FAILED),
