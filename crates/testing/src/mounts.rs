@@ -52,6 +52,7 @@ pub fn mount(kind: &str) -> Result<Mount, String> {
         "ext4 without a journal" => {
             image(&Image { size: 64 << 20, make: &["mkfs.ext4", "-q", "-F", "-O", "^has_journal"] })
         }
+        "ext2" => image(&Image { size: 64 << 20, make: &["mkfs.ext2", "-q", "-F"] }),
         "xfs" => image(&Image { size: 512 << 20, make: &["mkfs.xfs", "-q", "-f"] }),
         "btrfs" => image(&Image { size: 512 << 20, make: &["mkfs.btrfs", "-q", "-f"] }),
         other => Err(format!("no such file system: {other}")),
@@ -95,6 +96,22 @@ fn overlay_on(below: Mount, fill: impl FnOnce(&Path)) -> Result<Mount, String> {
     // As container engines have it.
     let options = format!("{layers},redirect_dir=off");
     mount_at(merged, &["-t", "overlay", "-o", &options, "overlay"], None, Some(below))
+}
+
+/// An overlayfs with this option, whose upper layer is `name` in `dir`, and whose lower one is empty.
+///
+/// # Errors
+/// Why this environment cannot do it.
+pub fn overlay_over(dir: &Path, name: &str, option: &str) -> Result<Mount, String> {
+    let scratch = scratch()?;
+    let [lower, merged] = ["lower", "merged"].map(|name| scratch.path().join(name));
+    let (upper, work) = (dir.join(name), dir.join(format!("{name}.work")));
+    for directory in [&lower, &upper, &work] {
+        fs::create_dir(directory).map_err(|error| error.to_string())?;
+    }
+    let [upper, work] = [&upper, &work].map(|path| path.display().to_string().replace(',', "\\,"));
+    let options = format!("lowerdir={},upperdir={upper},workdir={work},{option}", lower.display());
+    mount_at(merged, &["-t", "overlay", "-o", &options, "overlay"], Some(scratch), None)
 }
 
 /// Mounts another view of `source` at `at`.

@@ -1,7 +1,10 @@
 //! What a directory is mounted on.
 
+use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 
 use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags};
 use rustix::io::Errno;
@@ -13,26 +16,48 @@ use crate::fs::Weakness;
 const BTRFS_SUPER_MAGIC: u64 = 0x9123_683e;
 const OVERLAYFS_SUPER_MAGIC: u64 = 0x794c_7630;
 
+const OVERLAY: &str = "overlay";
 const FAT: [&str; 3] = ["vfat", "msdos", "exfat"];
 const EXT: [&str; 3] = ["ext2", "ext3", "ext4"];
 const REMOTE: [&str; 11] = ["nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "ceph", "afs", "ocfs2", "gfs2", "fuse.sshfs"];
 
+/// How a mount shows that it does not wait for the disk: f2fs has the third, and overlayfs the last two, by the age of the kernel.
+const NO_BARRIERS: [&str; 5] = ["nobarrier", "barrier=0", "fsync_mode=nobarrier", "volatile", "fsync=volatile"];
+
 /// [`Fs::weaknesses`](crate::fs::Fs::weaknesses). Where nothing is told of the mount, none is known.
 pub(super) fn weaknesses(dir: &OwnedFd) -> Vec<Weakness> {
     let Ok(Some((kind, options))) = of_mount(dir, described_in) else { return Vec::new() };
+    let mut weaknesses = weaknesses_of(dir, &kind, &options);
+    // What is written to an overlay lies in its upper layer. That is no overlay itself: the kernel takes none.
+    if let Some(upper) = upper_of(&kind, &options)
+        && let Ok(Some((kind, options))) = of_mount(&upper, described_in)
+    {
+        weaknesses.extend(weaknesses_of(&upper, &kind, &options));
+    }
+    weaknesses
+}
+
+/// The upper layer of an overlay, where this process sees it, as one in a container as a rule does not.
+fn upper_of(kind: &str, options: &str) -> Option<OwnedFd> {
+    let open = |path| rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).ok();
+    if kind == OVERLAY { uppers_in(options).into_iter().find_map(open) } else { None }
+}
+
+/// What a file system lacks by its kind and its options.
+fn weaknesses_of(dir: &OwnedFd, kind: &str, options: &str) -> Vec<Weakness> {
     let has = |names: &[&str]| options.split(',').any(|option| names.contains(&option));
-    let is = |names: &[&str]| names.contains(&&*kind);
+    let is = |names: &[&str]| names.contains(&kind);
     let mut weaknesses = Vec::new();
     if is(&FAT) {
         weaknesses.push(Weakness::Fat);
     }
-    if is(&EXT) && !has_journal(dir, &kind) {
+    if is(&EXT) && !has_journal(dir, kind) {
         let device = |dir: &OwnedFd| mount_of(dir).map(|(device, _)| device).ok();
         let root = rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).ok();
         let is_root = root.is_some_and(|root| device(&root) == device(dir));
         weaknesses.push(if is_root { Weakness::RootWithoutJournal } else { Weakness::NoJournal });
     }
-    if has(&["nobarrier", "barrier=0", "volatile", "fsync=nobarrier"]) {
+    if has(&NO_BARRIERS) {
         weaknesses.push(Weakness::NoBarriers);
     }
     if is(&REMOTE) {
@@ -111,6 +136,31 @@ fn described_in(line: &str) -> Option<(String, String)> {
     Some((words.next()?.to_owned(), words.next_back()?.to_owned()))
 }
 
+/// Where the upper layer of an overlay is, which has to be an absolute path to be found: with the backslashes by which commas were
+/// mounted, and without them.
+fn uppers_in(options: &str) -> Vec<PathBuf> {
+    let shown = options.split(',').find_map(|option| option.strip_prefix("upperdir="));
+    let Some(upper) = shown.map(unescape).filter(|upper| upper.starts_with(b"/")) else { return Vec::new() };
+    let without: Vec<u8> = upper.iter().copied().filter(|&byte| byte != b'\\').collect();
+    [upper, without].map(|path| PathBuf::from(OsStr::from_bytes(&path))).into()
+}
+
+/// Blanks, commas and the like are shown as a backslash and three octal digits.
+fn unescape(shown: &str) -> Vec<u8> {
+    let mut parts = shown.split('\\');
+    let mut bytes = parts.next().unwrap_or_default().as_bytes().to_vec();
+    for part in parts {
+        match part.get(..3).and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(byte) => {
+                bytes.push(byte);
+                bytes.extend_from_slice(&part.as_bytes()[3..]);
+            }
+            None => bytes.extend_from_slice(&[b"\\", part.as_bytes()].concat()),
+        }
+    }
+    bytes
+}
+
 /// The file system's options are the last.
 fn mount_options_in(line: &str) -> Option<String> {
     line.split_once(" - ")?.1.split(' ').next_back().map(str::to_owned)
@@ -141,5 +191,18 @@ mod tests {
         let root = LinuxFs::new().open_anchor(Path::new("/")).unwrap();
         assert!(!mount_options(&root).unwrap().is_empty());
         assert!(mount_device(&root).is_some());
+    }
+
+    #[test]
+    fn the_upper_layer_of_an_overlay_is_where_its_options_say_whatever_its_name_is() {
+        let uppers =
+            |options| uppers_in(options).into_iter().map(|upper| upper.into_os_string().into_string().unwrap());
+        let told = |options| uppers(options).collect::<Vec<_>>();
+        assert_eq!(told(r"rw,lowerdir=/l,upperdir=/u\040b,workdir=/w,uuid=on")[0], "/u b");
+        assert_eq!(told(r"rw,upperdir=/u\134\054x")[1], "/u,x");
+        assert_eq!(told(r"rw,upperdir=/u\13").len(), 2);
+        for none in ["rw,lowerdir=/l", "rw,upperdir=u"] {
+            assert_eq!(told(none), [] as [&str; 0]);
+        }
     }
 }
