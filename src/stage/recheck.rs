@@ -72,7 +72,7 @@ impl<'a, F: Fs> SecondLook<'a, F> {
     /// change gets a time of that, and so no other change an earlier one.
     fn wait_for_later_time(&self) -> Result<()> {
         let (fs, dir, root) = (&self.transaction.fs, self.transaction.root(), RelPath::root());
-        let io = || self.transaction.io("change the time of", &root);
+        let io = || self.transaction.io("change the attributes of", &root);
         let before = fs.stat_dir(dir).map_err(io())?;
         let copy = part(COPY);
         let change = || match before.uid == fs.user() {

@@ -377,12 +377,14 @@ impl<F: Fs> Output<F> {
 
     /// Takes away a state directory that was made just now, with all that is in it.
     pub(crate) fn remove_state(&self, state: &Tree<F>) -> Result<()> {
+        let (Some(holder), name) = self.state_location()? else { return Ok(()) };
+        // One that turns out to be another user's could not be looked into; an empty one goes all the same.
+        if holder.remove_entry(&name, Kind::Directory).is_ok() {
+            return Ok(());
+        }
         state.forget();
         state.remove_below(&RelPath::root())?;
-        match self.state_location()? {
-            (Some(holder), name) => holder.remove_entry(&name, Kind::Directory),
-            _ => Ok(()),
-        }
+        holder.remove_entry(&name, Kind::Directory)
     }
 
     /// Has the state inside the output: what is beside it is of no use.

@@ -179,6 +179,7 @@ const ONE: &str = "one";
 const TWO: &str = "two";
 const THREE: &str = "three";
 const FOUR: &str = "four";
+const DIRECTORY: &str = "directory";
 
 impl<F: Fs> Probe<'_, F> {
     fn run(&self) -> Result<Capabilities> {
@@ -189,6 +190,7 @@ impl<F: Fs> Probe<'_, F> {
         if !links && !self.symlinks()? {
             return Err(fat(self.dir));
         }
+        self.sets_modes()?;
         Ok(Capabilities { exchange, no_replace, links })
     }
 
@@ -214,6 +216,42 @@ impl<F: Fs> Probe<'_, F> {
             Some(stat) if stat.size == size && stat.ino == inode => Ok(true),
             Some(stat) if stat.size == size => Err(self.changes_inodes()),
             _ => Ok(false),
+        }
+    }
+
+    /// Whether modes can be set: what is closed has to be opened to be removed, and what is published to get the mode that was built.
+    fn sets_modes(&self) -> Result<()> {
+        let (fs, directory) = (&self.dir.fs, state_path(DIRECTORY));
+        make_dir(self.dir, &directory)?;
+        self.sets_mode(DIRECTORY, 0o700, |mode| fs.set_dir_mode(&*self.dir.dir(&directory)?, mode))?;
+        self.make(ONE, 1)?;
+        let (file, _) = self.dir.open_file(&state_path(ONE))?;
+        self.sets_mode(ONE, 0o600, |mode| fs.set_mode(&file, mode))
+    }
+
+    /// A file system that keeps no modes at all, and shows one for everything, shows none that differs from what is recorded.
+    fn sets_mode(&self, name: &str, asked: u32, set: impl Fn(u32) -> io::Result<()>) -> Result<()> {
+        let shown = || self.look(name).map(|stat| stat.map_or(0, |stat| stat.mode));
+        let made = shown()?;
+        for mode in [made & !0o222, made] {
+            match set(mode) {
+                Err(error) if is_unsupported(&error) => return Err(self.without_modes("refuses to change a mode")),
+                set => set.map_err(self.dir.io("probe the modes in", &RelPath::root()))?,
+            }
+            if made & 0o700 == asked && shown()? != mode {
+                return Err(self.without_modes("says that it changed a mode, and did not"));
+            }
+        }
+        Ok(())
+    }
+
+    fn without_modes(&self, what: &str) -> Error {
+        Error::Unsupported {
+            path: self.dir.at().to_path_buf(),
+            what: format!(
+                "its file system {what}, so that txfs could not publish what was built as it was built, nor remove what is closed: mount \
+                 it so that it changes modes, or publish to a directory on ext4, xfs, btrfs or tmpfs"
+            ),
         }
     }
 

@@ -1,11 +1,16 @@
 //! What file systems lack: of what no build may rest on, the user learns before anything is built.
 #![allow(clippy::unwrap_used, reason = "the helpers of a test may fail it")]
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use txfs_testing::mounts::{self, Mount};
-use txfs_testing::skip;
+use txfs_testing::{Scratch, is_root, skip};
+
+const USER: u32 = 65534;
 
 struct Ended {
     code: i32,
@@ -80,4 +85,52 @@ fn an_overlay_is_said_to_lose_commits_where_its_mount_or_its_upper_layer_does() 
     }
     build(plain.path(), "site", &[]).expect(0).says_nothing_of("loss of power");
     assert!(!txfs(plain.path(), &["status", "site"]).expect(0).out.contains("beware"));
+}
+
+/// A view of a directory of everybody's, through bindfs with this option, where that is installed.
+fn view(option: &str) -> Option<(Scratch, Mount, PathBuf)> {
+    let dir = Scratch::new();
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let [below, at] = ["below", "view"].map(|name| dir.path().join(name));
+    for at in [&below, &at] {
+        fs::create_dir(at).unwrap();
+        fs::set_permissions(at, fs::Permissions::from_mode(0o777)).unwrap();
+    }
+    let mounted = Command::new("bindfs").arg(option).args([&below, &at]).stderr(Stdio::null()).status();
+    if !is_root() || !mounted.as_ref().is_ok_and(|status| status.success()) {
+        skip("bindfs", &format!("{mounted:?}"));
+        return None;
+    }
+    fs::copy(binary(), dir.path().join("txfs")).unwrap();
+    let mount = Mount::of(&at);
+    Some((dir, mount, at))
+}
+
+/// As an ordinary user.
+fn of_a_user(dir: &Path, at: &Path, arguments: &[&str]) -> Ended {
+    ended(Command::new(dir.join("txfs")).args(arguments).current_dir(at).uid(USER).gid(USER))
+}
+
+fn names(dir: &Path) -> Vec<PathBuf> {
+    fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect()
+}
+
+#[test]
+fn a_file_system_that_is_of_no_use_is_refused_before_the_build_each_time_and_nothing_is_left() {
+    for (option, cause) in [
+        ("--chmod-deny", "refuses to change a mode"),
+        ("--chmod-ignore", "says that it changed a mode, and did not"),
+        ("--force-user=daemon", "gives to user 1 what user 65534 makes"),
+        ("--create-as-mounter", "gives to user 0 what user 65534 makes"),
+    ] {
+        let Some((dir, _mount, at)) = view(option) else { return };
+        for options in [&[][..], &["--stage"], &["--state", ".other.txfs"]] {
+            let run = [&["run", "o"], options, &["--", "touch", "BUILT"]].concat();
+            of_a_user(dir.path(), &at, &run).expect(125).says(cause).says_nothing_of("chown");
+            assert_eq!(names(&at), [] as [&Path; 0], "{option} {options:?}");
+        }
+    }
+    // What changes modes, if not all of them, is none of these.
+    let Some((dir, _mount, at)) = view("--chmod-filter=g-w") else { return };
+    of_a_user(dir.path(), &at, &["run", "o", "--stage", "--", "sh", "-c", PAGE]).expect(0);
 }
