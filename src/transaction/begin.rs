@@ -146,7 +146,7 @@ impl<F: Fs> Store<F> {
     /// ```
     ///
     /// # Errors
-    /// [`Error::NoPlace`] when it is to be about a path that is none for it; [`Error::Busy`] while another process commits; [`Error::Waited`] when it was to wait for others, for longer than that; [`Error::Io`] when the stage cannot be made; [`Error::StageLost`] when the disk
+    /// [`Error::NoPlace`] when it is to be about a path that is none for it; [`Error::Busy`] while another process commits; [`Error::Waited`] when it was to wait for others, for longer than that; [`Error::Io`] when the stage cannot be made, or nothing has been published and the output is another user's, and closed to this one; [`Error::StageLost`] when the disk
     /// failed while the current generation was copied; [`Error::Refused`] when it was to be copied and is not in the output as it was
     /// published; and those of [`Store::recover`].
     pub fn begin(&self, options: BeginOptions) -> Result<Transaction<F>> {
@@ -173,6 +173,9 @@ impl<F: Fs> Store<F> {
         let head = self.head()?;
         let base = head.as_ref().map_or(0, |head| head.info.generation);
         let below = at.map(|at| self.below(at, head)).transpose()?;
+        if base == 0 {
+            self.check_access(&below.as_ref().map(|below| below.at.clone()).unwrap_or_default())?;
+        }
         // While its stage is being filled a transaction dies with its process: nobody is to find a part of a copy.
         let (from, is_filled) = (options.from, options.from == Basis::Copy || below.is_some());
         let attached = !options.detached || is_filled;

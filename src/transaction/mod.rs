@@ -3,6 +3,7 @@
 //! | room | holds |
 //! |---|---|
 //! | [`queue`] | waiting for the builds before |
+//! | [`access`] | whether this user may add to the output at all |
 //! | [`at`] | transactions that replace only what is below a path |
 //! | [`begin`] | transactions that are open: begun, taken up, kept, ended |
 //! | [`layer`] | bringing one along that an earlier layer of an image holds |
@@ -23,6 +24,7 @@
 //! 1. Nothing in the output changes before the commit point (G2).
 //! 2. A transaction commits only on the generation that it began on, or on one that agrees with that in all that it replaces (G10).
 
+mod access;
 pub(crate) mod at;
 pub(crate) mod begin;
 pub(crate) mod begin_options;

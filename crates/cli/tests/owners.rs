@@ -32,7 +32,8 @@ impl World {
         }
         let world = Self(Scratch::new());
         fs::set_permissions(world.0.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        fs::copy(env!("CARGO_BIN_EXE_txfs"), world.binary()).unwrap();
+        let binary = std::env::var_os("TXFS_BINARY").unwrap_or(env!("CARGO_BIN_EXE_txfs").into());
+        fs::copy(binary, world.binary()).unwrap();
         fs::create_dir(world.at("")).unwrap();
         chown(world.at(""), Some(USER), Some(USER)).unwrap();
         Some(world)
@@ -213,4 +214,35 @@ fn root_is_told_whose_the_store_is() {
     world.txfs(USER, &["begin", "site"]).expect(0);
     let refused = world.txfs(0, &["begin", "site"]).expect(6).says("`sudo -u '#65534'`");
     assert!(!refused.err.contains("chown"), "{}", refused.err);
+}
+
+/// A build may take hours: that its output is closed to it a user learns before.
+#[test]
+fn an_output_of_another_user_that_is_closed_is_refused_before_the_build() {
+    let Some(world) = World::new("an output that is closed") else { return };
+    let build = |out: &str, script: &str, options: &[&str]| {
+        world.txfs(USER, &[&["run", out], options, &["--", "sh", "-c", &format!("touch BUILT; {script}")]].concat())
+    };
+    let page = "mkdir -p \"$TXFS_STAGE/d\"; echo 1 > \"$TXFS_STAGE/d/a\"";
+    fs::create_dir_all(world.at("site/open")).unwrap();
+    fs::create_dir(world.at("src")).unwrap();
+    fs::write(world.at("src/a"), "a").unwrap();
+    chown(world.at("site/open"), Some(USER), Some(USER)).unwrap();
+    for options in [&["--stage"][..], &[]] {
+        let refused = build("site", page, options).expect(125).says("site belongs to user 0, and this is user 65534");
+        assert!(refused.err.contains("sudo chown"), "{}", refused.err);
+    }
+    for args in [&["begin", "site"][..], &["publish", "site", "src"]] {
+        world.txfs(USER, args).expect(1).says("cannot write to").says("site belongs to user 0");
+    }
+    assert!(!world.at("BUILT").exists() && fs::read_dir(world.at(".site.txfs/tx")).unwrap().next().is_none());
+    // What this user may write to is published, and his own output however it is closed; the rest after what the message says.
+    build("site", "echo 1 > \"$TXFS_STAGE/a\"", &["--stage", "--at", "open"]).expect(0);
+    fs::create_dir(world.at("own")).unwrap();
+    chown(world.at("own"), Some(USER), Some(USER)).unwrap();
+    fs::set_permissions(world.at("own"), fs::Permissions::from_mode(0o555)).unwrap();
+    build("own", page, &["--stage"]).expect(0);
+    fs::create_dir(world.at("other")).unwrap();
+    world.paste(&build("other", page, &["--stage"]).expect(125).err);
+    build("other", page, &["--stage"]).expect(0);
 }
