@@ -273,6 +273,47 @@ fn modes_of_directories_and_files_come_back_from_any_generation() {
     }
 }
 
+type Differences = Vec<(String, char)>;
+
+fn changes(now: &Snapshot, before: Option<&Snapshot>) -> Differences {
+    let changes = now.changes_since(before).unwrap();
+    changes.iter().map(|change| (change.path.to_string(), change.kind.letter())).collect()
+}
+
+/// What two trees differ in, as one would say it who sees both; by the paths' components, as the tree has them.
+fn differences(old: &Tree, new: &Tree) -> Differences {
+    let mut paths: Vec<&String> = old.keys().chain(new.keys()).collect();
+    paths.sort_by_key(|path| path.split('/').collect::<Vec<_>>());
+    paths.dedup();
+    let letter = |path: &String| match (old.get(path), new.get(path)) {
+        (None, _) => Some('A'),
+        (_, None) => Some('D'),
+        (Some(old), Some(new)) if old.is_some() != new.is_some() => Some('T'),
+        (Some(old), Some(new)) => (old != new).then_some('M'),
+    };
+    paths.into_iter().filter_map(|path| Some((path.clone(), letter(path)?))).collect()
+}
+
+#[test]
+fn what_changed_among_many_is_told_without_what_did_not() {
+    let (_dir, _out, store) = scratch(9);
+    let many: Tree = (0..5000).map(|n| (format!("d{}/f{n}", n % 50), Some(n.to_string()))).collect();
+    let mut changed = many.clone();
+    changed.insert("d7/f7".into(), Some("another".into()));
+    changed.insert("d0/new".into(), Some("new".into()));
+    changed.remove("d49/f4999");
+    publish(&store, &many);
+    publish(&store, &changed);
+    publish(&store, &many);
+    store.sweep().unwrap();
+    let [one, two, three] = [1, 2, 3].map(|generation| store.at(generation).unwrap());
+    let expected =
+        [("d0/new", 'A'), ("d49/f4999", 'D'), ("d7/f7", 'M')].map(|(path, letter)| (path.to_owned(), letter));
+    assert_eq!(changes(&two, Some(&one)), expected);
+    assert_eq!(changes(&three, Some(&one)), []);
+    assert_eq!(changes(&one, None).len(), 5050);
+}
+
 fn trees() -> impl Strategy<Value = Vec<Tree>> {
     let tree = proptest::collection::btree_map("[ab](/[ab]){0,2}", "[12]", 0..6).prop_map(|map| {
         let mut tree = Tree::new();
@@ -309,6 +350,13 @@ proptest! {
             let copy = common::fast_scratch();
             snapshot.copy_to(copy.path()).unwrap();
             prop_assert_eq!(&read(copy.path()), tree);
+        }
+        for (now, tree) in &was {
+            for (before, old) in &was {
+                let [now, before] = [now, before].map(|generation| store.at(*generation).unwrap());
+                prop_assert_eq!(changes(&now, Some(&before)), differences(old, tree));
+            }
+            prop_assert_eq!(changes(&store.at(*now).unwrap(), None), differences(&Tree::new(), tree));
         }
         let to = current.saturating_sub(back as u64).max(1);
         if to < current {

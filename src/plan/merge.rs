@@ -372,13 +372,7 @@ impl<B: Base, L: Live> Planner<'_, B, L> {
     /// Notes what an entry changes for readers.
     fn note_change(&mut self, entry: &Entry, before: Option<&Entry>) -> Result<()> {
         let (old, new) = (before.map(|before| &before.object), &entry.object);
-        let kind = match old {
-            None => Some(ChangeKind::Added),
-            Some(old) if old.kind != new.kind => Some(ChangeKind::Kind),
-            Some(old) if !old.same_content(new) => Some(ChangeKind::Modified),
-            Some(old) if old.mode != new.mode => Some(ChangeKind::Mode),
-            Some(_) => None,
-        };
+        let kind = ChangeKind::between(old, new);
         let looks_alike = |old: &Object| new.kind == Kind::File && old.size == new.size && old.mtime == new.mtime;
         if kind == Some(ChangeKind::Modified) && old.is_some_and(looks_alike) {
             self.look_alikes.push(entry.path.clone());

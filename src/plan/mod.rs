@@ -13,6 +13,7 @@
 //!
 //! What comes out is [`Planned`]: the [`Plan`], which says to the user what changes, and the [`Intent`], which the protocol carries out.
 
+mod between;
 mod foreign;
 mod guards;
 pub(crate) mod live;
@@ -128,6 +129,17 @@ pub enum ChangeKind {
 }
 
 impl ChangeKind {
+    /// What readers see of an entry that is published after another, or after none; `None` where that is nothing.
+    pub(crate) fn between(old: Option<&Object>, new: &Object) -> Option<Self> {
+        match old {
+            None => Some(Self::Added),
+            Some(old) if old.kind != new.kind => Some(Self::Kind),
+            Some(old) if !old.same_content(new) => Some(Self::Modified),
+            Some(old) if old.mode != new.mode => Some(Self::Mode),
+            Some(_) => None,
+        }
+    }
+
     /// One letter, as version control systems write it.
     pub fn letter(self) -> char {
         match self {

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 use crate::format::identity::{Digest, Object};
+use crate::format::manifest::inventory::Inventory;
 use crate::format::manifest::{Entry, Info, Totals};
 use crate::fs::compiled::{compiled, same_ref};
 use crate::fs::stream::Stream;
@@ -257,6 +258,10 @@ impl<F: Fs> Snapshot<F> {
             places.push((entry, tree, place));
         }
         Ok(places)
+    }
+
+    pub(crate) fn inventory(&self) -> &Inventory<F> {
+        &self.current.inventory
     }
 
     pub(crate) fn fs(&self) -> &F {

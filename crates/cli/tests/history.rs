@@ -42,6 +42,25 @@ fn what_is_kept_is_listed_and_can_be_gone_back_to() {
 }
 
 #[test]
+fn what_changed_between_two_generations_is_told() {
+    let project = published(4, &["--keep", "3"]);
+    let diff = |args: &[&str]| project.txfs([&["diff", "dist"], args].concat());
+    assert_eq!(diff(&["--from", "1"]).is(0).out(), "D 1\nA 4\nM a\n");
+    assert_eq!(diff(&["--to", "3"]).is(0).out(), "D 2\nA 3\nM a\n");
+    assert_eq!(diff(&["--from", "4", "--to", "2", "--exit-code"]).is(8).out(), "A 2\nD 4\nM a\n");
+    assert_eq!(diff(&["--from", "0", "--to", "1"]).is(0).out(), "A 1\nA a\n");
+    assert_eq!(diff(&["--from", "4", "--exit-code"]).is(0).out(), "");
+    let objects = diff(&["--from", "1", "--json"]).is(0).json();
+    let summary = objects.last().unwrap();
+    let counts = ["from", "generation", "added", "changed", "removed"].map(|field| summary[field].as_u64().unwrap());
+    assert_eq!((objects.len(), counts), (4, [1, 4, 1, 1, 1]));
+    diff(&["--from", "9"]).is(2).says("`txfs log dist` lists what can be gone back to");
+    project.txfs(["publish", "dist", "src", "--keep", "1"]).is(0);
+    project.txfs(["prune", "dist", "--keep", "1"]).is(0);
+    diff(&["--from", "1"]).is(2).says("generation 1 is not kept any more");
+}
+
+#[test]
 fn one_that_is_not_kept_is_refused_with_the_way_to_the_list() {
     let project = published(3, &[]);
     let refused = project.txfs(["rollback", "dist", "--to", "1"]).is(2);

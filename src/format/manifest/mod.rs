@@ -25,6 +25,7 @@ use crate::format::identity::{Digest, Object};
 use crate::fs::{Kind, Timestamp};
 use crate::path::RelPath;
 
+mod difference;
 pub(crate) mod inventory;
 pub(crate) mod node;
 pub(crate) mod writer;

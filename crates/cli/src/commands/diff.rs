@@ -12,11 +12,12 @@ use crate::publishing::source;
 use crate::publishing::summary::Summary;
 use crate::settings::keys::{Given, Settings, take};
 use crate::store::context::Context;
+use crate::store::generation;
 use crate::store::handle;
 use crate::store::stage;
 use crate::talk::error::{DIFFERS, DONE, Failure, usage};
 
-/// Print what a commit would change
+/// Print what a commit would change, or what changed between two generations
 ///
 /// One line for each path: A added, M content modified, m mode modified, T kind of entry modified, D removed. What would
 /// prevent the commit is said on stderr. Besides recovering, nothing is written, and an open transaction stays as it is. A directory is taken as
@@ -28,6 +29,12 @@ pub(crate) struct DiffArgs {
     /// What would be published: a transaction's stage or any other directory; the one open transaction unless given
     #[arg(value_name = "STAGE|DIR")]
     stage: Option<PathBuf>,
+    /// What changed since generation N: until the current one, or --to
+    #[arg(long, value_name = "N", conflicts_with_all = ["stage", "exclude"])]
+    from: Option<u64>,
+    /// Until generation N: since the one before it, or --from
+    #[arg(long, value_name = "N", conflicts_with_all = ["stage", "exclude"])]
+    to: Option<u64>,
     #[command(flatten)]
     excludes: Excludes,
     /// Exit with 8 if there are changes
@@ -47,6 +54,9 @@ impl DiffArgs {
 }
 
 pub(crate) fn run(context: &Context, args: &DiffArgs) -> Result<u8, Failure> {
+    if args.from.is_some() || args.to.is_some() {
+        return between(context, args);
+    }
     let store = context.expect(&args.out)?;
     let options = args
         .excludes
@@ -66,6 +76,19 @@ pub(crate) fn run(context: &Context, args: &DiffArgs) -> Result<u8, Failure> {
     plan.problems.iter().for_each(|problem| context.ui.problem(problem));
     context.ui.detail(Summary(&plan));
     Ok(if args.exit_code && !plan.changes.is_empty() { DIFFERS } else { DONE })
+}
+
+/// What changed from one generation to another.
+fn between(context: &Context, args: &DiffArgs) -> Result<u8, Failure> {
+    let (store, now) = generation::find(context, &args.out, args.to)?;
+    let from = args.from.unwrap_or_else(|| now.generation().saturating_sub(1));
+    let before = match from {
+        0 => None,
+        from => Some(store.at(from).map_err(|error| generation::name_the_list(context, &store, error))?),
+    };
+    let found = now.changes_since(before.as_ref())?;
+    changes::print_between(&context.ui, store.output(), (from, now.generation()), &found)?;
+    Ok(if args.exit_code && !found.is_empty() { DIFFERS } else { DONE })
 }
 
 /// The open transaction whose stage a path is; `None` for any other directory.
