@@ -858,6 +858,9 @@ pub enum Problem {
     },
     /// A file system without `RENAME_EXCHANGE` cannot change a directory into something else without a gap.
     NeedsExchange(Paths),
+    /// Subvolumes of the output, and what is mounted in it, where something is to be published or removed: nothing can be moved into them,
+    /// or out of them, and nothing allows that.
+    Apart(Paths),
     /// Directories that are to become something else, and that an earlier layer of an image holds: an overlay does not move those.
     LowerLayer(Paths),
     /// A check of the user's failed.
@@ -872,7 +875,14 @@ pub enum Problem {
 impl Problem {
     /// Whether the output, rather than the stage, is what stands against the commit.
     pub fn is_conflict(&self) -> bool {
-        matches!(self, Problem::Foreign(_) | Problem::ForeignDirectory(_) | Problem::Drift(_) | Problem::OutputGone)
+        matches!(
+            self,
+            Problem::Foreign(_)
+                | Problem::ForeignDirectory(_)
+                | Problem::Drift(_)
+                | Problem::Apart(_)
+                | Problem::OutputGone
+        )
     }
 
     /// The paths that it is about, if any.
@@ -891,6 +901,7 @@ impl Problem {
             | Problem::NotShared { paths, .. }
             | Problem::SourceChanged { paths, .. }
             | Problem::NeedsExchange(paths)
+            | Problem::Apart(paths)
             | Problem::LowerLayer(paths) => Some(paths),
             Problem::OutputGone | Problem::EmptyStage | Problem::Shrunken { .. } | Problem::Check { .. } => None,
         }
@@ -915,6 +926,7 @@ impl Problem {
             Problem::NotShared { .. } => "not-shared",
             Problem::SourceChanged { .. } => "source-changed",
             Problem::NeedsExchange(_) => "needs-exchange",
+            Problem::Apart(_) => "apart",
             Problem::LowerLayer(_) => "lower-layer",
             Problem::Check { .. } => "check",
         }
@@ -961,6 +973,10 @@ impl Problem {
             Problem::SourceChanged { .. } => "publish again when nothing writes there any more".into(),
             Problem::NeedsExchange(_) => {
                 "give them new names, or move the output to ext4, xfs, btrfs, tmpfs or overlayfs".into()
+            }
+            Problem::Apart(_) => {
+                "nothing takes them over: publish each by itself, as an output of its own; or unmount it; or make a plain directory of a subvolume: move it away, make the directory, and copy back what was in it"
+                    .into()
             }
             Problem::LowerLayer(_) => {
                 "publish once without them, and then with what takes their place; or give that new names".into()
@@ -1011,6 +1027,10 @@ impl fmt::Display for Problem {
                     "this file system has no RENAME_EXCHANGE, so a directory cannot take another kind's place: {paths}"
                 )
             }
+            Problem::Apart(paths) => write!(
+                f,
+                "subvolumes, or mounts, are in the way, and nothing can be moved into them, or out of them: {paths}"
+            ),
             Problem::LowerLayer(paths) => write!(
                 f,
                 "an earlier layer of an image holds directories that are to become files or links, and the overlay cannot exchange them: {paths}"

@@ -1,6 +1,6 @@
 //! What lies in the output and txfs did not publish, where all of it is to be taken over, or what stays of it is to be said.
 //!
-//! Invariant: a repository, the state of an output, and what is neither file, directory nor link are never removed.
+//! Invariant: a repository, the state of an output, what is mounted in it, a subvolume, and what is neither file, directory nor link are never removed.
 
 use super::{Base, Change, ChangeKind, Live, Planner};
 use crate::error::{Paths, Result};
@@ -38,7 +38,7 @@ impl<B: Base, L: Live> Planner<'_, B, L> {
             {
                 continue;
             }
-            let is_kept = entry.stat.kind.is_none() || is_repository(&entry.path);
+            let is_kept = entry.stat.kind.is_none() || is_repository(&entry.path) || self.live.is_apart(&entry.stat);
             if is_kept {
                 self.others.kept.push(entry.path.clone());
             }
@@ -60,7 +60,7 @@ impl<B: Base, L: Live> Planner<'_, B, L> {
         for Walked { path, stat } in std::mem::take(&mut self.others.entries) {
             let Some(kind) = stat.kind.filter(|_| self.rules.adopt_all && !self.keeps_something_at(&path)) else {
                 // A directory stays for what is in it; and nobody takes a repository for a page.
-                if !stat.is_dir() && !is_repository(&path) {
+                if (!stat.is_dir() || self.live.is_apart(&stat)) && !is_repository(&path) {
                     stays.push(path);
                 }
                 continue;

@@ -31,6 +31,8 @@ pub(crate) struct Published<F: Fs> {
     tree: Option<Tree<F>>,
     /// The state directory, where the file system has layers.
     layered: Option<Tree<F>>,
+    /// The device of the output.
+    device: Option<u64>,
     drifted: Option<Drifted>,
     /// What of it is planned for, and how much that is.
     at: RelPath,
@@ -44,14 +46,18 @@ impl<F: Fs> Published<F> {
         let inventory = &current.inventory;
         let totals = if at.is_root() { inventory.totals() } else { totals_of(inventory.range(&at))? };
         let layered = store.fs.has_layers(store.state.root()).then(|| store.state.clone());
-        Ok(Self { current, tree: store.output.open()?, layered, drifted: None, at, totals })
+        let tree = store.output.open()?;
+        let device = device_of(tree.as_ref())?;
+        Ok(Self { current, tree, layered, device, drifted: None, at, totals })
     }
 
     /// Where nothing has been published, and no store is.
     pub(crate) fn nothing(output: &Output<F>) -> Result<Self> {
         let (current, at) = (Current::nothing(), RelPath::root());
         let totals = Totals::default();
-        Ok(Self { current, tree: output.open()?, layered: None, drifted: None, at, totals })
+        let tree = output.open()?;
+        let device = device_of(tree.as_ref())?;
+        Ok(Self { current, tree, layered: None, device, drifted: None, at, totals })
     }
 
     /// The generation that is planned from.
@@ -77,6 +83,10 @@ impl<F: Fs> Published<F> {
     pub(crate) fn spare(&mut self, drifted: Drifted) {
         self.drifted = Some(drifted);
     }
+}
+
+fn device_of<F: Fs>(output: Option<&Tree<F>>) -> Result<Option<u64>> {
+    Ok(output.map(|tree| tree.stat(&RelPath::root())).transpose()?.flatten().map(|stat| stat.dev))
 }
 
 fn totals_of(entries: impl Iterator<Item = Result<Entry>>) -> Result<Totals> {
@@ -139,8 +149,14 @@ impl<F: Fs> Live for Published<F> {
         Ok(!refused.is_err_and(|error| error.kind() == io::ErrorKind::CrossesDevices))
     }
 
+    /// By the device: an overlay shows files of several, but its directories are all of its own.
+    fn is_apart(&self, stat: &Stat) -> bool {
+        stat.is_dir() && self.device.is_some_and(|device| device != stat.dev)
+    }
+
     fn below(&self, path: &RelPath) -> Result<Vec<Walked>> {
-        self.tree.as_ref().map_or(Ok(Vec::new()), |tree| list(tree, path, |_| false))
+        let is_apart = |entry: &Walked| self.is_apart(&entry.stat);
+        self.tree.as_ref().map_or(Ok(Vec::new()), |tree| list(tree, path, |_| false, is_apart))
     }
 
     fn foreign(&self) -> Result<Vec<Walked>> {
@@ -149,7 +165,8 @@ impl<F: Fs> Live for Published<F> {
         if !self.at.is_root() && tree.find_directory(&self.at)?.is_none() {
             return Ok(Vec::new());
         }
-        list(tree, &self.at, |entry| is_state_dir(tree, &entry.path, entry.stat.kind))
+        let is_state = |entry: &Walked| is_state_dir(tree, &entry.path, entry.stat.kind);
+        list(tree, &self.at, is_state, |entry| self.is_apart(&entry.stat))
     }
 
     fn exists(&self) -> bool {
@@ -157,12 +174,17 @@ impl<F: Fs> Live for Published<F> {
     }
 }
 
-/// Everything below a directory but what is left out.
-fn list<F: Fs>(tree: &Tree<F>, path: &RelPath, is_left_out: impl Fn(&Walked) -> bool) -> Result<Vec<Walked>> {
+/// Everything below a directory but what is left out, and what is in what is closed.
+fn list<F: Fs>(
+    tree: &Tree<F>,
+    path: &RelPath,
+    is_left_out: impl Fn(&Walked) -> bool,
+    is_closed: impl Fn(&Walked) -> bool,
+) -> Result<Vec<Walked>> {
     let mut entries = Vec::new();
     tree.walk(
         path,
-        |entry| !is_left_out(entry),
+        |entry| !is_left_out(entry) && !is_closed(entry),
         |entry| {
             tree.check_interrupt(&entry.path)?;
             entries.extend((!is_left_out(&entry)).then_some(entry));
@@ -197,7 +219,12 @@ impl<F: Fs> Audit<F> {
         let above = self.at.ancestors().filter_map(|path| above(path).transpose());
         for entry in above.chain(self.inventory.range(&self.at)) {
             let entry = entry?;
-            if !self.tree.stat(&entry.path)?.is_some_and(|stat| entry.object.is_untouched(&stat)) {
+            let is_untouched = match self.tree.stat(&entry.path) {
+                // Something is mounted on the way there, which the planner meets first.
+                Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::CrossesDevices => false,
+                stat => stat?.is_some_and(|stat| entry.object.is_untouched(&stat)),
+            };
+            if !is_untouched {
                 drifted.push(entry.path);
             }
         }

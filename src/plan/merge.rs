@@ -86,6 +86,9 @@ impl<B: Base, L: Live> Planner<'_, B, L> {
         if before.is_none() && there.has_one_name() {
             self.arriving.push((there.ino(), entry.path.clone()));
         }
+        if self.is_apart(&entry.path, &there) {
+            return self.skip(entry, before);
+        }
         if entry.object.kind == Kind::Directory && there.is_dir() {
             return self.merge_directory(entry, before, &there);
         }
@@ -100,6 +103,16 @@ impl<B: Base, L: Live> Planner<'_, B, L> {
         if new.kind == Kind::Directory && self.is_mere(&entry.path) && is_other && !self.rules.drift {
             self.drift.push(entry.path.clone());
         }
+    }
+
+    /// Notes a directory of another file system, which stands against the commit. What is below it is not looked at: it is not the output's.
+    fn is_apart(&mut self, path: &RelPath, there: &Present) -> bool {
+        let is_apart = matches!(there, Present::Seen(stat) if self.live.is_apart(stat));
+        if is_apart {
+            self.apart.push(path.clone());
+            self.gone = Some(path.clone());
+        }
+        is_apart
     }
 
     fn look(&self, path: &RelPath, before: Option<&Entry>) -> Result<Option<Present>> {
@@ -264,6 +277,10 @@ impl<B: Base, L: Live> Planner<'_, B, L> {
             self.stale(before);
             return Ok(());
         };
+        if self.is_apart(&before.path, &there) {
+            self.stale(before);
+            return Ok(());
+        }
         if there.has_one_name() {
             self.leaving.insert(there.ino(), before.path.clone());
         }
@@ -337,7 +354,7 @@ impl<B: Base, L: Live> Planner<'_, B, L> {
     fn look_into(&self, path: &RelPath) -> Result<Contents> {
         let mut contents = Contents::default();
         for Walked { path, stat } in self.live.below(path)? {
-            let Some(object) = self.base.get(&path)? else {
+            let Some(object) = self.base.get(&path)?.filter(|_| !self.live.is_apart(&stat)) else {
                 contents.foreign.push(path);
                 continue;
             };

@@ -57,9 +57,11 @@ pub(crate) trait Live {
     fn object(&self, path: &RelPath, kind: Kind, stat: &Stat) -> Result<Object>;
     /// Whether the directory `path` can change places with something else.
     fn is_movable(&self, path: &RelPath) -> Result<bool>;
-    /// Everything below the directory `path`.
+    /// Whether a directory of the output is of another file system, or a subvolume: nothing can be moved into it, or out of it.
+    fn is_apart(&self, stat: &Stat) -> bool;
+    /// Everything below the directory `path`, but for what is in a directory that is apart.
     fn below(&self, path: &RelPath) -> Result<Vec<Walked>>;
-    /// Everything in the output but state directories.
+    /// Everything in the output but state directories, and what is in a directory that is apart.
     fn foreign(&self) -> Result<Vec<Walked>>;
     /// Whether the output is there at all.
     fn exists(&self) -> bool;
@@ -317,6 +319,8 @@ struct Planner<'a, B: Base, L: Live> {
     immovable: Paths,
     drift: Paths,
     needs_exchange: Paths,
+    /// Directories of another file system, or subvolumes, into which something is to be moved, or out of which.
+    apart: Paths,
     /// Directories of a lower layer that something else is to take the place of.
     lower: Paths,
     /// Files whose content changes, and neither size nor time.
@@ -361,6 +365,7 @@ impl<'a, B: Base, L: Live> Planner<'a, B, L> {
             immovable: Paths::default(),
             drift: Paths::default(),
             needs_exchange: Paths::default(),
+            apart: Paths::default(),
             lower: Paths::default(),
             look_alikes: Paths::default(),
             no_file: false,

@@ -27,6 +27,10 @@ impl<B: Base, L: Live> Planner<'_, B, L> {
         }
         let (open, close) = self.mode_operations()?;
         open.iter().chain(&close).try_for_each(|operation| self.note_mode_of(operation.path()))?;
+        let apart = std::mem::take(&mut self.apart);
+        if !apart.is_empty() {
+            self.plan.problems.push(Problem::Apart(apart));
+        }
         if let Some(group) = self.rules.group
             && !self.closed.is_empty()
         {
@@ -78,6 +82,10 @@ impl<B: Base, L: Live> Planner<'_, B, L> {
         parents.retain(|path| !self.writable.contains(path));
         for path in parents {
             let Some(stat) = self.live.stat(&path)? else { continue };
+            if self.live.is_apart(&stat) {
+                self.apart.push(path);
+                continue;
+            }
             if stat.mode & 0o700 != 0o700 {
                 let wanted = close.get(&path).map_or(stat.mode, |&(_, to)| to);
                 open.push(Operation::SetMode { path: path.clone(), from: stat.mode, to: stat.mode | 0o700 });

@@ -43,6 +43,10 @@ impl Live for Memory {
         Ok(true)
     }
 
+    fn is_apart(&self, _: &Stat) -> bool {
+        false
+    }
+
     fn is_as_published(&self, _: &RelPath) -> bool {
         false
     }

@@ -134,3 +134,64 @@ fn a_file_system_that_is_of_no_use_is_refused_before_the_build_each_time_and_not
     let Some((dir, _mount, at)) = view("--chmod-filter=g-w") else { return };
     of_a_user(dir.path(), &at, &["run", "o", "--stage", "--", "sh", "-c", PAGE]).expect(0);
 }
+
+#[track_caller]
+fn btrfs(arguments: &[&str], at: &Path) {
+    assert!(Command::new("btrfs").arg("-q").args(arguments).arg(at).status().unwrap().success());
+}
+
+#[track_caller]
+fn copy(from: &Path, to: &Path) {
+    assert!(Command::new("cp").arg("-a").arg(from.join(".")).arg(to).status().unwrap().success());
+}
+
+const OPTIONS: [&[&str]; 4] = [&[], &["--stage"], &["--stage", "--adopt"], &["--stage", "--adopt-all"]];
+
+/// Nothing can be moved into it, whatever is allowed.
+#[test]
+fn a_subvolume_or_mount_in_an_output_stands_against_a_commit_with_the_true_way_out() {
+    let Some(mount) = mounted("btrfs", mounts::mount("btrfs")) else { return };
+    let Some(other) = mounted("tmpfs", mounts::mount("tmpfs")) else { return };
+    let (dir, out) = (mount.path(), mount.path().join("site"));
+    fs::create_dir(&out).unwrap();
+    fs::create_dir(out.join("mounted")).unwrap();
+    btrfs(&["subvolume", "create"], &out.join("sub"));
+    let _other = mounts::bind(other.path(), &out.join("mounted")).unwrap();
+    for name in ["sub", "mounted"] {
+        fs::write(out.join(name).join("mine"), "mine").unwrap();
+        let script = format!("mkdir -p \"$TXFS_STAGE/{name}\"; cd \"$TXFS_STAGE\"; echo 1 > {name}/x; echo 1 > i");
+        for options in OPTIONS {
+            let run = [&["run", "site"], options, &["--", "sh", "-c", &script]].concat();
+            let refused = txfs(dir, &run).expect(4).says("subvolumes, or mounts, are in the way").says(name);
+            refused.says_nothing_of("--adopt");
+            assert!(!out.join("i").exists() && !out.join(name).join("x").exists());
+        }
+    }
+    // Beside it everything is published, and what is foreign in it stays.
+    let build = |script: &str, options: &[&str]| {
+        let script = format!("cd \"$TXFS_STAGE\"; {script}");
+        txfs(
+            dir,
+            &[&["run", "site", "--stage", "--max-removed", "100"], options, &["--", "sh", "-c", &script]].concat(),
+        )
+    };
+    build("mkdir d; echo 1 > d/a; echo 1 > i", &[]).expect(0);
+    btrfs(&["subvolume", "create"], &out.join("d/own"));
+    fs::write(out.join("d/own/mine"), "mine").unwrap();
+    build("echo 2 > i", &["--adopt-all"]).expect(0).says("stay").says("d/own");
+    assert!(!out.join("d/a").exists());
+    for kept in ["d/own/mine", "sub/mine", "mounted/mine"] {
+        assert_eq!(fs::read_to_string(out.join(kept)).unwrap(), "mine");
+    }
+    // One that took the place of what was published.
+    build("mkdir e; echo 1 > e/a; echo 1 > i", &[]).expect(0);
+    fs::rename(out.join("e"), dir.join("e")).unwrap();
+    btrfs(&["subvolume", "create"], &out.join("e"));
+    copy(&dir.join("e"), &out.join("e"));
+    for script in ["mkdir e; echo 2 > e/a; echo 2 > i", "echo 2 > i", "echo 2 > e; echo 2 > i"] {
+        for options in [&[][..], &["--allow-drift", "--adopt-all"]] {
+            build(script, options).expect(4).says("subvolumes, or mounts, are in the way");
+        }
+    }
+    assert_eq!(fs::read_to_string(out.join("i")).unwrap(), "1\n");
+}
