@@ -499,7 +499,7 @@ impl Error {
 pub enum Misplaced {
     /// It is not where the signpost says.
     #[error(
-        "its state was put in {}, as {1} says, and is not there: bring it back; if it is lost, remove {1}, and publish anew with `CommitOptions::adopt`",
+        "its state was put in {}, as {1} says, and is not there: bring it back, or, if it was moved, say where it is, by `OpenOptions::state`; if it is lost, remove {1}, and publish anew with `CommitOptions::adopt_all`",
         Word(state),
         Word(signpost)
     )]
@@ -559,7 +559,7 @@ pub enum Misplaced {
     },
     /// The output is a mount here, and nothing can be moved to it from where its state is.
     #[error(
-        "it was published with the state {}, and here it is a mount of its own, to which nothing can be moved from there: run where it is no mount, or mount the directory that holds both; if that state is lost, begin anew with {}, by `OpenOptions::state`",
+        "it was published with the state {}, and here it is a mount or subvolume of its own, to which nothing can be moved from there: run where it is none, or mount the directory that holds both; if that state is not needed any more, begin anew with {}, by `OpenOptions::state`, and `CommitOptions::adopt_all`",
         Shown(state),
         Word(inside)
     )]

@@ -289,7 +289,7 @@ impl<F: Fs> Store<F> {
     /// The store of `out`, made where there is none; not recovered.
     pub(crate) fn find_or_make(options: &OpenOptions<F>, out: &Path) -> Result<Self> {
         if let Some(store) = Self::find(options, out)? {
-            if store.place() == Place::Elsewhere {
+            if store.place() == Place::Elsewhere || options.state.is_some() {
                 store.output.remember(&store.state)?;
             }
             return Ok(store);

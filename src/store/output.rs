@@ -12,7 +12,7 @@ use crate::error::{Error, Misplaced, Result};
 use crate::fs::tree::Tree;
 use crate::fs::{Attribute, Fs, Kind, Stat, found, is_not_directory};
 use crate::path::{NAME_MAX, RESERVED, RelPath, Shown};
-use crate::store::layout::{is_state_name, name};
+use crate::store::layout::{is_state_name, name, state_path};
 use crate::store::resolve::resolve;
 use crate::store::trust::{Sharing, another_user, trusted};
 use crate::store::whereabouts::{self, Signpost, Way};
@@ -52,6 +52,8 @@ enum Found {
     At(Place, PathBuf),
     /// It is somebody else's to reach: nothing can be moved between there and here.
     OutOfReach(PathBuf),
+    /// The signpost leads there, and nothing is there.
+    Gone(PathBuf),
 }
 
 impl<F: Fs> Output<F> {
@@ -85,6 +87,8 @@ impl<F: Fs> Output<F> {
             }
             (Found::Nothing, None) => (Place::Beside, output.sibling()),
             (Found::OutOfReach(state), None) => return Err(output.out_of_reach(&state)),
+            (Found::Gone(state), Some(chosen)) => output.follow_move(state, chosen)?,
+            (Found::Gone(state), None) => return Err(output.gone(state)),
             (Found::Nothing | Found::OutOfReach(_), Some(chosen)) => output.choose(chosen)?,
         };
         Ok(output)
@@ -100,8 +104,12 @@ impl<F: Fs> Output<F> {
     }
 
     fn holds_store(&self, dir: &Path) -> bool {
+        self.holds(dir, name::STORE)
+    }
+
+    fn holds(&self, dir: &Path, name: &str) -> bool {
         let fs = &self.holder.fs;
-        fs.open_anchor(dir).is_ok_and(|dir| fs.stat(&dir, name::STORE.as_bytes()).is_ok())
+        fs.open_anchor(dir).is_ok_and(|dir| fs.stat(&dir, name.as_bytes()).is_ok())
     }
 
     fn find_state(&self) -> Result<Found> {
@@ -151,8 +159,9 @@ impl<F: Fs> Output<F> {
         }
     }
 
-    /// From a mount, through which nothing moves, and in which no state is. That there is one elsewhere tells the mark; where the file
-    /// system keeps none, a state beside it on the same device does, which only another view of the output can have.
+    /// From a mount, through which nothing moves, and in which no state is. That there is one elsewhere tells the mark. Where it has none,
+    /// a state beside it tells: on the same device, which only another view of the output can have; or with a generation, for the mount
+    /// took the place of what was published with it.
     fn find_from_mount(
         &self,
         signpost: Option<PathBuf>,
@@ -162,14 +171,15 @@ impl<F: Fs> Output<F> {
     ) -> Found {
         let device = output.and_then(|output| self.holder.fs.stat_dir(output).ok()).map(|stat| stat.dev);
         let is_here = beside.is_some_and(|stat| Some(stat.dev) == device);
-        let seen = signpost.or_else(|| self.holds_store(&self.sibling()).then(|| self.sibling())).filter(|_| is_here);
+        let seen = signpost.or_else(|| self.holds_store(&self.sibling()).then(|| self.sibling()));
+        let seen = seen.filter(|state| is_here || self.holds(state, name::HEAD));
         mark.or(seen).map_or(Found::Nothing, Found::OutOfReach)
     }
 
     fn follow_signpost(&self, Signpost { state, is_own }: Signpost) -> Result<Found> {
         let signpost = self.sibling();
         if !self.holds_store(&state) {
-            return Err(self.misplaced(Misplaced::Gone { state, signpost }));
+            return Ok(Found::Gone(state));
         }
         if !is_own && !self.is_shared_and_ours(&state)? {
             return Err(self.misplaced(Misplaced::OfAnotherUser { state, signpost }));
@@ -178,6 +188,27 @@ impl<F: Fs> Output<F> {
             None => Ok(Found::At(Place::Elsewhere, state)),
             Some(other) => Err(self.misplaced(Misplaced::OfAnotherOutput { state, signpost, other })),
         }
+    }
+
+    fn gone(&self, state: PathBuf) -> Error {
+        self.misplaced(Misplaced::Gone { state, signpost: self.sibling() })
+    }
+
+    /// The state was moved from where the signpost leads to the place that the user names, if what is there led to this output from one
+    /// of the two.
+    fn follow_move(&self, gone: PathBuf, chosen: &Path) -> Result<(Place, PathBuf)> {
+        let (place, state) = self.choose(chosen)?;
+        if !self.holds_store(&state) {
+            return Err(self.gone(gone));
+        }
+        let tree = self.open_trusted_state(&state)?;
+        let is_ours = [tree.at(), &gone].map(|at| whereabouts::record_from(&tree, at));
+        for recorded in is_ours {
+            if recorded?.as_deref() == Some(&self.path) {
+                return Ok((place, state));
+            }
+        }
+        Err(self.gone(gone))
     }
 
     fn misplaced(&self, why: Misplaced) -> Error {
@@ -394,10 +425,23 @@ impl<F: Fs> Output<F> {
 
     /// Writes down where output and state are, for those who come by another way. That the output cannot be marked hinders nothing.
     pub(crate) fn remember(&self, state: &Tree<F>) -> Result<()> {
-        if self.place == Place::Elsewhere {
-            self.put_up_signpost(state)?;
+        match self.place {
+            Place::Elsewhere => self.put_up_signpost(state)?,
+            Place::Beside | Place::Inside => self.take_down_signpost(state)?,
         }
         self.mark();
+        Ok(())
+    }
+
+    /// A state that was moved to where it is found without one would be taken for that of another output by what it says.
+    fn take_down_signpost(&self, state: &Tree<F>) -> Result<()> {
+        state.remove_entry(&state_path(name::OUTPUT), Kind::File)?;
+        match RelPath::new(self.sibling_name()) {
+            Ok(sibling) if self.place == Place::Inside && whereabouts::is_signpost(&self.holder, &sibling)? => {
+                whereabouts::remove_signpost(&self.holder, &sibling);
+            }
+            _ => {}
+        }
         Ok(())
     }
 

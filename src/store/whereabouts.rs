@@ -77,6 +77,12 @@ pub(crate) fn read_signpost<F: Fs>(holder: &Tree<F>, sibling: &RelPath, output: 
     Ok(state.map(|state| Signpost { state, is_own: !is_shared }))
 }
 
+/// Whether it is a signpost that is beside an output.
+pub(crate) fn is_signpost<F: Fs>(holder: &Tree<F>, sibling: &RelPath) -> Result<bool> {
+    let Some(post) = holder.find_below(sibling)? else { return Ok(false) };
+    Ok(post.stat(&state_path(name::ELSEWHERE))?.is_some())
+}
+
 /// Puts up a signpost that leads to the state.
 pub(crate) fn write_signpost<F: Fs>(holder: &Tree<F>, sibling: &RelPath, state: &Tree<F>, by: Way) -> Result<()> {
     make_dir(holder, sibling)?;
@@ -125,7 +131,12 @@ pub(crate) fn output_of_state<F: Fs>(fs: &F, state: &Path) -> Option<PathBuf> {
 
 /// The path of the output that a state was made for, where that is written in it.
 pub(crate) fn read_record<F: Fs>(state: &Tree<F>) -> Result<Option<PathBuf>> {
-    Ok(read_path(state, name::OUTPUT)?.map(|path| normal(&state.at().join(path))))
+    record_from(state, state.at())
+}
+
+/// The same, as it reads at a place where the state was before.
+pub(crate) fn record_from<F: Fs>(state: &Tree<F>, place: &Path) -> Result<Option<PathBuf>> {
+    Ok(read_path(state, name::OUTPUT)?.map(|path| normal(&place.join(path))))
 }
 
 /// How the way to its output is written in a state; `None` where it is not.

@@ -195,3 +195,31 @@ fn a_subvolume_or_mount_in_an_output_stands_against_a_commit_with_the_true_way_o
     }
     assert_eq!(fs::read_to_string(out.join("i")).unwrap(), "1\n");
 }
+
+/// What was published with the state beside it is not forgotten for what is mounted in its place.
+#[test]
+fn an_output_whose_place_is_taken_by_a_volume_gets_no_second_state_unasked() {
+    let Some(volume) = mounted("ext4", mounts::mount("ext4")) else { return };
+    let Some(mount) = mounted("btrfs", mounts::mount("btrfs")) else { return };
+    let (dir, out) = (mount.path(), mount.path().join("www"));
+    let subvolume = || {
+        fs::rename(&out, dir.join("old")).unwrap();
+        btrfs(&["subvolume", "create"], &out);
+        copy(&dir.join("old"), &out);
+        None
+    };
+    let volume = || {
+        copy(&out, volume.path());
+        Some(mounts::bind(volume.path(), &out).unwrap())
+    };
+    for take_place in [&volume as &dyn Fn() -> Option<Mount>, &subvolume] {
+        build(dir, "www", &[]).expect(0);
+        let _mount = take_place();
+        build(dir, "www", &[]).expect(125).says(".www.txfs").says("--state");
+        txfs(dir, &["status", "www"]).expect(2);
+        assert!(!out.join(".txfs").exists());
+        build(dir, "www", &["--state", "www/.txfs", "--adopt-all"]).expect(0);
+        build(dir, "www", &[]).expect(0);
+        assert!(out.join(".txfs/HEAD").exists());
+    }
+}

@@ -12,7 +12,8 @@ use txfs_testing::{Scratch, is_root, read, skip};
 const WRITE: &str = "echo \"$WHAT\" > \"$TXFS_STAGE/index.html\"";
 
 fn txfs(dir: &Path, arguments: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_txfs"));
+    let binary = std::env::var_os("TXFS_BINARY").unwrap_or(env!("CARGO_BIN_EXE_txfs").into());
+    let mut command = Command::new(binary);
     command.args(arguments).current_dir(dir).stdin(Stdio::null()).output().unwrap()
 }
 
@@ -326,4 +327,45 @@ fn nothing_is_left_where_removed_files_stay_until_they_are_closed() {
         left().is_empty()
     });
     assert!(gone, "{}", left());
+}
+
+/// As the message says that refuses another place.
+#[test]
+fn a_state_that_was_moved_is_taken_where_the_user_says_that_it_is() {
+    let dir = Scratch::new();
+    let root = dir.path().canonicalize().unwrap();
+    let absolute = |at: &str| root.join(at).into_os_string().into_string().unwrap();
+    for (out, from, to) in [
+        ("near", "st".to_owned(), "st2".to_owned()),
+        ("deep", "st".into(), "far/away/st".into()),
+        ("back", "far/st".into(), "st".into()),
+        ("absolute", absolute("st"), absolute("far/st3")),
+    ] {
+        let name = format!(".{out}.txfs");
+        done(&publish(&root, out, "one", &["--state", &from]));
+        let refused = publish(&root, out, "two", &["--state", &to]);
+        assert!(err(&refused).contains("move that directory there first"), "{}", err(&refused));
+        fs::create_dir_all(root.join(&to)).unwrap();
+        fs::rename(root.join(&from).join(&name), root.join(&to).join(&name)).unwrap();
+        // It is not guessed where it went, and nobody else's is taken for it.
+        let refused = publish(&root, out, "two", &[]);
+        assert!(err(&refused).contains("--state") && err(&refused).contains("--adopt-all"), "{}", err(&refused));
+        done(&publish(&root, "other", "one", &["--state", &format!("of-other/.{out}.txfs")]));
+        assert!(!publish(&root, out, "two", &["--state", &format!("of-other/.{out}.txfs")]).status.success());
+        fs::remove_dir_all(root.join(".other.txfs")).unwrap();
+        fs::remove_dir_all(root.join("other")).unwrap();
+        fs::remove_dir_all(root.join("of-other")).unwrap();
+        done(&publish(&root, out, "two", &["--state", &to]));
+        done(&publish(&root, out, "three", &[]));
+        let stage = done(&txfs(&root, &["begin", out, "--from", "current"]));
+        done(&txfs(&root, &["abort", &stage]));
+        assert_eq!(generation(&root, out), 3, "{out}");
+    }
+    // And into the output, from where a stage leads back to it.
+    done(&publish(&root, "in", "one", &["--state", "st"]));
+    fs::rename(root.join("st/.in.txfs"), root.join("in/.txfs")).unwrap();
+    done(&publish(&root, "in", "two", &["--state", "in/.txfs"]));
+    let stage = done(&txfs(&root, &["begin", "in", "--from", "current"]));
+    done(&txfs(&root, &["abort", &stage]));
+    assert_eq!((generation(&root, "in"), root.join(".in.txfs").exists()), (2, false));
 }

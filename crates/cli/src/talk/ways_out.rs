@@ -28,7 +28,7 @@ pub(crate) fn message(error: &Error) -> String {
     };
     let why = match &**why {
         Misplaced::Gone { state, signpost } => format!(
-            "its state was put in {}, as {1} says, and is not there: bring it back; if it is lost, remove {1}, and publish anew with --adopt",
+            "its state was put in {}, as {1} says, and is not there: bring it back, or, if it was moved, say where it is with --state; if it is lost, remove {1}, and publish anew with --adopt-all",
             Word(state),
             Word(signpost)
         ),
@@ -48,7 +48,7 @@ pub(crate) fn message(error: &Error) -> String {
             Word(state)
         ),
         Misplaced::OutOfReach { state, inside } => format!(
-            "it was published with the state {}, and here it is a mount of its own, to which nothing can be moved from there: run txfs where it is no mount, or mount the directory that holds both; if that state is lost, begin anew with `--state {}`",
+            "it was published with the state {}, and here it is a mount or subvolume of its own, to which nothing can be moved from there: run txfs where it is none, or mount the directory that holds both; if that state is not needed any more, begin anew with `--state {}` and --adopt-all",
             Shown(state),
             Word(inside)
         ),
