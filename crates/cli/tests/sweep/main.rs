@@ -7,7 +7,7 @@
 //! ```
 //!
 //! The calls are recorded first ([`strace::recording`]), in each state of a store that makes the command do something else
-//! ([`worlds::SCENARIOS`]). Then each is met alone, on a store that was prepared anew: SIGKILL on entry, which is also "after
+//! ([`scenarios::SCENARIOS`]). Then each is met alone, on a store that was prepared anew: SIGKILL on entry, which is also "after
 //! the call before it", the last one being `exit_group`; each error once; and, for barriers and renames, from there on. Then
 //! [`oracle::judge`] looks. A fault that strace did not meet at exactly that call fails the test, too.
 //!
@@ -18,6 +18,7 @@
 
 use txfs_testing as common;
 mod oracle;
+mod scenarios;
 mod strace;
 mod worlds;
 
@@ -29,8 +30,9 @@ use std::time::Instant;
 
 use nix::errno::Errno;
 use oracle::Case;
+use scenarios::{SCENARIOS, Scenario, Side};
 use strace::{Call, Fault};
-use worlds::{Expected, SCENARIOS, Scenario, Side, World};
+use worlds::{Expected, World};
 
 /// How many violations are told before the sweep gives up.
 const ENOUGH: usize = 40;

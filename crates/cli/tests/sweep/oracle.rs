@@ -11,8 +11,9 @@ use nix::errno::Errno;
 use serde_json::Value;
 
 use super::common::tree::snapshot;
+use super::scenarios::{self, Keeps, Scenario, Side};
 use super::strace::{Call, Fault, Faulted};
-use super::worlds::{self, Expected, Keeps, Scenario, Side, Snapshot, World};
+use super::worlds::{Expected, Snapshot, World};
 
 /// A command that met a fault, and how it ended.
 pub struct Case<'a> {
@@ -274,7 +275,7 @@ impl Case<'_> {
 
     /// The next build is published, and nothing is left that the specification's layout does not have.
     fn goes_on(&self) -> Result<(), Violation> {
-        works("the next run", &worlds::run_of(self.world, "third"))?;
+        works("the next run", &scenarios::run_of(self.world, "third"))?;
         let third = if self.scenario.first { &self.expected.third_alone } else { &self.expected.third };
         let now = self.world.snapshot();
         ensure!(now == *third, "the next run publishes something else: {now:?}");

@@ -1,27 +1,24 @@
-//! What the commands are swept on: a small output, a small change to it that has an operation of every kind, and a state in
-//! which each command finds them.
+//! What the commands are swept on: a small output, and a small change to it that has an operation of every kind.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use nix::errno::Errno;
 use txfs::fs::Fs;
-use txfs::{Basis, BeginOptions, CommitOptions, OpenOptions, Store};
+use txfs::{Basis, BeginOptions, OpenOptions, Store};
 
-use super::common::change_a_byte;
 use super::common::faulty::{Call, Faulty};
+use super::common::lenient;
 use super::common::tree::{Node, snapshot};
 
 pub type Snapshot = BTreeMap<Vec<u8>, Node>;
 
 /// A file's content and mode, a link's target, or a directory's mode.
 #[derive(Clone, Copy)]
-enum Item {
+pub enum Item {
     File(&'static str, u32),
     Link(&'static str),
     Dir(u32),
@@ -29,11 +26,11 @@ enum Item {
 
 use Item::{Dir, File, Link};
 
-type Items = &'static [(&'static str, Item)];
+pub type Items = &'static [(&'static str, Item)];
 
 const FIRST: Items = &[("", Dir(0o755)), ("index.html", File("first", 0o644)), ("gone-before", File("gone", 0o644))];
 
-const OLD: Items = &[
+pub const OLD: Items = &[
     ("", Dir(0o755)),
     ("index.html", File("old index", 0o644)),
     ("style.css", File("old style", 0o644)),
@@ -50,7 +47,7 @@ const OLD: Items = &[
     ("stale-dir/a", File("a", 0o644)),
 ];
 
-const NEW: Items = &[
+pub const NEW: Items = &[
     ("", Dir(0o755)),
     ("index.html", File("new index", 0o644)),
     ("style.css", File("new style", 0o644)),
@@ -177,7 +174,7 @@ impl World {
     }
 
     /// Generation 2 is the old one, with something foreign beside it; it has not been settled, and what it displaced not swept.
-    fn published(&self) {
+    pub fn published(&self) {
         let store = Store::open(self.out()).unwrap();
         publish(&store, |stage| fill(stage, FIRST)).unwrap();
         publish(&store, |stage| fill(stage, OLD)).unwrap();
@@ -189,7 +186,7 @@ impl World {
     }
 
     /// A transaction that `txfs begin` could have begun, with the new tree in its stage; two names of it are one file.
-    fn staged(&mut self, items: Items) {
+    pub fn staged(&mut self, items: Items) {
         let store = Store::open(self.out()).unwrap();
         let transaction = store.begin(BeginOptions::default().detached(true)).unwrap();
         fill(&transaction.stage(), items);
@@ -200,7 +197,7 @@ impl World {
     }
 
     /// A commit of the new tree whose process died as `death` says; its stage.
-    fn died(&self, attached: bool, death: Death) -> PathBuf {
+    pub fn died(&self, attached: bool, death: Death) -> PathBuf {
         let options = OpenOptions::with(death.kernel());
         let store = Store::open_with(&options, self.out()).unwrap();
         let mut transaction = store.begin(BeginOptions::default().detached(!attached)).unwrap();
@@ -215,10 +212,6 @@ impl World {
     }
 }
 
-fn lenient<'a>() -> CommitOptions<'a> {
-    super::common::lenient()
-}
-
 fn publish<F: Fs>(store: &Store<F>, fill: impl FnOnce(&Path)) -> txfs::Result<()> {
     let mut transaction = store.begin(BeginOptions::default().from(Basis::Empty))?;
     fill(&transaction.stage());
@@ -227,7 +220,7 @@ fn publish<F: Fs>(store: &Store<F>, fill: impl FnOnce(&Path)) -> txfs::Result<()
 
 /// Where a commit's process dies: from then on nothing that it does has any effect.
 #[derive(Clone, Copy)]
-enum Death {
+pub enum Death {
     /// Before the journal is written.
     BeforeJournal,
     /// When the journal is durable and has not got its name.
@@ -277,270 +270,3 @@ impl Death {
         })
     }
 }
-
-/// What the output may be after a command.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Side {
-    Old,
-    New,
-}
-
-/// What becomes of the transaction that a command is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Keeps {
-    /// The command makes one, and success says where.
-    Begins,
-    /// It was open before; success ends it, failure says whether it still is.
-    Ends,
-    /// It was open before, and is after.
-    Leaves,
-    /// None was open before; a failure may keep the one that the command made, and says where.
-    Failed,
-    /// Nothing is open before or after.
-    Nothing,
-}
-
-/// A command on a prepared store.
-pub struct Scenario {
-    pub name: &'static str,
-    pub prepare: fn(&mut World),
-    command: fn(&World) -> Vec<OsString>,
-    /// What success means.
-    pub success: &'static [Side],
-    /// What recovery may come to besides after a command that had no success.
-    pub otherwise: &'static [Side],
-    pub transaction: Keeps,
-    /// Whether a commit was interrupted before the command: then the output may be between old and new until it is recovered.
-    pub interrupted: bool,
-    /// Whether nothing was published before.
-    pub first: bool,
-    /// What success prints, where it is always the same.
-    pub prints: Option<&'static str>,
-}
-
-impl Scenario {
-    pub fn command(&self, world: &World) -> Vec<OsString> {
-        (self.command)(world)
-    }
-}
-
-fn words(words: &[&str]) -> Vec<OsString> {
-    words.iter().map(OsString::from).collect()
-}
-
-fn on_output(command: &[&str], world: &World) -> Vec<OsString> {
-    let mut all = words(command);
-    all.push(world.out().into());
-    all
-}
-
-fn on_stage(command: &str, world: &World) -> Vec<OsString> {
-    vec![command.into(), world.stage.clone().expect("a transaction is open").into()]
-}
-
-/// `run`: a build that writes the tree `name`.
-pub fn run_of(world: &World, name: &str) -> Vec<OsString> {
-    let mut all = on_output(&["run", "--max-removed", "100"], world);
-    all.extend(words(&["--", "cp", "-a"]));
-    all.extend([world.dir.join(name).join(".").into(), "{stage}".into()]);
-    all
-}
-
-const BASE: Scenario = Scenario {
-    name: "",
-    prepare: |world| world.published(),
-    command: |world| on_output(&["status"], world),
-    success: &[Side::Old],
-    otherwise: &[],
-    transaction: Keeps::Nothing,
-    interrupted: false,
-    first: false,
-    prints: None,
-};
-
-/// Every command, in every state that makes it do something else.
-pub const SCENARIOS: &[Scenario] = &[
-    Scenario {
-        name: "begin, no store yet",
-        prepare: |_| {},
-        command: |world| on_output(&["begin"], world),
-        transaction: Keeps::Begins,
-        first: true,
-        ..BASE
-    },
-    Scenario { name: "begin", command: |world| on_output(&["begin"], world), transaction: Keeps::Begins, ..BASE },
-    Scenario {
-        name: "begin --from copy",
-        command: |world| on_output(&["begin", "--from", "copy"], world),
-        transaction: Keeps::Begins,
-        ..BASE
-    },
-    Scenario {
-        name: "commit",
-        prepare: |world| {
-            world.published();
-            world.staged(NEW);
-        },
-        command: |world| on_stage("commit", world),
-        success: &[Side::New],
-        transaction: Keeps::Ends,
-        prints: Some("3\n"),
-        ..BASE
-    },
-    Scenario {
-        name: "commit, the first",
-        prepare: |world| world.staged(NEW),
-        command: |world| on_stage("commit", world),
-        success: &[Side::New],
-        transaction: Keeps::Ends,
-        first: true,
-        prints: Some("1\n"),
-        ..BASE
-    },
-    Scenario {
-        name: "commit, nothing new",
-        prepare: |world| {
-            world.published();
-            world.staged(OLD);
-        },
-        command: |world| on_stage("commit", world),
-        transaction: Keeps::Ends,
-        prints: Some("2\n"),
-        ..BASE
-    },
-    Scenario {
-        name: "abort",
-        prepare: |world| {
-            world.published();
-            world.staged(NEW);
-        },
-        command: |world| on_stage("abort", world),
-        transaction: Keeps::Ends,
-        prints: Some(""),
-        ..BASE
-    },
-    Scenario {
-        name: "run",
-        command: |world| run_of(world, "src"),
-        success: &[Side::New],
-        transaction: Keeps::Failed,
-        prints: Some(""),
-        ..BASE
-    },
-    Scenario {
-        name: "publish",
-        prepare: |world| {
-            world.published();
-            // A source that changed within the clock's tick is not noted as known: whether one did must not depend on the machine.
-            std::thread::sleep(Duration::from_millis(50));
-        },
-        command: |world| {
-            let mut all = on_output(&["publish"], world);
-            all.push(world.dir.join("src").into());
-            all
-        },
-        success: &[Side::New],
-        prints: Some("3\n"),
-        ..BASE
-    },
-    Scenario {
-        name: "recover, roll forward",
-        prepare: |world| {
-            world.published();
-            world.died(true, Death::AfterMoves(4));
-        },
-        command: |world| on_output(&["recover"], world),
-        success: &[Side::New],
-        interrupted: true,
-        prints: Some(""),
-        ..BASE
-    },
-    Scenario {
-        name: "recover, no name yet",
-        prepare: |world| {
-            world.published();
-            world.died(true, Death::BeforeName);
-        },
-        command: |world| on_output(&["recover"], world),
-        success: &[Side::New],
-        interrupted: true,
-        prints: Some(""),
-        ..BASE
-    },
-    Scenario {
-        name: "recover, not on the medium",
-        prepare: |world| {
-            world.published();
-            change_a_byte(&world.died(false, Death::BeforeName).join("sub/page"));
-        },
-        command: |world| on_output(&["recover"], world),
-        prints: Some(""),
-        ..BASE
-    },
-    Scenario {
-        name: "recover --undo",
-        prepare: |world| {
-            world.published();
-            world.died(true, Death::AfterMoves(4));
-        },
-        command: |world| on_output(&["recover", "--undo"], world),
-        // The next recovery is one that carries out.
-        otherwise: &[Side::New],
-        interrupted: true,
-        prints: Some(""),
-        ..BASE
-    },
-    Scenario { name: "recover, settle", command: |world| on_output(&["recover"], world), prints: Some(""), ..BASE },
-    Scenario {
-        name: "recover, finish",
-        prepare: |world| {
-            world.published();
-            world.died(false, Death::AfterHead);
-        },
-        command: |world| on_output(&["recover"], world),
-        success: &[Side::New],
-        interrupted: true,
-        prints: Some(""),
-        ..BASE
-    },
-    Scenario {
-        name: "recover, undo",
-        prepare: |world| {
-            world.published();
-            world.died(true, Death::Undoing(6, 2));
-        },
-        command: |world| on_output(&["recover"], world),
-        interrupted: true,
-        prints: Some(""),
-        ..BASE
-    },
-    Scenario {
-        name: "recover, discard",
-        prepare: |world| {
-            world.published();
-            world.died(true, Death::BeforeJournal);
-        },
-        command: |world| on_output(&["recover"], world),
-        prints: Some(""),
-        ..BASE
-    },
-    Scenario {
-        name: "status",
-        prepare: |world| {
-            world.published();
-            world.staged(NEW);
-        },
-        transaction: Keeps::Leaves,
-        ..BASE
-    },
-    Scenario {
-        name: "status, roll forward",
-        prepare: |world| {
-            world.published();
-            world.died(true, Death::AfterMoves(2));
-        },
-        success: &[Side::New],
-        interrupted: true,
-        ..BASE
-    },
-];
