@@ -51,23 +51,18 @@ use nix::errno::Errno;
 mod call;
 mod crash;
 pub mod explore;
-mod handle;
-mod names;
-mod persist;
-mod sketch;
-mod stranger;
-mod view;
+mod sim;
 mod world;
 
 pub use call::{Call, Fault, Lost, possible_errors};
-pub use crash::{CrashPoint, CrashStates};
-pub use handle::{SimDir, SimFile};
-pub use stranger::Stranger;
-pub use view::{Entry, Tree, View};
+pub use crash::choices::{CrashPoint, CrashStates};
+pub use sim::handle::{SimDir, SimFile};
+pub use sim::stranger::Stranger;
+pub use world::view::{Entry, Tree, View};
 
-use crash::Origin;
-use stranger::Strangers;
-use world::{Body, Name, ROOT, Res, Slot, World};
+use crash::choices::Origin;
+use sim::stranger::Strangers;
+use world::live::{Body, Name, ROOT, Res, Slot, World};
 
 #[cfg(doc)]
 use txfs::fs::Fs;
@@ -267,7 +262,7 @@ impl SimFs {
     pub fn put_file(&self, path: impl AsRef<Path>, bytes: &[u8], mode: u32) {
         self.put(path.as_ref(), |world, uid, dir, name| {
             world.remove_all(dir, name);
-            let slot = world.create(0, dir, name, mode, Body::File(world::FileBody::default()))?;
+            let slot = world.create(0, dir, name, mode, Body::File(world::live::FileBody::default()))?;
             world.live_mut(slot).uid = uid;
             world.disk_mut(slot).uid = uid;
             world.write(slot, 0, bytes)
@@ -520,7 +515,7 @@ fn make_dir(world: &mut World, uid: u32, dir: Slot, name: &[u8]) -> Res<Slot> {
 struct Calling<D> {
     call: Call,
     detail: D,
-    barrier: Option<persist::Barrier>,
+    barrier: Option<world::persist::Barrier>,
 }
 
 impl SimFs {

@@ -2,7 +2,7 @@
 
 use super::kernel::{Choices, cases, perform};
 use super::*;
-use crate::view::hash_names;
+use crate::world::view::hash_names;
 use txfs::fs::Stat;
 
 /// A world with some durable content, changed at random without any barrier that fails.

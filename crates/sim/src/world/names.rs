@@ -4,14 +4,14 @@
 
 use nix::errno::Errno;
 
-use super::Weakness;
-use super::persist::{EffectId, Part};
-use super::world::{Aux, Body, Name, ROOT, Res, SEARCH, Slot, WRITE, World, set_entry};
+use crate::Weakness;
+use crate::world::live::{Aux, Body, Name, ROOT, Res, SEARCH, Slot, WRITE, World, set_entry};
+use crate::world::persist::{EffectId, Part};
 use txfs::fs::RenameMode;
 
 impl World {
     /// A new entry; the mode is as given, the umask already taken off.
-    pub(super) fn create(&mut self, uid: u32, dir: Slot, name: &[u8], mode: u32, body: Body) -> Res<Slot> {
+    pub(crate) fn create(&mut self, uid: u32, dir: Slot, name: &[u8], mode: u32, body: Body) -> Res<Slot> {
         self.enter(uid, dir, name)?;
         if self.lookup(dir, name).is_some() {
             return Err(Errno::EEXIST);
@@ -29,7 +29,7 @@ impl World {
         Ok(slot)
     }
 
-    pub(super) fn link(&mut self, uid: u32, from: Slot, name: &[u8], to: Slot, new_name: &[u8]) -> Res<()> {
+    pub(crate) fn link(&mut self, uid: u32, from: Slot, name: &[u8], to: Slot, new_name: &[u8]) -> Res<()> {
         if self.config.without.links {
             return Err(Errno::EPERM);
         }
@@ -52,7 +52,7 @@ impl World {
         Ok(())
     }
 
-    pub(super) fn unlink(&mut self, uid: u32, dir: Slot, name: &[u8]) -> Res<()> {
+    pub(crate) fn unlink(&mut self, uid: u32, dir: Slot, name: &[u8]) -> Res<()> {
         let slot = self.existing(uid, dir, name)?;
         self.permit(uid, dir, WRITE | SEARCH)?;
         if self.is_dir(slot) {
@@ -65,7 +65,7 @@ impl World {
         Ok(())
     }
 
-    pub(super) fn rmdir(&mut self, uid: u32, dir: Slot, name: &[u8]) -> Res<()> {
+    pub(crate) fn rmdir(&mut self, uid: u32, dir: Slot, name: &[u8]) -> Res<()> {
         let slot = self.existing(uid, dir, name)?;
         self.permit(uid, dir, WRITE | SEARCH)?;
         if !self.is_dir(slot) {
@@ -112,7 +112,7 @@ impl World {
         }
     }
 
-    pub(super) fn rename(
+    pub(crate) fn rename(
         &mut self,
         uid: u32,
         (from, name): (Slot, &[u8]),
@@ -275,7 +275,7 @@ impl World {
     }
 
     /// Removes whatever is at the entry, with everything below it.
-    pub(super) fn remove_all(&mut self, dir: Slot, name: &[u8]) {
+    pub(crate) fn remove_all(&mut self, dir: Slot, name: &[u8]) {
         let Some(slot) = self.lookup(dir, name) else { return };
         if !self.is_dir(slot) {
             let _ = self.unlink(0, dir, name);

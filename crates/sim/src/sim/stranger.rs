@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::world::{Body, FileBody, Slot, World};
-use super::{SimFs, View};
+use crate::world::live::{Body, FileBody, Slot, World};
+use crate::{SimFs, View};
 
 /// What another process does to an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,14 +22,14 @@ pub enum Stranger {
 
 /// What is to be done, when, and what went with it.
 #[derive(Default)]
-pub(super) struct Strangers {
+pub(crate) struct Strangers {
     plans: Vec<(u64, PathBuf, Stranger)>,
     taken: Vec<Vec<u8>>,
 }
 
 impl Strangers {
     /// Does what is to be done before the call of this number. What is not there any more is left alone.
-    pub(super) fn act(&mut self, world: &mut World, number: u64) {
+    pub(crate) fn act(&mut self, world: &mut World, number: u64) {
         for (_, path, stranger) in self.plans.iter().filter(|(n, ..)| *n == number) {
             let Some((dir, slot)) = place(world, path) else { continue };
             if matches!(stranger, Stranger::Removes | Stranger::PutsFile(_) | Stranger::PutsLink(_)) {

@@ -16,11 +16,11 @@ use std::fmt::Write as _;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
-use super::persist::{Change, Effect, Write, close, replay};
-use super::sketch::{Reached, Sketch};
-use super::view::{View, mix};
-use super::world::{Blob, Body, Slot, World};
-use super::{Call, SimFs};
+use crate::crash::sketch::{Reached, Sketch};
+use crate::world::live::{Blob, Body, Slot, World};
+use crate::world::persist::{Change, Effect, Write, close, replay};
+use crate::world::view::{View, mix};
+use crate::{Call, SimFs};
 
 /// Contents of one unsynced file that are told apart at most; beyond it they are sampled.
 const FILE_STATES: usize = 256;
@@ -32,9 +32,9 @@ const ALL_FILE_BYTES: usize = 64 << 20;
 /// A world as it was right after a call, from which the states that a crash there can leave are derived.
 #[derive(Clone)]
 pub struct CrashPoint {
-    pub(super) call: u64,
-    pub(super) kind: Call,
-    pub(super) world: Arc<World>,
+    pub(crate) call: u64,
+    pub(crate) kind: Call,
+    pub(crate) world: Arc<World>,
 }
 
 impl CrashPoint {
@@ -73,7 +73,7 @@ impl std::fmt::Debug for CrashPoint {
 
 /// Which choice led to a crash state; renders as what was lost.
 #[derive(Debug, Clone)]
-pub(super) struct Origin {
+pub(crate) struct Origin {
     base: Arc<World>,
     kept: Arc<[bool]>,
     /// Unsynced files, with the size they were left with, the whole size, and whether everything reached the disk.
@@ -184,7 +184,7 @@ pub struct CrashStates {
 }
 
 impl CrashStates {
-    pub(super) fn new(base: Arc<World>, limit: usize) -> Self {
+    pub(crate) fn new(base: Arc<World>, limit: usize) -> Self {
         let limit = limit.max(1);
         let mut random = Random(mix(base.config.seed, View { world: &base }.hash()));
         let files: Vec<FileStates> =

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::world::{Blob, Body, Inode, ROOT, Slot, World};
+use crate::world::live::{Blob, Body, Inode, ROOT, Slot, World};
 use txfs::RelPath;
 use txfs::fs::{Kind, Stat, Timestamp};
 
@@ -61,11 +61,11 @@ pub type Tree = BTreeMap<RelPath, Entry>;
 /// A look at the live tree of a world, as an after-call hook gets it. Symbolic links are never followed.
 #[derive(Clone, Copy)]
 pub struct View<'a> {
-    pub(super) world: &'a World,
+    pub(crate) world: &'a World,
 }
 
 impl View<'_> {
-    pub(super) fn find(&self, path: &Path) -> Option<Slot> {
+    pub(crate) fn find(&self, path: &Path) -> Option<Slot> {
         let names = path.as_os_str().as_bytes().split(|&b| b == b'/').filter(|name| !name.is_empty());
         names.into_iter().try_fold(ROOT, |dir, name| self.world.lookup(dir, name))
     }
@@ -114,7 +114,7 @@ impl View<'_> {
     }
 
     /// The absolute path of an inode that has one, for messages.
-    pub(super) fn path_of(&self, slot: Slot) -> String {
+    pub(crate) fn path_of(&self, slot: Slot) -> String {
         let mut names: Vec<String> = Vec::new();
         let mut at = slot;
         while at != ROOT {
@@ -137,12 +137,12 @@ impl View<'_> {
 const SEED: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// One step of a hash: a folded multiplication.
-pub(super) fn mix(hash: u64, word: u64) -> u64 {
+pub(crate) fn mix(hash: u64, word: u64) -> u64 {
     let product = u128::from(hash ^ 0xa076_1d64_78bd_642f) * u128::from(word.rotate_left(17) ^ SEED | 1);
     (product as u64) ^ ((product >> 64) as u64) ^ word.wrapping_mul(0xe703_7ed1_a0b4_28db) ^ hash.rotate_left(29)
 }
 
-pub(super) fn hash_bytes(bytes: &[u8]) -> u64 {
+pub(crate) fn hash_bytes(bytes: &[u8]) -> u64 {
     let mut hash = mix(SEED, bytes.len() as u64);
     let mut chunks = bytes.chunks_exact(8);
     for chunk in &mut chunks {
@@ -170,14 +170,14 @@ fn hash_tree(table: &[Option<Arc<Inode>>], slot: Slot) -> u64 {
 /// Hashes all that a process can see at and below `slot`: the sum, over every name, of the hash of its inode. A directory's
 /// inode tells which number is behind which name, so equal sums mean equal trees; and a sum can be changed in one place
 /// (`sketch.rs`).
-pub(super) fn hash_names(table: &[Option<Arc<Inode>>], slot: Slot) -> u64 {
+pub(crate) fn hash_names(table: &[Option<Arc<Inode>>], slot: Slot) -> u64 {
     let Some(inode) = &table[slot as usize] else { return 0 };
     let below = inode.entries().iter().map(|&(_, child)| hash_names(table, child));
     below.fold(hash_inode(table, inode), u64::wrapping_add)
 }
 
 /// Hashes one inode, and for a directory which inode numbers its names lead to.
-pub(super) fn hash_inode(table: &[Option<Arc<Inode>>], inode: &Inode) -> u64 {
+pub(crate) fn hash_inode(table: &[Option<Arc<Inode>>], inode: &Inode) -> u64 {
     inode.hash.get(|| match &inode.body {
         Body::File(file) => hash_file(hash_attributes(inode), &file.content),
         Body::Symlink(target) => mix(hash_attributes(inode), hash_bytes(target)),
@@ -191,11 +191,11 @@ pub(super) fn hash_inode(table: &[Option<Arc<Inode>>], inode: &Inode) -> u64 {
 }
 
 /// The hash of a file with these attributes and this content.
-pub(super) fn hash_file(attributes: u64, content: &Blob) -> u64 {
+pub(crate) fn hash_file(attributes: u64, content: &Blob) -> u64 {
     mix(attributes, content.hash())
 }
 
-pub(super) fn hash_attributes(inode: &Inode) -> u64 {
+pub(crate) fn hash_attributes(inode: &Inode) -> u64 {
     let hash = mix(SEED, u64::from(inode.mode) << 8 | inode.kind().map_or(7, |kind| kind as u64));
     let hash = mix(hash, inode.ino << 8 ^ inode.dev << 56 ^ u64::from(inode.uid));
     let time = |time: Timestamp| (time.seconds as u64) << 30 ^ u64::from(time.nanos);
@@ -204,7 +204,7 @@ pub(super) fn hash_attributes(inode: &Inode) -> u64 {
 
 /// A fast [`Hasher`] of words.
 #[derive(Default)]
-pub(super) struct Folded(u64);
+pub(crate) struct Folded(u64);
 
 impl Hasher for Folded {
     fn finish(&self) -> u64 {

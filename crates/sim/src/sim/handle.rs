@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
-use super::persist::Barrier;
-use super::view::View;
-use super::world::{Body, FileBody, Res, Slot, World};
-use super::{Call, Calling, Shared, SimFs, absolute};
+use crate::world::live::{Body, FileBody, Res, Slot, World};
+use crate::world::persist::Barrier;
+use crate::world::view::View;
+use crate::{Call, Calling, Shared, SimFs, absolute};
 use txfs::RelPath;
 use txfs::fs::sealed::Sealed;
 use txfs::fs::{Fs, Holder, Listed, Machine, RenameMode, Stat, Timestamp};
@@ -106,7 +106,7 @@ impl SimFs {
     /// An open directory, and whether it can only be searched.
     fn held_dir(&self, world: &mut World, slot: Slot) -> (Slot, bool) {
         world.hold(slot);
-        (slot, world.permit(self.uid, slot, super::world::READ).is_err())
+        (slot, world.permit(self.uid, slot, crate::world::live::READ).is_err())
     }
 
     fn file(&self, (slot, description): (Slot, u64), writable: bool) -> SimFile {
@@ -209,7 +209,7 @@ impl Fs for SimFs {
     fn list(&self, dir: &SimDir) -> io::Result<Vec<Listed>> {
         let slot = self.at(dir)?;
         self.on_slot(Call::List, slot, |world| {
-            let listed = |(name, slot): &(super::world::Name, Slot)| {
+            let listed = |(name, slot): &(crate::world::live::Name, Slot)| {
                 let kind = world.inode(*slot).kind();
                 Listed { name: name.as_ref().into(), kind }
             };

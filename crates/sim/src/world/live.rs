@@ -10,21 +10,21 @@ use std::sync::{Arc, OnceLock};
 
 use nix::errno::Errno;
 
-use super::persist::{Effect, EffectId, Write};
-use super::{Config, Reuse};
+use crate::world::persist::{Effect, EffectId, Write};
+use crate::{Config, Reuse};
 use txfs::RelPath;
 use txfs::fs::{Kind, Stat, Timestamp};
 
 /// The longest name, in bytes, as on Linux.
 const NAME_MAX: usize = 255;
 
-pub(super) type Res<T> = Result<T, Errno>;
-pub(super) type Slot = u32;
-pub(super) type Name = Arc<[u8]>;
-pub(super) type Entries = Vec<(Name, Slot)>;
-pub(super) type Table = Vec<Option<Arc<Inode>>>;
+pub(crate) type Res<T> = Result<T, Errno>;
+pub(crate) type Slot = u32;
+pub(crate) type Name = Arc<[u8]>;
+pub(crate) type Entries = Vec<(Name, Slot)>;
+pub(crate) type Table = Vec<Option<Arc<Inode>>>;
 
-pub(super) const ROOT: Slot = 0;
+pub(crate) const ROOT: Slot = 0;
 /// The lowest inode number handed out, as on ext4.
 const FIRST_INO: u64 = 11;
 /// Symbolic links followed before ELOOP.
@@ -32,42 +32,42 @@ const MAX_LINKS: usize = 40;
 /// The start of simulated time, in seconds since 1970.
 const EPOCH: i64 = 1_700_000_000;
 
-pub(super) const READ: u32 = 4;
-pub(super) const WRITE: u32 = 2;
-pub(super) const SEARCH: u32 = 1;
+pub(crate) const READ: u32 = 4;
+pub(crate) const WRITE: u32 = 2;
+pub(crate) const SEARCH: u32 = 1;
 
 /// Bytes with their hash, computed once.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Blob {
+pub(crate) struct Blob {
     bytes: Vec<u8>,
     hash: OnceLock<u64>,
 }
 
 impl Blob {
-    pub(super) fn new(bytes: Vec<u8>) -> Self {
+    pub(crate) fn new(bytes: Vec<u8>) -> Self {
         Self { bytes, hash: OnceLock::new() }
     }
 
-    pub(super) fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    pub(super) fn edit(&mut self) -> &mut Vec<u8> {
+    pub(crate) fn edit(&mut self) -> &mut Vec<u8> {
         self.hash = OnceLock::new();
         &mut self.bytes
     }
 
-    pub(super) fn hash(&self) -> u64 {
-        *self.hash.get_or_init(|| super::view::hash_bytes(&self.bytes))
+    pub(crate) fn hash(&self) -> u64 {
+        *self.hash.get_or_init(|| crate::world::view::hash_bytes(&self.bytes))
     }
 }
 
 /// A hash that is computed when it is first wanted. A copy forgets it, for copies are made to be changed.
 #[derive(Debug, Default)]
-pub(super) struct Cached(OnceLock<u64>);
+pub(crate) struct Cached(OnceLock<u64>);
 
 impl Cached {
-    pub(super) fn get(&self, compute: impl FnOnce() -> u64) -> u64 {
+    pub(crate) fn get(&self, compute: impl FnOnce() -> u64) -> u64 {
         *self.0.get_or_init(compute)
     }
 }
@@ -79,16 +79,16 @@ impl Clone for Cached {
 }
 
 #[derive(Debug, Clone, Default)]
-pub(super) struct FileBody {
-    pub(super) content: Arc<Blob>,
+pub(crate) struct FileBody {
+    pub(crate) content: Arc<Blob>,
     /// What was written since the last barrier, in order; empty on the disk's side.
-    pub(super) writes: Vec<Write>,
+    pub(crate) writes: Vec<Write>,
     /// A failed barrier dropped pages: the disk no longer follows the content.
-    pub(super) diverged: bool,
+    pub(crate) diverged: bool,
 }
 
 #[derive(Debug, Clone)]
-pub(super) enum Body {
+pub(crate) enum Body {
     File(FileBody),
     Directory(Entries),
     Symlink(Arc<[u8]>),
@@ -97,22 +97,22 @@ pub(super) enum Body {
 }
 
 #[derive(Debug, Clone)]
-pub(super) struct Inode {
-    pub(super) ino: u64,
-    pub(super) dev: u64,
-    pub(super) mode: u32,
-    pub(super) uid: u32,
+pub(crate) struct Inode {
+    pub(crate) ino: u64,
+    pub(crate) dev: u64,
+    pub(crate) mode: u32,
+    pub(crate) uid: u32,
     /// Nanoseconds of the world's clock, or what [`txfs::fs::Fs::set_mtime`] said.
-    pub(super) mtime: Timestamp,
+    pub(crate) mtime: Timestamp,
     /// When content or attributes were changed last. (Names do not count here; on Linux a rename does.)
-    pub(super) ctime: Timestamp,
-    pub(super) body: Body,
+    pub(crate) ctime: Timestamp,
+    pub(crate) body: Body,
     /// See `view.rs`; forgotten by [`edit`].
-    pub(super) hash: Cached,
+    pub(crate) hash: Cached,
 }
 
 impl Inode {
-    pub(super) fn kind(&self) -> Option<Kind> {
+    pub(crate) fn kind(&self) -> Option<Kind> {
         match self.body {
             Body::File(_) => Some(Kind::File),
             Body::Directory(_) => Some(Kind::Directory),
@@ -121,11 +121,11 @@ impl Inode {
         }
     }
 
-    pub(super) fn is_dir(&self) -> bool {
+    pub(crate) fn is_dir(&self) -> bool {
         matches!(self.body, Body::Directory(_))
     }
 
-    pub(super) fn entries(&self) -> &[(Name, Slot)] {
+    pub(crate) fn entries(&self) -> &[(Name, Slot)] {
         match &self.body {
             Body::Directory(entries) => entries,
             _ => &[],
@@ -133,32 +133,32 @@ impl Inode {
     }
 }
 
-pub(super) fn position(entries: &[(Name, Slot)], name: &[u8]) -> Result<usize, usize> {
+pub(crate) fn position(entries: &[(Name, Slot)], name: &[u8]) -> Result<usize, usize> {
     entries.binary_search_by(|(n, _)| n.as_ref().cmp(name))
 }
 
 /// What the live side knows of a slot beside its inode.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Aux {
+pub(crate) struct Aux {
     /// The directory that holds this directory.
-    pub(super) parent: Slot,
+    pub(crate) parent: Slot,
     /// As `st_nlink`; 0 for a removed directory.
-    pub(super) nlink: u32,
+    pub(crate) nlink: u32,
     /// Open handles.
-    pub(super) opens: u32,
+    pub(crate) opens: u32,
     /// The effect that put this directory where it is.
-    pub(super) placed: EffectId,
+    pub(crate) placed: EffectId,
     /// The last effect on the names in this directory.
-    pub(super) last: EffectId,
+    pub(crate) last: EffectId,
     /// The last effect on the attributes.
-    pub(super) meta: EffectId,
+    pub(crate) meta: EffectId,
 }
 
 #[derive(Debug, Clone, Default)]
-pub(super) struct Inos {
+pub(crate) struct Inos {
     used: Vec<u64>,
     /// Freed in the live tree, while effects that name the slot are still pending.
-    pub(super) freed: Vec<(u64, Slot)>,
+    pub(crate) freed: Vec<(u64, Slot)>,
 }
 
 impl Inos {
@@ -170,7 +170,7 @@ impl Inos {
         self.used[word] |= 1 << (ino % 64);
     }
 
-    pub(super) fn clear(&mut self, ino: u64) {
+    pub(crate) fn clear(&mut self, ino: u64) {
         if let Some(word) = self.used.get_mut((ino / 64) as usize) {
             *word &= !(1 << (ino % 64));
         }
@@ -187,31 +187,31 @@ impl Inos {
 
 /// One file system with its live and its durable side.
 #[derive(Debug, Clone)]
-pub(super) struct World {
-    pub(super) config: Arc<Config>,
-    pub(super) live: Arc<Table>,
-    pub(super) disk: Arc<Table>,
-    pub(super) aux: Vec<Aux>,
-    pub(super) pending: Vec<Arc<Effect>>,
-    pub(super) next_effect: EffectId,
+pub(crate) struct World {
+    pub(crate) config: Arc<Config>,
+    pub(crate) live: Arc<Table>,
+    pub(crate) disk: Arc<Table>,
+    pub(crate) aux: Vec<Aux>,
+    pub(crate) pending: Vec<Arc<Effect>>,
+    pub(crate) next_effect: EffectId,
     /// Files with writes since their last barrier; may name one that is gone.
-    pub(super) dirty: Vec<Slot>,
+    pub(crate) dirty: Vec<Slot>,
     /// Counts every change of the live tree or of what a crash can leave.
-    pub(super) version: u64,
-    pub(super) clock: u64,
-    pub(super) unique: u64,
+    pub(crate) version: u64,
+    pub(crate) clock: u64,
+    pub(crate) unique: u64,
     /// Counts the crashes.
-    pub(super) boot: u64,
-    pub(super) inos: Option<Inos>,
+    pub(crate) boot: u64,
+    pub(crate) inos: Option<Inos>,
     next_ino: u64,
-    pub(super) free_slots: Vec<Slot>,
+    pub(crate) free_slots: Vec<Slot>,
     locks: Vec<(Slot, u64)>,
     next_description: u64,
-    pub(super) mounts: u64,
+    pub(crate) mounts: u64,
 }
 
 impl World {
-    pub(super) fn new(config: Config) -> Self {
+    pub(crate) fn new(config: Config) -> Self {
         let root = Inode {
             ino: 2,
             dev: 1,
@@ -249,7 +249,7 @@ impl World {
     }
 
     /// The world that a reboot finds when `table` is what the disk holds.
-    pub(super) fn rebooted(&self, table: Table, aux: Vec<Aux>) -> Self {
+    pub(crate) fn rebooted(&self, table: Table, aux: Vec<Aux>) -> Self {
         let free_slots = (0..table.len()).filter(|&slot| table[slot].is_none()).map(|slot| slot as Slot).collect();
         let mut world = Self::from_table(self.config.clone(), Arc::new(table), aux);
         world.free_slots = free_slots;
@@ -262,7 +262,7 @@ impl World {
     }
 
     /// The same world with no process that uses it: without handles, locks, and files that were unlinked while open.
-    pub(super) fn abandoned(&self) -> Self {
+    pub(crate) fn abandoned(&self) -> Self {
         let mut world = self.clone();
         world.locks.clear();
         for slot in 0..world.aux.len() {
@@ -276,54 +276,54 @@ impl World {
 
     // ---- inodes
 
-    pub(super) fn find(&self, slot: Slot) -> Option<&Arc<Inode>> {
+    pub(crate) fn find(&self, slot: Slot) -> Option<&Arc<Inode>> {
         self.live.get(slot as usize)?.as_ref()
     }
 
     /// The inode behind a name or an open handle: there by invariant 1.
-    pub(super) fn inode(&self, slot: Slot) -> &Inode {
+    pub(crate) fn inode(&self, slot: Slot) -> &Inode {
         self.find(slot).expect("a slot that a name or handle refers to has its inode")
     }
 
-    pub(super) fn live_mut(&mut self, slot: Slot) -> &mut Inode {
+    pub(crate) fn live_mut(&mut self, slot: Slot) -> &mut Inode {
         inode_mut(&mut self.live, slot)
     }
 
-    pub(super) fn disk_mut(&mut self, slot: Slot) -> &mut Inode {
+    pub(crate) fn disk_mut(&mut self, slot: Slot) -> &mut Inode {
         inode_mut(&mut self.disk, slot)
     }
 
-    pub(super) fn aux(&mut self, slot: Slot) -> &mut Aux {
+    pub(crate) fn aux(&mut self, slot: Slot) -> &mut Aux {
         &mut self.aux[slot as usize]
     }
 
-    pub(super) fn is_dir(&self, slot: Slot) -> bool {
+    pub(crate) fn is_dir(&self, slot: Slot) -> bool {
         self.inode(slot).is_dir()
     }
 
-    pub(super) fn now(&self) -> Timestamp {
+    pub(crate) fn now(&self) -> Timestamp {
         stamp(self.clock)
     }
 
     /// Time goes on, and this is what the file system writes down of it.
-    pub(super) fn tick(&mut self) -> Timestamp {
+    pub(crate) fn tick(&mut self) -> Timestamp {
         self.version += 1;
         self.clock += self.config.tick;
         self.written_now()
     }
 
     /// The current time as the file system writes it down.
-    pub(super) fn written_now(&self) -> Timestamp {
+    pub(crate) fn written_now(&self) -> Timestamp {
         stamp(self.clock - self.clock % self.config.mtime_granularity.max(1))
     }
 
-    pub(super) fn lookup(&self, dir: Slot, name: &[u8]) -> Option<Slot> {
+    pub(crate) fn lookup(&self, dir: Slot, name: &[u8]) -> Option<Slot> {
         let entries = self.inode(dir).entries();
         position(entries, name).ok().map(|i| entries[i].1)
     }
 
     /// A new inode on both sides, and the effects that its creation has to wait for because its number was another's.
-    pub(super) fn allocate(&mut self, mode: u32, uid: u32, dev: u64, body: Body) -> (Slot, Vec<EffectId>) {
+    pub(crate) fn allocate(&mut self, mode: u32, uid: u32, dev: u64, body: Body) -> (Slot, Vec<EffectId>) {
         let mtime = self.tick();
         let (ino, after) = self.allocate_ino();
         let is_dir = matches!(body, Body::Directory(_));
@@ -377,7 +377,7 @@ impl World {
     }
 
     /// Frees the inode once neither a name nor a handle is left.
-    pub(super) fn free_if_unused(&mut self, slot: Slot) {
+    pub(crate) fn free_if_unused(&mut self, slot: Slot) {
         let aux = self.aux[slot as usize];
         if aux.nlink > 0 || aux.opens > 0 || self.find(slot).is_none() {
             return;
@@ -399,22 +399,22 @@ impl World {
 
     // ---- handles and locks
 
-    pub(super) fn hold(&mut self, slot: Slot) {
+    pub(crate) fn hold(&mut self, slot: Slot) {
         self.aux(slot).opens += 1;
     }
 
-    pub(super) fn release(&mut self, slot: Slot) {
+    pub(crate) fn release(&mut self, slot: Slot) {
         let aux = self.aux(slot);
         aux.opens = aux.opens.saturating_sub(1);
         self.free_if_unused(slot);
     }
 
-    pub(super) fn description(&mut self) -> u64 {
+    pub(crate) fn description(&mut self) -> u64 {
         self.next_description += 1;
         self.next_description
     }
 
-    pub(super) fn try_lock(&mut self, slot: Slot, description: u64) -> bool {
+    pub(crate) fn try_lock(&mut self, slot: Slot, description: u64) -> bool {
         match self.locks.iter().find(|&&(locked, _)| locked == slot) {
             Some(&(_, holder)) => holder == description,
             None => {
@@ -424,17 +424,17 @@ impl World {
         }
     }
 
-    pub(super) fn is_locked(&self, slot: Slot) -> bool {
+    pub(crate) fn is_locked(&self, slot: Slot) -> bool {
         self.locks.iter().any(|&(locked, _)| locked == slot)
     }
 
-    pub(super) fn unlock(&mut self, description: u64) {
+    pub(crate) fn unlock(&mut self, description: u64) {
         self.locks.retain(|&(_, holder)| holder != description);
     }
 
     // ---- permission
 
-    pub(super) fn permit(&self, uid: u32, slot: Slot, want: u32) -> Res<()> {
+    pub(crate) fn permit(&self, uid: u32, slot: Slot, want: u32) -> Res<()> {
         let inode = self.inode(slot);
         let bits = match inode.uid == uid {
             true => inode.mode >> 6,
@@ -449,7 +449,7 @@ impl World {
     }
 
     /// What every call that names an entry checks of the directory and the name first.
-    pub(super) fn enter(&self, uid: u32, dir: Slot, name: &[u8]) -> Res<()> {
+    pub(crate) fn enter(&self, uid: u32, dir: Slot, name: &[u8]) -> Res<()> {
         self.permit(uid, dir, SEARCH)?;
         match name {
             b"" => return Err(Errno::ENOENT),
@@ -465,14 +465,14 @@ impl World {
         self.aux[dir as usize].nlink == 0
     }
 
-    pub(super) fn existing(&self, uid: u32, dir: Slot, name: &[u8]) -> Res<Slot> {
+    pub(crate) fn existing(&self, uid: u32, dir: Slot, name: &[u8]) -> Res<Slot> {
         self.enter(uid, dir, name)?;
         self.lookup(dir, name).ok_or(Errno::ENOENT)
     }
 
     // ---- looking
 
-    pub(super) fn stat(&self, slot: Slot) -> Stat {
+    pub(crate) fn stat(&self, slot: Slot) -> Stat {
         let inode = self.inode(slot);
         let size = match &inode.body {
             Body::File(file) => file.content.bytes().len() as u64,
@@ -494,20 +494,20 @@ impl World {
         }
     }
 
-    pub(super) fn list(&self, uid: u32, dir: Slot) -> Res<&[(Name, Slot)]> {
+    pub(crate) fn list(&self, uid: u32, dir: Slot) -> Res<&[(Name, Slot)]> {
         self.permit(uid, dir, SEARCH | READ)?;
         // Of a removed directory the kernel says ENOENT, which glibc's readdir turns into the end.
         Ok(self.inode(dir).entries())
     }
 
-    pub(super) fn read_link(&self, uid: u32, dir: Slot, name: &[u8]) -> Res<Vec<u8>> {
+    pub(crate) fn read_link(&self, uid: u32, dir: Slot, name: &[u8]) -> Res<Vec<u8>> {
         match &self.inode(self.existing(uid, dir, name)?).body {
             Body::Symlink(target) => Ok(target.to_vec()),
             _ => Err(Errno::EINVAL),
         }
     }
 
-    pub(super) fn open_dir(&self, uid: u32, at: Slot, path: &RelPath) -> Res<Slot> {
+    pub(crate) fn open_dir(&self, uid: u32, at: Slot, path: &RelPath) -> Res<Slot> {
         let mut dir = at;
         let mut rest = path.components().peekable();
         self.permit(uid, dir, SEARCH)?;
@@ -525,7 +525,7 @@ impl World {
         Ok(dir)
     }
 
-    pub(super) fn open_file(&self, uid: u32, dir: Slot, name: &[u8], write: bool) -> Res<Slot> {
+    pub(crate) fn open_file(&self, uid: u32, dir: Slot, name: &[u8], write: bool) -> Res<Slot> {
         let slot = self.existing(uid, dir, name)?;
         match self.inode(slot).body {
             Body::Symlink(_) => return Err(Errno::ELOOP),
@@ -540,7 +540,7 @@ impl World {
     }
 
     /// The entry at a path of the user's and its canonical path; links are followed, the last one if `follow`.
-    pub(super) fn walk(&self, uid: u32, path: &[u8], follow: bool) -> Res<(Slot, Vec<(Name, Slot)>)> {
+    pub(crate) fn walk(&self, uid: u32, path: &[u8], follow: bool) -> Res<(Slot, Vec<(Name, Slot)>)> {
         if path.is_empty() {
             return Err(Errno::ENOENT);
         }
@@ -581,7 +581,7 @@ impl World {
 
     // ---- changing inodes
 
-    pub(super) fn set_mode(&mut self, uid: u32, slot: Slot, mode: u32) -> Res<()> {
+    pub(crate) fn set_mode(&mut self, uid: u32, slot: Slot, mode: u32) -> Res<()> {
         self.permit_owner(uid, slot)?;
         self.tick();
         self.live_mut(slot).mode = mode & 0o7777;
@@ -590,7 +590,7 @@ impl World {
     }
 
     /// Groups are not modelled: whoever owns an inode may give it to any.
-    pub(super) fn set_owner(&mut self, uid: u32, slot: Slot, owner: Option<u32>) -> Res<()> {
+    pub(crate) fn set_owner(&mut self, uid: u32, slot: Slot, owner: Option<u32>) -> Res<()> {
         self.permit_owner(uid, slot)?;
         if uid != 0 && owner.is_some_and(|owner| owner != uid) {
             return Err(Errno::EPERM);
@@ -605,7 +605,7 @@ impl World {
         Ok(())
     }
 
-    pub(super) fn set_mtime(&mut self, uid: u32, slot: Slot, mtime: Timestamp) -> Res<()> {
+    pub(crate) fn set_mtime(&mut self, uid: u32, slot: Slot, mtime: Timestamp) -> Res<()> {
         self.permit_owner(uid, slot)?;
         self.tick();
         self.live_mut(slot).mtime = mtime;
@@ -613,7 +613,7 @@ impl World {
         Ok(())
     }
 
-    pub(super) fn read(&self, slot: Slot, at: usize, buffer: &mut [u8]) -> Res<usize> {
+    pub(crate) fn read(&self, slot: Slot, at: usize, buffer: &mut [u8]) -> Res<usize> {
         let Body::File(file) = &self.inode(slot).body else { return Err(Errno::EISDIR) };
         let rest = file.content.bytes().get(at..).unwrap_or_default();
         let n = rest.len().min(buffer.len());
@@ -622,7 +622,7 @@ impl World {
     }
 
     /// Makes an empty directory the root of a file system of its own.
-    pub(super) fn mount(&mut self, slot: Slot) {
+    pub(crate) fn mount(&mut self, slot: Slot) {
         self.mounts += 1;
         let dev = 1 + self.mounts;
         self.live_mut(slot).dev = dev;
@@ -636,13 +636,13 @@ fn inode_mut(table: &mut Arc<Table>, slot: Slot) -> &mut Inode {
 }
 
 /// The inode, to be changed: the only way to change one.
-pub(super) fn edit(inode: &mut Arc<Inode>) -> &mut Inode {
+pub(crate) fn edit(inode: &mut Arc<Inode>) -> &mut Inode {
     let inode = Arc::make_mut(inode);
     inode.hash = Cached::default();
     inode
 }
 
-pub(super) fn set_entry(inode: &mut Inode, name: &[u8], slot: Option<Slot>, mtime: Timestamp) {
+pub(crate) fn set_entry(inode: &mut Inode, name: &[u8], slot: Option<Slot>, mtime: Timestamp) {
     inode.mtime = mtime;
     let Body::Directory(entries) = &mut inode.body else { return };
     match (position(entries, name), slot) {

@@ -24,31 +24,31 @@
 
 use std::sync::Arc;
 
-use super::call::Lost;
-use super::world::{Blob, Body, Inode, Name, Res, Slot, Table, World, edit, set_entry};
-use super::{Reuse, Weakness};
+use crate::call::Lost;
+use crate::world::live::{Blob, Body, Inode, Name, Res, Slot, Table, World, edit, set_entry};
+use crate::{Reuse, Weakness};
 use txfs::fs::Timestamp;
 
 /// Counts from 1; 0 is none.
-pub(super) type EffectId = u32;
+pub(crate) type EffectId = u32;
 
 /// One name in one directory leads elsewhere.
 #[derive(Debug, Clone)]
-pub(super) struct Part {
-    pub(super) dir: Slot,
-    pub(super) name: Name,
-    pub(super) old: Option<Slot>,
-    pub(super) new: Option<Slot>,
+pub(crate) struct Part {
+    pub(crate) dir: Slot,
+    pub(crate) name: Name,
+    pub(crate) old: Option<Slot>,
+    pub(crate) new: Option<Slot>,
 }
 
 impl Part {
-    pub(super) fn new(dir: Slot, name: &[u8], old: Option<Slot>, new: Option<Slot>) -> Self {
+    pub(crate) fn new(dir: Slot, name: &[u8], old: Option<Slot>, new: Option<Slot>) -> Self {
         Self { dir, name: name.into(), old, new }
     }
 }
 
 #[derive(Debug, Clone)]
-pub(super) enum Change {
+pub(crate) enum Change {
     Names(Vec<Part>),
     /// The attributes of an inode as they are after it.
     Meta {
@@ -63,8 +63,8 @@ pub(super) enum Change {
 }
 
 #[derive(Debug, Clone)]
-pub(super) struct Effect {
-    pub(super) id: EffectId,
+pub(crate) struct Effect {
+    pub(crate) id: EffectId,
     /// Effects that are durable if this one is, because nothing may be lost; those no longer pending are.
     after: Vec<EffectId>,
     /// As `after`, but only because the file system keeps them in order.
@@ -72,19 +72,19 @@ pub(super) struct Effect {
     /// A barrier on its file may take it ahead of `order`. What comes later in the directory does not overtake `order`.
     ahead: bool,
     /// Its barrier failed: no later barrier waits for it.
-    pub(super) abandoned: bool,
+    pub(crate) abandoned: bool,
     mtime: Timestamp,
-    pub(super) change: Change,
+    pub(crate) change: Change,
 }
 
 impl Effect {
     /// The effects that are durable if this one is.
-    pub(super) fn waits_for(&self) -> impl Iterator<Item = EffectId> {
+    pub(crate) fn waits_for(&self) -> impl Iterator<Item = EffectId> {
         let order = if self.ahead { &[][..] } else { &self.order };
         self.after.iter().chain(order).copied()
     }
 
-    pub(super) fn mentions(&self, slot: Slot) -> bool {
+    pub(crate) fn mentions(&self, slot: Slot) -> bool {
         match &self.change {
             Change::Names(parts) => parts.iter().any(|part| part.old == Some(slot) || part.new == Some(slot)),
             Change::Meta { slot: of, .. } => *of == slot,
@@ -107,13 +107,13 @@ impl Effect {
     /// The directory or inode that it changes: enough to tell the file system.
     fn place(&self) -> Slot {
         match &self.change {
-            Change::Names(parts) => parts.first().map_or(super::world::ROOT, |part| part.dir),
+            Change::Names(parts) => parts.first().map_or(crate::world::live::ROOT, |part| part.dir),
             Change::Meta { slot, .. } => *slot,
         }
     }
 
     /// The inodes that it changes; one can come twice.
-    pub(super) fn places(&self) -> impl Iterator<Item = Slot> {
+    pub(crate) fn places(&self) -> impl Iterator<Item = Slot> {
         let (parts, meta) = match &self.change {
             Change::Names(parts) => (&parts[..], None),
             Change::Meta { slot, .. } => (&[][..], Some(*slot)),
@@ -122,7 +122,7 @@ impl Effect {
     }
 
     /// Makes it so in `table`.
-    pub(super) fn apply(&self, table: &mut Table) {
+    pub(crate) fn apply(&self, table: &mut Table) {
         for slot in self.places() {
             if let Some(inode) = table[slot as usize].as_mut() {
                 self.apply_to(slot, edit(inode));
@@ -131,7 +131,7 @@ impl Effect {
     }
 
     /// Makes it so in the inode of `slot`.
-    pub(super) fn apply_to(&self, slot: Slot, inode: &mut Inode) {
+    pub(crate) fn apply_to(&self, slot: Slot, inode: &mut Inode) {
         match &self.change {
             Change::Names(parts) => {
                 for part in parts.iter().filter(|part| part.dir == slot) {
@@ -150,17 +150,17 @@ impl Effect {
 
 /// A write since the last barrier: the whole blocks that it touched, as they were after it.
 #[derive(Debug, Clone)]
-pub(super) struct Write {
+pub(crate) struct Write {
     /// A multiple of the block size.
-    pub(super) at: usize,
-    pub(super) bytes: Arc<[u8]>,
+    pub(crate) at: usize,
+    pub(crate) bytes: Arc<[u8]>,
     /// The size of the file after it.
-    pub(super) size: usize,
+    pub(crate) size: usize,
 }
 
 impl World {
     /// Records changes of names as one effect that waits for `after` and for what the world's weakness adds.
-    pub(super) fn record(&mut self, parts: Vec<Part>, mut after: Vec<EffectId>) -> EffectId {
+    pub(crate) fn record(&mut self, parts: Vec<Part>, mut after: Vec<EffectId>) -> EffectId {
         let mut order = Vec::new();
         match self.config.weakness {
             Weakness::Ordered => order.extend(self.pending.last().map(|effect| effect.id)),
@@ -231,12 +231,12 @@ impl World {
     }
 
     /// The pending effects on names in `dir`.
-    pub(super) fn effects_in(&self, dir: Slot) -> Vec<EffectId> {
+    pub(crate) fn effects_in(&self, dir: Slot) -> Vec<EffectId> {
         self.pending.iter().filter(|effect| effect.names_in(dir)).map(|effect| effect.id).collect()
     }
 
     /// Records the attributes of `slot` as they are now.
-    pub(super) fn record_meta(&mut self, slot: Slot, of_write: bool) {
+    pub(crate) fn record_meta(&mut self, slot: Slot, of_write: bool) {
         let ctime = self.written_now();
         self.live_mut(slot).ctime = ctime;
         let Inode { mode, uid, mtime, .. } = *self.inode(slot);
@@ -263,7 +263,7 @@ impl World {
         self.aux(slot).meta = id;
     }
 
-    pub(super) fn write(&mut self, slot: Slot, at: usize, bytes: &[u8]) -> Res<()> {
+    pub(crate) fn write(&mut self, slot: Slot, at: usize, bytes: &[u8]) -> Res<()> {
         if bytes.is_empty() {
             return Ok(());
         }
@@ -293,7 +293,7 @@ impl World {
 
     // ---- barriers
 
-    pub(super) fn sync_file(&mut self, slot: Slot) {
+    pub(crate) fn sync_file(&mut self, slot: Slot) {
         self.version += 1;
         self.write_back(slot);
         self.dirty.retain(|&dirty| dirty != slot);
@@ -303,13 +303,13 @@ impl World {
         self.settle(|effect| effect.is_meta_of(slot));
     }
 
-    pub(super) fn sync_dir(&mut self, slot: Slot) {
+    pub(crate) fn sync_dir(&mut self, slot: Slot) {
         self.version += 1;
         self.settle(|effect| effect.names_in(slot) || effect.is_meta_of(slot));
     }
 
     /// Every change on the file system of `slot`.
-    pub(super) fn sync_fs(&mut self, slot: Slot) {
+    pub(crate) fn sync_fs(&mut self, slot: Slot) {
         self.version += 1;
         let dev = self.inode(slot).dev;
         for dirty in std::mem::take(&mut self.dirty) {
@@ -386,7 +386,7 @@ impl World {
     }
 
     /// A barrier failed, and the kernel forgot what it was to write: see [`Lost::Drop`].
-    pub(super) fn lose(&mut self, barrier: Barrier, lost: Lost) {
+    pub(crate) fn lose(&mut self, barrier: Barrier, lost: Lost) {
         if lost == Lost::Keep {
             return;
         }
@@ -421,7 +421,7 @@ impl World {
     }
 
     /// Of a clean file the live side has what the disk has: where a barrier dropped pages, they show it now.
-    pub(super) fn drop_cached(&mut self, slot: Slot) {
+    pub(crate) fn drop_cached(&mut self, slot: Slot) {
         let Some(Body::File(disk)) = self.disk[slot as usize].as_ref().map(|inode| &inode.body) else { return };
         let on_disk = disk.content.clone();
         let Body::File(file) = &self.inode(slot).body else { return };
@@ -435,7 +435,7 @@ impl World {
     }
 
     /// Everything is durable, as after an orderly shutdown.
-    pub(super) fn settle_all(&mut self) {
+    pub(crate) fn settle_all(&mut self) {
         for slot in std::mem::take(&mut self.dirty) {
             self.write_back(slot);
         }
@@ -455,14 +455,14 @@ fn last_of_name(pending: &[Arc<Effect>], part: &Part) -> Option<EffectId> {
 
 /// A barrier and what it was called on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Barrier {
+pub(crate) enum Barrier {
     File(Slot),
     Dir(Slot),
     Fs(Slot),
 }
 
 /// Adds to the chosen effects all that they wait for.
-pub(super) fn close(pending: &[Arc<Effect>], chosen: &mut [bool]) {
+pub(crate) fn close(pending: &[Arc<Effect>], chosen: &mut [bool]) {
     for at in (0..pending.len()).rev() {
         if chosen[at] {
             for id in pending[at].waits_for() {
@@ -475,7 +475,7 @@ pub(super) fn close(pending: &[Arc<Effect>], chosen: &mut [bool]) {
 }
 
 /// The disk's content after `writes` have reached it.
-pub(super) fn replay(disk: &[u8], writes: &[Write], block: usize) -> Vec<u8> {
+pub(crate) fn replay(disk: &[u8], writes: &[Write], block: usize) -> Vec<u8> {
     let mut bytes = disk.to_vec();
     for write in writes {
         if bytes.len() < write.size {

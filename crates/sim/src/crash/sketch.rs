@@ -5,22 +5,22 @@
 //! same to every hash.
 //!
 //! Invariants:
-//! 1. The hash of a choice is [`View::hash`](super::View::hash) of the world that is built of it.
+//! 1. The hash of a choice is [`View::hash`](crate::View::hash) of the world that is built of it.
 //! 2. No inode is kept for more than [`SELECTIONS`] selections.
 
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
 use std::sync::Arc;
 
-use super::persist::Effect;
-use super::view::{Folded, hash_attributes, hash_file, hash_inode};
-use super::world::{Aux, Blob, Body, Inode, ROOT, Slot, Table, World, edit};
+use crate::world::live::{Aux, Blob, Body, Inode, ROOT, Slot, Table, World, edit};
+use crate::world::persist::Effect;
+use crate::world::view::{Folded, hash_attributes, hash_file, hash_inode};
 
 /// Selections of effects for which one inode is kept, before they are forgotten.
 const SELECTIONS: usize = 16_384;
 
 /// The disk with a choice of the waiting effects on it.
-pub(super) struct Sketch {
+pub(crate) struct Sketch {
     base: Arc<World>,
     /// By slot.
     parts: Vec<Part>,
@@ -68,23 +68,23 @@ struct Variant {
 
 /// An unsynced file to which names lead.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Reached {
+pub(crate) struct Reached {
     /// Its index among the unsynced files.
-    pub(super) file: usize,
+    pub(crate) file: usize,
     attributes: u64,
     names: u64,
 }
 
 impl Reached {
     /// What it adds to the hash with this content.
-    pub(super) fn hash(&self, content: &Blob) -> u64 {
+    pub(crate) fn hash(&self, content: &Blob) -> u64 {
         hash_file(self.attributes, content).wrapping_mul(self.names)
     }
 }
 
 impl Sketch {
     /// `files` are the unsynced files.
-    pub(super) fn new(base: Arc<World>, files: impl Iterator<Item = Slot>) -> Self {
+    pub(crate) fn new(base: Arc<World>, files: impl Iterator<Item = Slot>) -> Self {
         let kept = vec![false; base.pending.len()];
         let (parts, varying, steps, touched) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let mut sketch = Self { base, parts, varying, steps, kept, touched };
@@ -145,7 +145,7 @@ impl Sketch {
     }
 
     /// Takes these effects: returns the hash but for the content of unsynced files, and those to which names lead.
-    pub(super) fn choose(&mut self, kept: &[bool]) -> (u64, Vec<Reached>) {
+    pub(crate) fn choose(&mut self, kept: &[bool]) -> (u64, Vec<Reached>) {
         self.select(kept);
         let mut reached = Vec::new();
         let sum = self.sum(self.parts[ROOT as usize], &mut reached);
@@ -187,7 +187,7 @@ impl Sketch {
     }
 
     /// Builds what was chosen, with these contents in the unsynced files: the inodes to which names lead from the root.
-    pub(super) fn build(&self, contents: &[(Slot, Arc<Blob>)]) -> (Table, Vec<Aux>) {
+    pub(crate) fn build(&self, contents: &[(Slot, Arc<Blob>)]) -> (Table, Vec<Aux>) {
         let mut table: Table = vec![None; self.parts.len()];
         let mut aux = vec![Aux::default(); table.len()];
         table[ROOT as usize] = self.inode(ROOT);

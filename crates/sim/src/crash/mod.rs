@@ -1,0 +1,4 @@
+//! What a crash can leave of a world.
+
+pub(crate) mod choices;
+pub(crate) mod sketch;
