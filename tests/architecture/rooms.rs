@@ -26,7 +26,7 @@ pub(crate) struct Rooms {
 }
 
 /// Methods whose names types of the standard library have, too: not every call is one of ours.
-const OF_STD: &[&str] = &["get", "insert", "is_empty", "len", "next", "push", "skip", "sync_all", "take"];
+const OF_STD: &[&str] = &["get", "insert", "is_empty", "len", "next", "push", "remove", "skip", "sync_all", "take"];
 
 /// A method and the type that it is given to: the room that defines the type, the type, and the method.
 type Method<'a> = (String, &'a str, &'a str);

@@ -151,3 +151,16 @@ impl Fault {
         Self { after: true, ..Self::new(errno) }
     }
 }
+
+/// What a hook learns of the call that was just made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Event {
+    /// The number of the call, from 1.
+    pub number: u64,
+    /// Which it was.
+    pub call: Call,
+    /// Whether it changed the tree, or what a crash can leave.
+    pub changed: bool,
+    /// The error it returned.
+    pub errno: Option<i32>,
+}

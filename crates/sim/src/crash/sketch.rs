@@ -12,9 +12,11 @@ use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
 use std::sync::Arc;
 
-use crate::world::live::{Aux, Blob, Body, Inode, ROOT, Slot, Table, World, edit};
-use crate::world::persist::Effect;
-use crate::world::view::{Folded, hash_attributes, hash_file, hash_inode};
+use crate::hash::Folded;
+use crate::world::effect::Effect;
+use crate::world::hashes::{hash_attributes, hash_file, hash_inode};
+use crate::world::inode::{Blob, Body, Inode, ROOT, Slot, Table, edit};
+use crate::world::live::{Aux, World};
 
 /// Selections of effects for which one inode is kept, before they are forgotten.
 const SELECTIONS: usize = 16_384;

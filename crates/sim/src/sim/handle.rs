@@ -1,4 +1,4 @@
-//! [`Fs`] for [`SimFs`], and the handles: what `world.rs` answers, counted and watched.
+//! [`Fs`] for [`SimFs`], and the handles: what the `world` answers, counted and watched.
 
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -7,14 +7,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nix::errno::Errno;
-
-use crate::world::live::{Body, FileBody, Res, Slot, World};
-use crate::world::persist::Barrier;
-use crate::world::view::View;
-use crate::{Call, Calling, Shared, SimFs, absolute};
 use txfs::RelPath;
 use txfs::fs::sealed::Sealed;
 use txfs::fs::{Fs, Holder, Listed, Machine, RenameMode, Stat, Timestamp};
+
+use crate::call::Call;
+use crate::sim::simfs::{Calling, Shared, SimFs};
+use crate::world::effect::Barrier;
+use crate::world::inode::{Body, FileBody, Name, Res, Slot};
+use crate::world::live::{READ, World};
+use crate::world::view::View;
 
 /// An open directory of a simulated world.
 pub struct SimDir {
@@ -106,7 +108,7 @@ impl SimFs {
     /// An open directory, and whether it can only be searched.
     fn held_dir(&self, world: &mut World, slot: Slot) -> (Slot, bool) {
         world.hold(slot);
-        (slot, world.permit(self.uid, slot, crate::world::live::READ).is_err())
+        (slot, world.permit(self.uid, slot, READ).is_err())
     }
 
     fn file(&self, (slot, description): (Slot, u64), writable: bool) -> SimFile {
@@ -117,6 +119,12 @@ impl SimFs {
 fn held(world: &mut World, slot: Slot) -> (Slot, u64) {
     world.hold(slot);
     (slot, world.description())
+}
+
+fn absolute(way: &[(Name, Slot)]) -> PathBuf {
+    let mut path = PathBuf::from("/");
+    path.extend(way.iter().map(|(name, _)| std::ffi::OsStr::from_bytes(name)));
+    path
 }
 
 /// What was opened to be searched only cannot be synced, and says so without a number, as [`txfs::fs::LinuxFs`] does.
@@ -209,7 +217,7 @@ impl Fs for SimFs {
     fn list(&self, dir: &SimDir) -> io::Result<Vec<Listed>> {
         let slot = self.at(dir)?;
         self.on_slot(Call::List, slot, |world| {
-            let listed = |(name, slot): &(crate::world::live::Name, Slot)| {
+            let listed = |(name, slot): &(Name, Slot)| {
                 let kind = world.inode(*slot).kind();
                 Listed { name: name.as_ref().into(), kind }
             };

@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::world::live::{Body, FileBody, Slot, World};
-use crate::{SimFs, View};
+use crate::world::inode::{Body, FileBody, Slot};
+use crate::world::live::World;
+use crate::world::view::View;
 
 /// What another process does to an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,8 +24,8 @@ pub enum Stranger {
 /// What is to be done, when, and what went with it.
 #[derive(Default)]
 pub(crate) struct Strangers {
-    plans: Vec<(u64, PathBuf, Stranger)>,
-    taken: Vec<Vec<u8>>,
+    pub(crate) plans: Vec<(u64, PathBuf, Stranger)>,
+    pub(crate) taken: Vec<Vec<u8>>,
 }
 
 impl Strangers {
@@ -42,7 +43,7 @@ impl Strangers {
 }
 
 impl Stranger {
-    fn act(&self, world: &mut World, dir: Slot, slot: Slot, path: &Path) {
+    pub(crate) fn act(&self, world: &mut World, dir: Slot, slot: Slot, path: &Path) {
         use std::os::unix::ffi::OsStrExt;
         let name = path.file_name().map(OsStrExt::as_bytes).unwrap_or_default();
         let (mode, body) = match self {
@@ -70,32 +71,7 @@ impl Stranger {
     }
 }
 
-fn place(world: &World, path: &Path) -> Option<(Slot, Slot)> {
+pub(crate) fn place(world: &World, path: &Path) -> Option<(Slot, Slot)> {
     let view = View { world };
     Some((view.find(path.parent()?)?, view.find(path)?))
-}
-
-impl SimFs {
-    /// Another process does something to an entry right before the `n`-th call, from 1, if it is there then.
-    pub fn stranger_at(&self, n: u64, path: impl AsRef<Path>, stranger: Stranger) {
-        self.shared.lock().control.strangers.plans.push((n, path.as_ref().to_path_buf(), stranger));
-    }
-
-    /// Another process does something to an entry now, if it is there.
-    pub fn stranger_now(&self, path: impl AsRef<Path>, stranger: &Stranger) {
-        let world = &mut self.shared.lock().world;
-        if let Some((dir, slot)) = place(world, path.as_ref()) {
-            stranger.act(world, dir, slot, path.as_ref());
-        }
-    }
-
-    /// Somebody overwrites a file right before the `n`-th call, from 1, if it is there then; a crash can lose that.
-    pub fn overwrite_at(&self, n: u64, path: impl AsRef<Path>, bytes: &[u8]) {
-        self.stranger_at(n, path, Stranger::Overwrites(bytes.to_vec()));
-    }
-
-    /// The contents of files and links that other processes removed, or put something in the place of.
-    pub fn taken(&self) -> Vec<Vec<u8>> {
-        self.shared.lock().control.strangers.taken.clone()
-    }
 }

@@ -2,7 +2,9 @@
 
 use super::kernel::{Choices, cases, perform};
 use super::*;
-use crate::world::view::hash_names;
+use crate::world::hashes::hash_names;
+use crate::world::inode::ROOT;
+use crate::world::live::World;
 use txfs::fs::Stat;
 
 /// A world with some durable content, changed at random without any barrier that fails.

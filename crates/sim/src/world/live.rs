@@ -6,136 +6,29 @@
 //! 2. `disk` has an inode for every slot from its creation on; it is on the disk only if a durable name leads to it.
 //! 3. Every change goes through `persist.rs`, which records it as an effect that a crash may lose.
 
-use std::sync::{Arc, OnceLock};
-
+use crate::config::{Config, Reuse};
+use crate::world::effect::{Effect, EffectId};
+use crate::world::inode::{Body, Cached, Inode, Name, ROOT, Res, Slot, Table, edit, position};
+use crate::world::numbers::{FIRST_INO, Inos};
 use nix::errno::Errno;
-
-use crate::world::persist::{Effect, EffectId, Write};
-use crate::{Config, Reuse};
+use std::sync::Arc;
 use txfs::RelPath;
-use txfs::fs::{Kind, Stat, Timestamp};
+use txfs::fs::{Stat, Timestamp};
 
 /// The longest name, in bytes, as on Linux.
 const NAME_MAX: usize = 255;
 
-pub(crate) type Res<T> = Result<T, Errno>;
-pub(crate) type Slot = u32;
-pub(crate) type Name = Arc<[u8]>;
-pub(crate) type Entries = Vec<(Name, Slot)>;
-pub(crate) type Table = Vec<Option<Arc<Inode>>>;
-
-pub(crate) const ROOT: Slot = 0;
-/// The lowest inode number handed out, as on ext4.
-const FIRST_INO: u64 = 11;
 /// Symbolic links followed before ELOOP.
 const MAX_LINKS: usize = 40;
+
 /// The start of simulated time, in seconds since 1970.
 const EPOCH: i64 = 1_700_000_000;
 
 pub(crate) const READ: u32 = 4;
+
 pub(crate) const WRITE: u32 = 2;
+
 pub(crate) const SEARCH: u32 = 1;
-
-/// Bytes with their hash, computed once.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Blob {
-    bytes: Vec<u8>,
-    hash: OnceLock<u64>,
-}
-
-impl Blob {
-    pub(crate) fn new(bytes: Vec<u8>) -> Self {
-        Self { bytes, hash: OnceLock::new() }
-    }
-
-    pub(crate) fn bytes(&self) -> &[u8] {
-        &self.bytes
-    }
-
-    pub(crate) fn edit(&mut self) -> &mut Vec<u8> {
-        self.hash = OnceLock::new();
-        &mut self.bytes
-    }
-
-    pub(crate) fn hash(&self) -> u64 {
-        *self.hash.get_or_init(|| crate::world::view::hash_bytes(&self.bytes))
-    }
-}
-
-/// A hash that is computed when it is first wanted. A copy forgets it, for copies are made to be changed.
-#[derive(Debug, Default)]
-pub(crate) struct Cached(OnceLock<u64>);
-
-impl Cached {
-    pub(crate) fn get(&self, compute: impl FnOnce() -> u64) -> u64 {
-        *self.0.get_or_init(compute)
-    }
-}
-
-impl Clone for Cached {
-    fn clone(&self) -> Self {
-        Self::default()
-    }
-}
-
-#[derive(Debug, Clone, Default)]
-pub(crate) struct FileBody {
-    pub(crate) content: Arc<Blob>,
-    /// What was written since the last barrier, in order; empty on the disk's side.
-    pub(crate) writes: Vec<Write>,
-    /// A failed barrier dropped pages: the disk no longer follows the content.
-    pub(crate) diverged: bool,
-}
-
-#[derive(Debug, Clone)]
-pub(crate) enum Body {
-    File(FileBody),
-    Directory(Entries),
-    Symlink(Arc<[u8]>),
-    /// A FIFO, say: nothing that txfs publishes.
-    Other,
-}
-
-#[derive(Debug, Clone)]
-pub(crate) struct Inode {
-    pub(crate) ino: u64,
-    pub(crate) dev: u64,
-    pub(crate) mode: u32,
-    pub(crate) uid: u32,
-    /// Nanoseconds of the world's clock, or what [`txfs::fs::Fs::set_mtime`] said.
-    pub(crate) mtime: Timestamp,
-    /// When content or attributes were changed last. (Names do not count here; on Linux a rename does.)
-    pub(crate) ctime: Timestamp,
-    pub(crate) body: Body,
-    /// See `view.rs`; forgotten by [`edit`].
-    pub(crate) hash: Cached,
-}
-
-impl Inode {
-    pub(crate) fn kind(&self) -> Option<Kind> {
-        match self.body {
-            Body::File(_) => Some(Kind::File),
-            Body::Directory(_) => Some(Kind::Directory),
-            Body::Symlink(_) => Some(Kind::Symlink),
-            Body::Other => None,
-        }
-    }
-
-    pub(crate) fn is_dir(&self) -> bool {
-        matches!(self.body, Body::Directory(_))
-    }
-
-    pub(crate) fn entries(&self) -> &[(Name, Slot)] {
-        match &self.body {
-            Body::Directory(entries) => entries,
-            _ => &[],
-        }
-    }
-}
-
-pub(crate) fn position(entries: &[(Name, Slot)], name: &[u8]) -> Result<usize, usize> {
-    entries.binary_search_by(|(n, _)| n.as_ref().cmp(name))
-}
 
 /// What the live side knows of a slot beside its inode.
 #[derive(Debug, Clone, Copy, Default)]
@@ -152,37 +45,6 @@ pub(crate) struct Aux {
     pub(crate) last: EffectId,
     /// The last effect on the attributes.
     pub(crate) meta: EffectId,
-}
-
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Inos {
-    used: Vec<u64>,
-    /// Freed in the live tree, while effects that name the slot are still pending.
-    pub(crate) freed: Vec<(u64, Slot)>,
-}
-
-impl Inos {
-    fn mark(&mut self, ino: u64) {
-        let word = (ino / 64) as usize;
-        if self.used.len() <= word {
-            self.used.resize(word + 1, 0);
-        }
-        self.used[word] |= 1 << (ino % 64);
-    }
-
-    pub(crate) fn clear(&mut self, ino: u64) {
-        if let Some(word) = self.used.get_mut((ino / 64) as usize) {
-            *word &= !(1 << (ino % 64));
-        }
-    }
-
-    fn lowest(&self) -> u64 {
-        let free = self.used.iter().position(|&word| word != u64::MAX);
-        match free {
-            Some(word) => word as u64 * 64 + u64::from(self.used[word].trailing_ones()),
-            None => self.used.len() as u64 * 64,
-        }
-    }
 }
 
 /// One file system with its live and its durable side.
@@ -444,7 +306,7 @@ impl World {
         if uid == 0 || bits & want == want { Ok(()) } else { Err(Errno::EACCES) }
     }
 
-    fn permit_owner(&self, uid: u32, slot: Slot) -> Res<()> {
+    pub(crate) fn permit_owner(&self, uid: u32, slot: Slot) -> Res<()> {
         if uid == 0 || self.inode(slot).uid == uid { Ok(()) } else { Err(Errno::EPERM) }
     }
 
@@ -579,40 +441,6 @@ impl World {
         Ok((way.last().map_or(ROOT, |&(_, slot)| slot), way))
     }
 
-    // ---- changing inodes
-
-    pub(crate) fn set_mode(&mut self, uid: u32, slot: Slot, mode: u32) -> Res<()> {
-        self.permit_owner(uid, slot)?;
-        self.tick();
-        self.live_mut(slot).mode = mode & 0o7777;
-        self.record_meta(slot, false);
-        Ok(())
-    }
-
-    /// Groups are not modelled: whoever owns an inode may give it to any.
-    pub(crate) fn set_owner(&mut self, uid: u32, slot: Slot, owner: Option<u32>) -> Res<()> {
-        self.permit_owner(uid, slot)?;
-        if uid != 0 && owner.is_some_and(|owner| owner != uid) {
-            return Err(Errno::EPERM);
-        }
-        self.tick();
-        let inode = self.live_mut(slot);
-        inode.uid = owner.unwrap_or(inode.uid);
-        if !inode.is_dir() {
-            inode.mode &= !0o6000;
-        }
-        self.record_meta(slot, false);
-        Ok(())
-    }
-
-    pub(crate) fn set_mtime(&mut self, uid: u32, slot: Slot, mtime: Timestamp) -> Res<()> {
-        self.permit_owner(uid, slot)?;
-        self.tick();
-        self.live_mut(slot).mtime = mtime;
-        self.record_meta(slot, false);
-        Ok(())
-    }
-
     pub(crate) fn read(&self, slot: Slot, at: usize, buffer: &mut [u8]) -> Res<usize> {
         let Body::File(file) = &self.inode(slot).body else { return Err(Errno::EISDIR) };
         let rest = file.content.bytes().get(at..).unwrap_or_default();
@@ -633,24 +461,6 @@ impl World {
 fn inode_mut(table: &mut Arc<Table>, slot: Slot) -> &mut Inode {
     let inode = Arc::make_mut(table)[slot as usize].as_mut();
     edit(inode.expect("a slot that a name, a handle or an effect refers to has its inode"))
-}
-
-/// The inode, to be changed: the only way to change one.
-pub(crate) fn edit(inode: &mut Arc<Inode>) -> &mut Inode {
-    let inode = Arc::make_mut(inode);
-    inode.hash = Cached::default();
-    inode
-}
-
-pub(crate) fn set_entry(inode: &mut Inode, name: &[u8], slot: Option<Slot>, mtime: Timestamp) {
-    inode.mtime = mtime;
-    let Body::Directory(entries) = &mut inode.body else { return };
-    match (position(entries, name), slot) {
-        (Ok(i), Some(slot)) => entries[i].1 = slot,
-        (Ok(i), None) => drop(entries.remove(i)),
-        (Err(i), Some(slot)) => entries.insert(i, (name.into(), slot)),
-        (Err(_), None) => {}
-    }
 }
 
 fn stamp(clock: u64) -> Timestamp {

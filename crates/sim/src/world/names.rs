@@ -3,11 +3,12 @@
 //! Where several errors apply, the first that Linux would return is returned; `tests/kernel.rs` compares.
 
 use nix::errno::Errno;
-
-use crate::Weakness;
-use crate::world::live::{Aux, Body, Name, ROOT, Res, SEARCH, Slot, WRITE, World, set_entry};
-use crate::world::persist::{EffectId, Part};
 use txfs::fs::RenameMode;
+
+use crate::config::Weakness;
+use crate::world::effect::{EffectId, Part};
+use crate::world::inode::{Body, Name, ROOT, Res, Slot, set_entry};
+use crate::world::live::{Aux, SEARCH, WRITE, World};
 
 impl World {
     /// A new entry; the mode is as given, the umask already taken off.

@@ -20,143 +20,17 @@
 //! 2. Changes of one name in one directory are in order: what is durable is the name's latest durable change.
 //! 3. Nothing that is only moved is lost: the removal of the source waits for the insertion, and for all that puts the
 //!    destination's directory where it is; the removal of a directory waits for all that emptied it.
-//! 4. File content is no effect: it may reach the disk block by block at any time (`crash.rs`).
+//! 4. File content is no effect: it may reach the disk block by block at any time (`crash/pieces.rs`).
 
 use std::sync::Arc;
 
-use crate::call::Lost;
-use crate::world::live::{Blob, Body, Inode, Name, Res, Slot, Table, World, edit, set_entry};
-use crate::{Reuse, Weakness};
 use txfs::fs::Timestamp;
 
-/// Counts from 1; 0 is none.
-pub(crate) type EffectId = u32;
-
-/// One name in one directory leads elsewhere.
-#[derive(Debug, Clone)]
-pub(crate) struct Part {
-    pub(crate) dir: Slot,
-    pub(crate) name: Name,
-    pub(crate) old: Option<Slot>,
-    pub(crate) new: Option<Slot>,
-}
-
-impl Part {
-    pub(crate) fn new(dir: Slot, name: &[u8], old: Option<Slot>, new: Option<Slot>) -> Self {
-        Self { dir, name: name.into(), old, new }
-    }
-}
-
-#[derive(Debug, Clone)]
-pub(crate) enum Change {
-    Names(Vec<Part>),
-    /// The attributes of an inode as they are after it.
-    Meta {
-        slot: Slot,
-        mode: u32,
-        uid: u32,
-        mtime: Timestamp,
-        ctime: Timestamp,
-        /// It is only the time that a write left.
-        of_write: bool,
-    },
-}
-
-#[derive(Debug, Clone)]
-pub(crate) struct Effect {
-    pub(crate) id: EffectId,
-    /// Effects that are durable if this one is, because nothing may be lost; those no longer pending are.
-    after: Vec<EffectId>,
-    /// As `after`, but only because the file system keeps them in order.
-    order: Vec<EffectId>,
-    /// A barrier on its file may take it ahead of `order`. What comes later in the directory does not overtake `order`.
-    ahead: bool,
-    /// Its barrier failed: no later barrier waits for it.
-    pub(crate) abandoned: bool,
-    mtime: Timestamp,
-    pub(crate) change: Change,
-}
-
-impl Effect {
-    /// The effects that are durable if this one is.
-    pub(crate) fn waits_for(&self) -> impl Iterator<Item = EffectId> {
-        let order = if self.ahead { &[][..] } else { &self.order };
-        self.after.iter().chain(order).copied()
-    }
-
-    pub(crate) fn mentions(&self, slot: Slot) -> bool {
-        match &self.change {
-            Change::Names(parts) => parts.iter().any(|part| part.old == Some(slot) || part.new == Some(slot)),
-            Change::Meta { slot: of, .. } => *of == slot,
-        }
-    }
-
-    fn names_in(&self, dir: Slot) -> bool {
-        matches!(&self.change, Change::Names(parts) if parts.iter().any(|part| part.dir == dir))
-    }
-
-    fn names(&self, dir: Slot, name: &[u8]) -> bool {
-        matches!(&self.change, Change::Names(parts)
-            if parts.iter().any(|part| part.dir == dir && part.name.as_ref() == name))
-    }
-
-    fn is_meta_of(&self, of: Slot) -> bool {
-        matches!(&self.change, Change::Meta { slot, .. } if *slot == of)
-    }
-
-    /// The directory or inode that it changes: enough to tell the file system.
-    fn place(&self) -> Slot {
-        match &self.change {
-            Change::Names(parts) => parts.first().map_or(crate::world::live::ROOT, |part| part.dir),
-            Change::Meta { slot, .. } => *slot,
-        }
-    }
-
-    /// The inodes that it changes; one can come twice.
-    pub(crate) fn places(&self) -> impl Iterator<Item = Slot> {
-        let (parts, meta) = match &self.change {
-            Change::Names(parts) => (&parts[..], None),
-            Change::Meta { slot, .. } => (&[][..], Some(*slot)),
-        };
-        parts.iter().map(|part| part.dir).chain(meta)
-    }
-
-    /// Makes it so in `table`.
-    pub(crate) fn apply(&self, table: &mut Table) {
-        for slot in self.places() {
-            if let Some(inode) = table[slot as usize].as_mut() {
-                self.apply_to(slot, edit(inode));
-            }
-        }
-    }
-
-    /// Makes it so in the inode of `slot`.
-    pub(crate) fn apply_to(&self, slot: Slot, inode: &mut Inode) {
-        match &self.change {
-            Change::Names(parts) => {
-                for part in parts.iter().filter(|part| part.dir == slot) {
-                    // Out of order as effects may come: a directory's time only goes on.
-                    let mtime = inode.mtime.max(self.mtime);
-                    set_entry(inode, &part.name, part.new, mtime);
-                }
-            }
-            Change::Meta { mode, uid, mtime, ctime, .. } => {
-                (inode.mode, inode.uid, inode.ctime) = (*mode, *uid, *ctime);
-                inode.mtime = if inode.is_dir() { inode.mtime.max(*mtime) } else { *mtime };
-            }
-        }
-    }
-}
-
-/// A write since the last barrier: the whole blocks that it touched, as they were after it.
-#[derive(Debug, Clone)]
-pub(crate) struct Write {
-    /// A multiple of the block size.
-    pub(crate) at: usize,
-    pub(crate) bytes: Arc<[u8]>,
-    /// The size of the file after it.
-    pub(crate) size: usize,
-}
+use crate::call::Lost;
+use crate::config::{Reuse, Weakness};
+use crate::world::effect::{Barrier, Change, Effect, EffectId, Part, close, last_of_name, replay};
+use crate::world::inode::{Blob, Body, Inode, Res, Slot, Write};
+use crate::world::live::World;
 
 impl World {
     /// Records changes of names as one effect that waits for `after` and for what the world's weakness adds.
@@ -446,44 +320,4 @@ impl World {
         self.recycle();
         self.version += 1;
     }
-}
-
-/// The last effect on the name that `part` changes.
-fn last_of_name(pending: &[Arc<Effect>], part: &Part) -> Option<EffectId> {
-    pending.iter().rev().find(|effect| effect.names(part.dir, &part.name)).map(|effect| effect.id)
-}
-
-/// A barrier and what it was called on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Barrier {
-    File(Slot),
-    Dir(Slot),
-    Fs(Slot),
-}
-
-/// Adds to the chosen effects all that they wait for.
-pub(crate) fn close(pending: &[Arc<Effect>], chosen: &mut [bool]) {
-    for at in (0..pending.len()).rev() {
-        if chosen[at] {
-            for id in pending[at].waits_for() {
-                if let Ok(before) = pending.binary_search_by_key(&id, |effect| effect.id) {
-                    chosen[before] = true;
-                }
-            }
-        }
-    }
-}
-
-/// The disk's content after `writes` have reached it.
-pub(crate) fn replay(disk: &[u8], writes: &[Write], block: usize) -> Vec<u8> {
-    let mut bytes = disk.to_vec();
-    for write in writes {
-        if bytes.len() < write.size {
-            bytes.resize(write.size, 0);
-        }
-        // A write that ends inside the last block of a longer file carries the rest of that block too.
-        debug_assert!(write.at.is_multiple_of(block));
-        bytes[write.at..write.at + write.bytes.len()].copy_from_slice(&write.bytes);
-    }
-    bytes
 }

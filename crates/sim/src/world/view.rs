@@ -1,14 +1,16 @@
 //! Looking at a world without calling it: what oracles use.
 
 use std::collections::BTreeMap;
-use std::hash::Hasher;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::world::live::{Blob, Body, Inode, ROOT, Slot, World};
 use txfs::RelPath;
-use txfs::fs::{Kind, Stat, Timestamp};
+use txfs::fs::{Kind, Stat};
+
+use crate::world::hashes::{hash_names, hash_tree};
+use crate::world::inode::{Blob, Body, Inode, ROOT, Slot};
+use crate::world::live::World;
 
 /// What is at a path.
 #[derive(Debug, Clone)]
@@ -131,95 +133,5 @@ impl View<'_> {
         }
         names.reverse();
         format!("/{}", names.join("/"))
-    }
-}
-
-const SEED: u64 = 0x9e37_79b9_7f4a_7c15;
-
-/// One step of a hash: a folded multiplication.
-pub(crate) fn mix(hash: u64, word: u64) -> u64 {
-    let product = u128::from(hash ^ 0xa076_1d64_78bd_642f) * u128::from(word.rotate_left(17) ^ SEED | 1);
-    (product as u64) ^ ((product >> 64) as u64) ^ word.wrapping_mul(0xe703_7ed1_a0b4_28db) ^ hash.rotate_left(29)
-}
-
-pub(crate) fn hash_bytes(bytes: &[u8]) -> u64 {
-    let mut hash = mix(SEED, bytes.len() as u64);
-    let mut chunks = bytes.chunks_exact(8);
-    for chunk in &mut chunks {
-        hash = mix(hash, u64::from_le_bytes(chunk.try_into().expect("chunks of eight")));
-    }
-    let mut rest = [0; 8];
-    rest[..chunks.remainder().len()].copy_from_slice(chunks.remainder());
-    mix(hash, u64::from_le_bytes(rest))
-}
-
-/// Hashes what a tree below `slot` publishes: no identities, no times.
-fn hash_tree(table: &[Option<Arc<Inode>>], slot: Slot) -> u64 {
-    let Some(inode) = &table[slot as usize] else { return 0 };
-    let hash = mix(SEED, u64::from(inode.mode) << 8 | inode.kind().map_or(7, |kind| kind as u64));
-    match &inode.body {
-        Body::File(file) => mix(hash, file.content.hash()),
-        Body::Symlink(target) => mix(hash, hash_bytes(target)),
-        Body::Directory(entries) => {
-            entries.iter().fold(hash, |hash, (name, child)| mix(mix(hash, hash_bytes(name)), hash_tree(table, *child)))
-        }
-        Body::Other => hash,
-    }
-}
-
-/// Hashes all that a process can see at and below `slot`: the sum, over every name, of the hash of its inode. A directory's
-/// inode tells which number is behind which name, so equal sums mean equal trees; and a sum can be changed in one place
-/// (`sketch.rs`).
-pub(crate) fn hash_names(table: &[Option<Arc<Inode>>], slot: Slot) -> u64 {
-    let Some(inode) = &table[slot as usize] else { return 0 };
-    let below = inode.entries().iter().map(|&(_, child)| hash_names(table, child));
-    below.fold(hash_inode(table, inode), u64::wrapping_add)
-}
-
-/// Hashes one inode, and for a directory which inode numbers its names lead to.
-pub(crate) fn hash_inode(table: &[Option<Arc<Inode>>], inode: &Inode) -> u64 {
-    inode.hash.get(|| match &inode.body {
-        Body::File(file) => hash_file(hash_attributes(inode), &file.content),
-        Body::Symlink(target) => mix(hash_attributes(inode), hash_bytes(target)),
-        Body::Directory(entries) => {
-            let number = |slot: Slot| table[slot as usize].as_ref().map_or(0, |inode| inode.ino);
-            let each = entries.iter().map(|(name, child)| mix(hash_bytes(name), number(*child)));
-            mix(hash_attributes(inode), each.fold(0, u64::wrapping_add))
-        }
-        Body::Other => hash_attributes(inode),
-    })
-}
-
-/// The hash of a file with these attributes and this content.
-pub(crate) fn hash_file(attributes: u64, content: &Blob) -> u64 {
-    mix(attributes, content.hash())
-}
-
-pub(crate) fn hash_attributes(inode: &Inode) -> u64 {
-    let hash = mix(SEED, u64::from(inode.mode) << 8 | inode.kind().map_or(7, |kind| kind as u64));
-    let hash = mix(hash, inode.ino << 8 ^ inode.dev << 56 ^ u64::from(inode.uid));
-    let time = |time: Timestamp| (time.seconds as u64) << 30 ^ u64::from(time.nanos);
-    mix(mix(hash, time(inode.mtime)), time(inode.ctime))
-}
-
-/// A fast [`Hasher`] of words.
-#[derive(Default)]
-pub(crate) struct Folded(u64);
-
-impl Hasher for Folded {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        self.0 = mix(self.0, hash_bytes(bytes));
-    }
-
-    fn write_u64(&mut self, word: u64) {
-        self.0 = mix(self.0, word);
-    }
-
-    fn write_usize(&mut self, word: usize) {
-        self.0 = mix(self.0, word as u64);
     }
 }
