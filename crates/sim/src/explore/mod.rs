@@ -19,11 +19,8 @@ mod access;
 pub mod explorer;
 pub mod guards;
 pub mod model;
-mod modes;
 pub mod oracle;
-mod past;
 pub mod tally;
-mod ways_out;
 pub mod world;
 
 use self::world::{World, Worlds};

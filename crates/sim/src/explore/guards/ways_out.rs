@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use crate::{Config, Fault, SimFs, Stranger, Weakness, Without};
 use txfs::{BeginOptions, CommitOptions, Error, Outcome, RecoverOptions, Recovered, Store, Transaction};
 
-use super::oracle::failed;
-use super::tally::{Checked, Violation};
-use super::world::{OUTPUT, World};
+use crate::explore::oracle::failed;
+use crate::explore::tally::{Checked, Violation};
+use crate::explore::world::{OUTPUT, World};
 
 /// What is published, what is to be, and what is foreign: no content twice.
 const OLD: [(&str, &str); 6] =

@@ -6,10 +6,12 @@ use txfs::fs::{Fs, Machine, RenameMode, Timestamp};
 use crate::{Call, Config, Fault, Reuse, SimFs, Weakness, Without};
 use txfs::{BeginOptions, Error, ErrorKind, Outcome, RecoverOptions, RelPath, Retention, Store};
 
-use super::oracle::failed;
-use super::tally::{Checked, Violation};
-use super::world::{self, FILES, Marks, OUTPUT, STATE, Spec, World, Worlds};
-use super::{modes, past, ways_out};
+use crate::explore::oracle::failed;
+use crate::explore::tally::{Checked, Violation};
+use crate::explore::world::{self, FILES, Marks, OUTPUT, STATE, Spec, World, Worlds};
+mod modes;
+mod past;
+mod ways_out;
 
 /// A check by its name.
 pub type Guard = (&'static str, fn() -> Checked);

@@ -5,10 +5,10 @@ use txfs::{Basis, BeginOptions, Outcome, RecoverOptions, RelPath, Store};
 
 use crate::{Config, SimFs, Stranger, Weakness};
 
-use super::guards::{ensure, open, ticking};
-use super::oracle::failed;
-use super::tally::{Checked, Violation};
-use super::world::{self, CROWDED, FILES, MEMBERS, Marks, Node, OUTPUT, STATE, Spec, World};
+use crate::explore::guards::{ensure, open, ticking};
+use crate::explore::oracle::failed;
+use crate::explore::tally::{Checked, Violation};
+use crate::explore::world::{self, CROWDED, FILES, MEMBERS, Marks, Node, OUTPUT, STATE, Spec, World};
 
 /// At whichever call of the commit somebody changes the mode of a staged file, and syncs it later: the commit is refused, or reported and
 /// then there after every crash.
@@ -176,7 +176,7 @@ pub(super) fn a_directory_that_was_opened_is_closed_with_what_is_given_up() -> C
             let again = state.fork();
             again.record_crash_points();
             undo(&again)?;
-            ensure(is_old(&again), (state.describe(), super::oracle::shown(&again.tree(OUTPUT))))?;
+            ensure(is_old(&again), (state.describe(), crate::explore::oracle::shown(&again.tree(OUTPUT))))?;
             for crashed in again.crash_points().iter().flat_map(|point| point.states(32)) {
                 undo(&crashed)?;
                 ensure(is_old(&crashed), (state.describe(), crashed.describe()))?;

@@ -6,10 +6,10 @@ use txfs::{BeginOptions, Retention, Store};
 
 use crate::{Config, SimFs, Weakness};
 
-use super::guards::{ensure, open};
-use super::oracle::failed;
-use super::tally::Checked;
-use super::world::{self, CROWDED, FILES, Node, OUTPUT, Spec, World};
+use crate::explore::guards::{ensure, open};
+use crate::explore::oracle::failed;
+use crate::explore::tally::Checked;
+use crate::explore::world::{self, CROWDED, FILES, Node, OUTPUT, Spec, World};
 
 /// What the generations publish: a file that each replaces, a directory that comes, changes its kind and comes again, and one that stays.
 fn generations() -> Vec<Spec> {
