@@ -1,10 +1,10 @@
 //! The crash proof: explores what crashes, kills and errors make of the real commit and the real recovery, on the simulator.
 //!
-//! A *world* (`world.rs`) is a published tree, a tree to be published, and a file system with its weaknesses. Each is explored
-//! (`explorer.rs`) by running its program once and looking at every call of it: every state that a crash there can leave is
-//! recovered, and crashes inside that recovery, to depth 3; the process is killed there; every error that the call can return
-//! is put into it, and where its user is not root access is taken from what it needs (`access.rs`). `oracle.rs` says what then has to
-//! hold. `model.rs` lives through sequences of such programs.
+//! A *world* (`world.rs`, `spec.rs`; `worlds.rs` lists them) is a published tree, a tree to be published, and a file system with its
+//! weaknesses. Each is explored by running its program once and looking at every call of it (`calls.rs`): every state that a crash there
+//! can leave is recovered, and crashes inside that recovery, to depth 3 (`crashes.rs`); the process is killed there; every error that the
+//! call can return is put into it (`faults.rs`), and where its user is not root access is taken from what it needs (`access.rs`).
+//! `oracle.rs` says what then has to hold. `model.rs` lives through sequences of such programs, and `guards` meets what strangers do.
 
 #![allow(missing_docs, clippy::unwrap_used, reason = "a proof that cannot go on stops")]
 
@@ -16,15 +16,23 @@ use std::time::{Duration, Instant};
 use crate::Weakness;
 
 mod access;
-pub mod explorer;
+mod calls;
+mod crashes;
+mod effort;
+mod explorer;
+mod faults;
 pub mod guards;
 pub mod model;
 pub mod oracle;
+pub mod random;
+pub mod spec;
 pub mod tally;
 pub mod world;
+pub mod worlds;
 
-use self::world::{World, Worlds};
-pub use explorer::Effort;
+use self::world::World;
+use self::worlds::Worlds;
+pub use effort::Effort;
 pub use tally::{Report, Tally, Violation};
 
 /// What is explored, and when that is enough.
@@ -113,7 +121,7 @@ fn explore_each(world: &(dyn Fn(u64) -> Option<World> + Sync), options: &Options
 
 /// A panic of the engine is a violation like any other.
 fn explore_one(world: &World, effort: Effort, seed: u64, tally: &mut Tally) -> Option<Box<Violation>> {
-    let explored = catch_unwind(AssertUnwindSafe(|| explorer::explore(world, effort, tally)));
+    let explored = catch_unwind(AssertUnwindSafe(|| calls::explore(world, effort, tally)));
     let mut violation = match explored {
         Ok(Ok(())) => return None,
         Ok(Err(violation)) => violation,

@@ -10,7 +10,9 @@ use crate::{Call, Config, Fault, Reuse, SimFs, Weakness, Without, possible_error
 use txfs::{Basis, BeginOptions, Committed, Error, ErrorKind, Kind, Outcome, Store};
 
 use super::oracle::Allowed;
-use super::world::{End, FILES, Marks, OUTPUT, OUTSIDE, Spec, World, changes_kind, drawn, fill, is_published};
+use super::spec::{FILES, Spec, changes_kind, is_published};
+use super::world::{End, Marks, OUTPUT, OUTSIDE, World, fill};
+use super::worlds::drawn;
 
 /// Bytes that one step is read from.
 pub const STEP: usize = 8;

@@ -1,14 +1,16 @@
 //! What has to hold: of an output at every instant, of a store after recovery, and of the transaction after that.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use crate::{Call, Entry, Event, SimFs, Tree, View};
 use txfs::fs::Stat;
 use txfs::{Kind, RecoverOptions, RelPath, Store};
 
+use super::spec::{self, FILES, FOREIGN, Node, Spec};
 use super::tally::{Checked, Tally, Violation};
-use super::world::{self, FILES, FOREIGN, Node, OUTPUT, OUTSIDE, STATE, Spec, World};
+use super::world::{self, OUTPUT, OUTSIDE, STATE, World};
 
 /// Which generation an output is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,6 +68,13 @@ pub struct Oracle {
 }
 
 impl Oracle {
+    /// The modes with which an entry of the output is published.
+    pub(super) fn modes_of(&self, place: &Path) -> Vec<u32> {
+        let path = place.strip_prefix(OUTPUT).map(|path| RelPath::from_path(path).unwrap_or_else(|_| RelPath::root()));
+        let Ok(path) = path else { return Vec::new() };
+        self.trees().iter().filter_map(|tree| tree.get(&path)).map(|entry| entry.mode).collect()
+    }
+
     pub fn new(world: &World, before: &SimFs, after: &SimFs) -> Self {
         Self {
             old: before.tree_hash(OUTPUT),
@@ -141,9 +150,9 @@ impl Oracle {
         }
         let tree = fs.tree(OUTPUT);
         if self.shared.is_some() {
-            next = world::for_group(&next);
+            next = spec::for_group(&next);
         }
-        if !self.adopted && !world::is_published(&tree, &next, self.foreign) {
+        if !self.adopted && !spec::is_published(&tree, &next, self.foreign) {
             return Err(Violation::new("the next commit works", format!("it published:\n{}", shown(&tree))));
         }
         let rescued = store.sweep().map_err(|error| failed("sweeping", &error))?.rescued;

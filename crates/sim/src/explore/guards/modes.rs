@@ -3,12 +3,12 @@
 use txfs::fs::{Fs, Machine};
 use txfs::{Basis, BeginOptions, Outcome, RecoverOptions, RelPath, Store};
 
-use crate::{Config, SimFs, Stranger, Weakness};
-
-use crate::explore::guards::{ensure, open, ticking};
+use crate::explore::guards::ground::{ensure, open, ticking};
 use crate::explore::oracle::failed;
+use crate::explore::spec::{self, FILES, Node, Spec};
 use crate::explore::tally::{Checked, Violation};
-use crate::explore::world::{self, CROWDED, FILES, MEMBERS, Marks, Node, OUTPUT, STATE, Spec, World};
+use crate::explore::world::{self, CROWDED, MEMBERS, Marks, OUTPUT, STATE, World};
+use crate::{Config, SimFs, Stranger, Weakness};
 
 /// At whichever call of the commit somebody changes the mode of a staged file, and syncs it later: the commit is refused, or reported and
 /// then there after every crash.
@@ -167,7 +167,7 @@ pub(super) fn a_directory_that_was_opened_is_closed_with_what_is_given_up() -> C
                 continue;
             }
             undone += 1;
-            let is_old = |fs: &SimFs| world::is_published(&fs.tree(OUTPUT), &old, false);
+            let is_old = |fs: &SimFs| spec::is_published(&fs.tree(OUTPUT), &old, false);
             let undo = |fs: &SimFs| {
                 let opened = Store::open_with(&World::options(fs).recover(false), OUTPUT);
                 let done = opened.and_then(|store| store.recover(RecoverOptions::default().undo(true)));

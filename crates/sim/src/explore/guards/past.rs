@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use txfs::{BeginOptions, Retention, Store};
 
-use crate::{Config, SimFs, Weakness};
-
-use crate::explore::guards::{ensure, open};
+use crate::explore::guards::ground::{ensure, open};
 use crate::explore::oracle::failed;
+use crate::explore::spec::{FILES, Node, Spec};
 use crate::explore::tally::Checked;
-use crate::explore::world::{self, CROWDED, FILES, Node, OUTPUT, Spec, World};
+use crate::explore::world::{self, CROWDED, OUTPUT, World};
+use crate::{Config, SimFs, Weakness};
 
 /// What the generations publish: a file that each replaces, a directory that comes, changes its kind and comes again, and one that stays.
 fn generations() -> Vec<Spec> {

@@ -3,18 +3,20 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::{Config, Fault, SimFs, Stranger, Weakness, Without};
 use txfs::{BeginOptions, CommitOptions, Error, Outcome, RecoverOptions, Recovered, Store, Transaction};
 
 use crate::explore::oracle::failed;
 use crate::explore::tally::{Checked, Violation};
 use crate::explore::world::{OUTPUT, World};
+use crate::{Config, Fault, SimFs, Stranger, Weakness, Without};
 
 /// What is published, what is to be, and what is foreign: no content twice.
 const OLD: [(&str, &str); 6] =
     [("a", "a 1"), ("d/x", "x 1"), ("d/y", "y 1"), ("e/z", "z 1"), ("f/w", "w 1"), ("z.html", "h 1")];
+
 const NEW: [(&str, &str); 6] =
     [("a", "a 2"), ("d/n", "n 2"), ("d/x", "x 2"), ("g/new", "g 2"), ("f/w", "w 2"), ("z.html", "h 2")];
+
 const FOREIGN: (&str, &str) = ("d/foreign", "foreign");
 
 /// What may be touched.
