@@ -121,6 +121,18 @@ impl Capture {
         &self.setup
     }
 
+    /// Otherwise the command would be told of it, in the middle of its work.
+    pub(crate) fn check_owners(&self) -> Result<(), Error> {
+        let output = self.output();
+        if !self.setup.overlay || !space::is_rootless().map_err(failed("ask for the rights over", &output))? {
+            return Ok(());
+        }
+        match gate::of_others(&output).map_err(failed("look at", &output))? {
+            Some(at) => Err(Error::Refused(Refusal::of(Gate::OfOthers(at)))),
+            None => Ok(()),
+        }
+    }
+
     fn output(&self) -> PathBuf {
         self.setup.parent.join(&self.setup.name)
     }
@@ -139,6 +151,7 @@ impl Capture {
         if let Some(at) = below.map_err(|error| Error::Refused(Refusal { gate: Gate::Proc, error: Some(error) }))? {
             return Err(Error::Refused(Refusal::of(Gate::MountsBelow(at))));
         }
+        self.check_owners()?;
         // An overlay does not take up again what another left, for that may lack what was not made durable.
         let place = &self.setup.place;
         remove(place, Some(&self.setup.first)).map_err(failed("remove what a capture left in", place))?;

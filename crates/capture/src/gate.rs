@@ -4,6 +4,11 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::FileType;
+use rustix::process::{getegid, geteuid};
+
+use crate::walk;
+
 /// A step on the way into a capture. What failed is told by its number over a pipe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -59,6 +64,9 @@ pub enum Gate {
     Upper,
     /// Other mounts lie below the output.
     MountsBelow(PathBuf),
+    /// In the output lies what is not this user's, or is another group's than its first one: in a user namespace nobody else has a number, and
+    /// an overlay copies up nothing of that (EOVERFLOW).
+    OfOthers(PathBuf),
     /// A process tree has one supervisor of calls only, and this one has one already.
     Nested,
     /// The kernel has no seccomp user notification (before Linux 5.5).
@@ -105,6 +113,7 @@ impl Refusal {
             Gate::NoOverlay => "load it (`modprobe overlay`), use Linux 5.11 or later, or capture by a copy",
             Gate::Upper => "move the output to ext4, xfs or btrfs, or capture by a copy",
             Gate::MountsBelow(_) => "unmount it while the command runs",
+            Gate::OfOthers(_) => "capture by a copy, or run it as root",
             Gate::Nested => "run both commands under one capture",
             Gate::Notification => "use Linux 5.5 or later",
             Gate::Proc => "mount /proc",
@@ -123,6 +132,13 @@ impl fmt::Display for Refusal {
             Gate::NoOverlay => f.write_str("this kernel has no overlay file system that this user may mount"),
             Gate::Upper => f.write_str("the file system beside the output cannot take an overlay's writes"),
             Gate::MountsBelow(at) => write!(f, "{} is mounted below the output", at.display()),
+            Gate::OfOthers(at) => {
+                write!(
+                    f,
+                    "{} is another user's, or another group's: an overlay of this user cannot change it",
+                    at.display()
+                )
+            }
             Gate::Nested => f.write_str("another capture, or a supervisor of its kind, runs this program already"),
             Gate::Notification => f.write_str("this kernel cannot have a program's calls supervised"),
             Gate::Proc => f.write_str("/proc cannot be used"),
@@ -199,6 +215,27 @@ fn gate_of(step: Step, errno: i32, machine: &Machine) -> Gate {
 pub(crate) fn mount_below(output: &Path) -> io::Result<Option<PathBuf>> {
     let mounts = std::fs::read("/proc/self/mountinfo")?;
     Ok(find_below(&mounts, output))
+}
+
+/// The first entry below `output` of which an overlay in a user namespace of this process' user could change nothing. What is in a directory
+/// that cannot be read is not known.
+pub(crate) fn of_others(output: &Path) -> io::Result<Option<PathBuf>> {
+    let (user, group) = (geteuid().as_raw(), getegid().as_raw());
+    let root = walk::open(output)?;
+    let mut directories = vec![PathBuf::new()];
+    while let Some(directory) = directories.pop() {
+        let listed = walk::open_below(&root, &directory).and_then(|dir| walk::list(&dir));
+        for (name, stat) in listed.unwrap_or_default() {
+            let path = directory.join(name);
+            if (stat.st_uid, stat.st_gid) != (user, group) {
+                return Ok(Some(output.join(path)));
+            }
+            if walk::kind(&stat) == FileType::Directory {
+                directories.push(path);
+            }
+        }
+    }
+    Ok(None)
 }
 
 fn find_below(mounts: &[u8], output: &Path) -> Option<PathBuf> {

@@ -4,11 +4,9 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use rustix::thread::{CapabilitySet, capabilities};
-
 use crate::capture::{Capture, Error, rehearse};
 use crate::gate::{self, Gate, Refusal};
-use crate::{calls, walk};
+use crate::{calls, space, walk};
 
 /// What works here.
 #[derive(Debug)]
@@ -35,7 +33,7 @@ pub fn probe(output: &Path, place: &Path) -> Result<Probe, Error> {
         let path = place.to_path_buf();
         move |source: io::Error| Error::Io { action, path, source }
     };
-    let rootless = !capabilities(None).is_ok_and(|able| able.effective.contains(CapabilitySet::SYS_ADMIN));
+    let rootless = space::is_rootless().unwrap_or(true);
     let dir = walk::open(place).map_err(failed("open"))?;
     // One that was killed may have left it.
     walk::remove(&dir, PLACE.as_ref()).map_err(failed("remove the probe in"))?;
@@ -59,7 +57,11 @@ fn probe_in(output: &Path, own: &Path, rootless: bool) -> Result<Probe, Error> {
     let is_there = fs::symlink_metadata(output).is_ok();
     let output = if is_there { output } else { &substitute };
     let directory = rehearse(Capture::directory(output, own, FIRST)?.setup());
-    let overlay = rehearse(Capture::overlay(output, own, FIRST)?.setup());
+    let overlay = Capture::overlay(output, own, FIRST)?;
+    let overlay = match overlay.check_owners() {
+        Err(Error::Refused(refusal)) => Err(refusal),
+        checked => checked.map(|()| rehearse(overlay.setup()))?,
+    };
     Ok(Probe { overlay, directory, rootless })
 }
 

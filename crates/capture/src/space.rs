@@ -75,7 +75,7 @@ pub(crate) fn open_dir(dir: &OwnedFd, name: &OsStr) -> io::Result<OwnedFd> {
 /// Goes inside. The process that calls it has one thread, and does not come out again.
 pub(crate) fn enter(setup: &Setup) -> Result<Space, Failed> {
     let able = capabilities(None).map_err(|errno| (Step::Users, errno.into()))?;
-    let rootless = !able.effective.contains(CapabilitySet::SYS_ADMIN);
+    let rootless = is_rootless().map_err(|error| (Step::Users, error))?;
     let cwd = std::env::current_dir().ok();
     leave(rootless)?;
     let parent = rustix::fs::openat(CWD, &setup.parent, DIRECTORY, Mode::empty());
@@ -100,6 +100,11 @@ pub(crate) fn enter(setup: &Setup) -> Result<Space, Failed> {
         space.go_back(cwd, &setup.parent.join(&setup.name)).map_err(|error| (Step::Output, error))?;
     }
     Ok(space)
+}
+
+/// Whether this process needs a user namespace, in which its own user and group alone have numbers.
+pub(crate) fn is_rootless() -> io::Result<bool> {
+    Ok(!capabilities(None)?.effective.contains(CapabilitySet::SYS_ADMIN))
 }
 
 /// Out of the namespaces that others share.

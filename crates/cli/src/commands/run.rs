@@ -54,7 +54,7 @@ pub(crate) struct RunArgs {
     #[arg(long, conflicts_with_all = ["capture", "wait_children"])]
     stage: bool,
     /// How to divert what the command writes: by an overlay, which costs what changes, or by a copy, which costs the tree. Without it:
-    /// by an overlay, and where there is none by a copy, as in a store that a group shares, but for root
+    /// by an overlay, and where there is none by a copy; so for what another user or another group has in OUT, but not for root
     #[arg(long, value_name = "HOW", hide_possible_values = true)]
     capture: Option<CaptureChoice>,
     /// Wait for processes that outlive the command, instead of ending them
@@ -226,6 +226,7 @@ fn begin_from(context: &Context, store: &Store, args: &RunArgs, from: Basis) -> 
 
 /// Has the command write to the output, and that diverted to a stage.
 fn build_captured(context: &Context, store: &Store, args: &RunArgs, ways: Vec<Way>) -> Result<Built, Failure> {
+    // The last way is the one that needs least: what is in its way is in the way of all.
     let mut refused = None;
     for way in captured::possible(store, ways) {
         let mut transaction = begin_from(context, store, args, way.basis())?;
@@ -237,7 +238,7 @@ fn build_captured(context: &Context, store: &Store, args: &RunArgs, ways: Vec<Wa
             Ok(Outcome::Failed(failure)) => return Err(keep(context, store, transaction, failure, args)),
             Ok(Outcome::Refused(failure)) => {
                 discard(context, transaction);
-                refused.get_or_insert(failure);
+                refused = Some(failure);
             }
             Err(failure) => {
                 discard(context, transaction);
@@ -245,9 +246,7 @@ fn build_captured(context: &Context, store: &Store, args: &RunArgs, ways: Vec<Wa
             }
         }
     }
-    Err(refused.unwrap_or_else(|| {
-        usage("an overlay cannot give the command what other members of the group published: leave out --capture, or say `--capture copy`")
-    }))
+    Err(refused.expect("there is a way to try"))
 }
 
 /// Some tools move what they built to where they are told to write to. A stage that is gone the library tells of.

@@ -8,7 +8,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Child;
 
-use nix::unistd::geteuid;
 use txfs::{Basis, Error, Problem, Shown, Store, Transaction};
 use txfs_capture::{Capture, Captured, Error as CaptureError, Gate, Linger, Refusal, Root, Running, Stage};
 
@@ -41,12 +40,8 @@ impl Way {
     }
 }
 
-/// Of some ways, those that there are: nothing can be seen, or copied, of an output that is not there. Nor can an overlay of an ordinary user
-/// give to the command what another member of a group published: whatever it writes to of that fails.
-pub(crate) fn possible(store: &Store, mut ways: Vec<Way>) -> Vec<Way> {
-    if store.shared_with().is_some() && !geteuid().is_root() {
-        ways.retain(|way| *way != Way::Overlay);
-    }
+/// Of some ways, those that there are: nothing can be seen, or copied, of an output that is not there.
+pub(crate) fn possible(store: &Store, ways: Vec<Way>) -> Vec<Way> {
     match store.output().symlink_metadata() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => vec![Way::Empty],
         _ => ways,
@@ -199,7 +194,11 @@ impl Capturing<'_> {
             return failure
                 .hint("let the outer `txfs run` run it alone, or give it a stage: `txfs run OUT --stage -- CMD`");
         }
-        failure.hint(refusal.way_out()).hint(
+        let way_out = match refusal.gate {
+            Gate::OfOthers(_) => "leave out --capture, or say `--capture copy`",
+            _ => refusal.way_out(),
+        };
+        failure.hint(way_out).hint(
             "or have the command write to a stage: put {stage} where it is told where to write, or `txfs run OUT --stage -- CMD`, whose CMD writes to $TXFS_STAGE",
         )
     }

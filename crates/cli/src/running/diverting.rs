@@ -6,7 +6,6 @@ use serde_json::Value;
 use txfs::Store;
 use txfs_capture::{Probe, Refusal, probe};
 
-use crate::running::captured::{Way, possible};
 use crate::talk::json::Object;
 
 /// The ways that work here, and what keeps the others from working.
@@ -21,14 +20,7 @@ impl Diverting {
         match store.try_out(|place| probe(store.output(), place)) {
             Ok(Ok(Probe { overlay, directory, .. })) => {
                 let told = |refusal: Refusal| format!("{refusal}; {}", refusal.way_out());
-                let is_possible = possible(store, vec![Way::Overlay]).contains(&Way::Overlay);
-                let overlay = match overlay {
-                    Ok(()) if !is_possible && store.output().exists() => {
-                        Err("members of a group cannot write to what another published by it".to_owned())
-                    }
-                    overlay => overlay.map_err(told),
-                };
-                Self { overlay, copy: directory.map_err(told) }
+                Self { overlay: overlay.map_err(told), copy: directory.map_err(told) }
             }
             Ok(Err(error)) => Self::unknown(&error),
             Err(error) => Self::unknown(&error),

@@ -1,0 +1,85 @@
+//! Which way of diverting `txfs run` takes where an overlay would fail the command in the middle of its work.
+
+#![allow(clippy::unwrap_used, reason = "the helpers of a test may fail it")]
+
+mod project;
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::process::{Command, Stdio};
+
+use project::{Ended, Project};
+
+const USER: u32 = 65534;
+/// A group that the user belongs to besides.
+const GROUP: u32 = 33;
+
+fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
+}
+
+/// As the user, who belongs to both groups, with txfs where that user may run it.
+fn as_user(project: &Project, script: &str) -> Ended {
+    let mut command = Command::new("setpriv");
+    command.args([&format!("--reuid={USER}"), &format!("--regid={USER}"), &format!("--groups={GROUP}"), "sh", "-ec"]);
+    let path = format!("{}:{}", project.at("").display(), std::env::var("PATH").unwrap_or_default());
+    command.arg(script).env("PATH", path).current_dir(project.at("")).stdin(Stdio::null());
+    Ended(command.output().unwrap())
+}
+
+fn writable_to_all() -> Project {
+    let project = Project::new();
+    fs::set_permissions(project.at(""), fs::Permissions::from_mode(0o777)).unwrap();
+    fs::copy(env!("CARGO_BIN_EXE_txfs"), project.at("txfs")).unwrap();
+    project
+}
+
+/// As where a web server's group is to read what is published.
+#[test]
+fn what_belongs_to_another_group_of_the_user_can_be_changed() {
+    if !is_root() {
+        println!("to be another user needs root");
+        return;
+    }
+    let project = writable_to_all();
+    fs::create_dir(project.at("dist")).unwrap();
+    chown(project.at("dist"), Some(USER), Some(GROUP)).unwrap();
+    fs::set_permissions(project.at("dist"), fs::Permissions::from_mode(0o2775)).unwrap();
+    as_user(
+        &project,
+        "txfs run dist -- sh -c 'mkdir -p dist/d; echo 1 > dist/d/f; echo 1 > dist/d/g; echo 1 > dist/h'",
+    )
+    .is(0);
+    as_user(&project, "txfs run dist -- sh -ec 'echo 2 > dist/d/f; mkdir dist/d/e; mv dist/d/g dist/d/e; rm dist/h'")
+        .is(0);
+    assert_eq!((project.read("dist/d/f"), project.read("dist/d/e/g")), ("2\n".to_owned(), "1\n".to_owned()));
+    assert!(!project.at("dist/h").exists());
+    let status = as_user(&project, "txfs status -v dist").is(0);
+    let told = String::from_utf8_lossy(&status.0.stdout).into_owned();
+    assert!(
+        told.contains("diverting:    by a copy; not by an overlay: ") && told.contains("dist/d is another"),
+        "{told}"
+    );
+    // Who insists is told before anything runs.
+    let refused = as_user(&project, "txfs run dist --capture overlay -- touch ran").is(125);
+    refused.says("dist/d is another").says("--capture copy");
+    assert!(!project.at("ran").exists());
+}
+
+#[test]
+fn a_directory_of_another_user_in_the_output_is_told_of_by_the_commit_and_not_to_the_command() {
+    if !is_root() {
+        println!("to be another user needs root");
+        return;
+    }
+    let project = writable_to_all();
+    as_user(&project, "txfs run dist -- sh -c 'mkdir dist; echo 1 > dist/a'").is(0);
+    fs::create_dir(project.at("dist/shared")).unwrap();
+    fs::set_permissions(project.at("dist/shared"), fs::Permissions::from_mode(0o1777)).unwrap();
+    as_user(
+        &project,
+        "txfs run dist -- sh -ec 'echo 2 > dist/a; mkdir -p dist/shared; echo 1 > dist/shared/n; touch built'",
+    )
+    .is(4);
+    assert!(project.at("built").exists());
+}
