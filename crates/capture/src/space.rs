@@ -211,7 +211,19 @@ impl Space {
         rustix::fs::unlinkat(&self.place, NAME, AtFlags::empty())?;
         let output = rustix::fs::openat(CWD, self.output(), DIRECTORY, Mode::empty())?;
         rustix::fs::mkdirat(&output, NAME, Mode::RWXU)?;
-        Ok(rustix::fs::unlinkat(&output, NAME, AtFlags::REMOVEDIR)?)
+        rustix::fs::unlinkat(&output, NAME, AtFlags::REMOVEDIR)?;
+        self.try_opaque(NAME.as_ref())
+    }
+
+    /// A directory that was removed, with something in it, is one that hides what is below; for a file system without attributes the overlay
+    /// finds out when that is to be made, and says EIO.
+    fn try_opaque(&self, name: &OsStr) -> io::Result<()> {
+        let attribute = if self.rootless { "user.overlay.opaque" } else { "trusted.overlay.opaque" };
+        let opaque = self.make_dir(name, 0o700)?;
+        // Its path is a link to it.
+        let set = xattr::set_deref(at(&opaque), attribute, b"y");
+        rustix::fs::unlinkat(&self.place, name, AtFlags::REMOVEDIR)?;
+        set
     }
 
     /// Makes a directory in the caller's.

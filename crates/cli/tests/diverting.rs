@@ -83,3 +83,40 @@ fn a_directory_of_another_user_in_the_output_is_told_of_by_the_commit_and_not_to
     .is(4);
     assert!(project.at("built").exists());
 }
+
+/// Until Linux 6.6 a tmpfs has none for an ordinary user either.
+#[test]
+fn a_file_system_without_attributes_gets_no_overlay() {
+    let project = Project::new();
+    let ram = project.at("ram");
+    fs::create_dir(&ram).unwrap();
+    if !is_root() || !Command::new("mount").args(["-t", "ramfs", "none"]).arg(&ram).status().unwrap().success() {
+        println!("a ramfs cannot be mounted");
+        return;
+    }
+    let mounted = Mounted(ram);
+    fs::set_permissions(&mounted.0, fs::Permissions::from_mode(0o777)).unwrap();
+    fs::set_permissions(project.at(""), fs::Permissions::from_mode(0o777)).unwrap();
+    fs::copy(env!("CARGO_BIN_EXE_txfs"), project.at("txfs")).unwrap();
+    let build = "txfs run OUT -- sh -c 'mkdir -p OUT/d; echo 1 > OUT/d/a; echo 1 > OUT/b; echo 1 > OUT/c'";
+    let change = "txfs run OUT -- sh -ec 'rm -r OUT/d; mkdir OUT/d; echo 2 > OUT/d/n'";
+    let as_root = |script: &str| {
+        let path = format!("{}:{}", project.at("").display(), std::env::var("PATH").unwrap_or_default());
+        Ended(Command::new("sh").args(["-ec", script]).env("PATH", path).current_dir(project.at("")).output().unwrap())
+    };
+    for (out, run) in
+        [("ram/user", &(|script: &str| as_user(&project, script)) as &dyn Fn(&str) -> Ended), ("ram/root", &as_root)]
+    {
+        run(&build.replace("OUT", out)).is(0);
+        run(&change.replace("OUT", out)).is(0);
+        assert_eq!(project.names(&format!("{out}/d")), ["n"], "{out}");
+    }
+}
+
+struct Mounted(std::path::PathBuf);
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
