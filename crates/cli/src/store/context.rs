@@ -77,6 +77,7 @@ impl Context {
 
     /// The canonical path of an output that need not be there.
     pub(crate) fn locate(&self, out: &Path) -> Result<PathBuf, Failure> {
+        stage::refuse_as_output(&self.ui, out)?;
         Ok(Store::locate(&self.options(), out)?)
     }
 
