@@ -5,87 +5,48 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
+use txfs_testing::is_root;
 
-struct Project(TempDir);
+use project::{Ended, Project, wait_for};
 
-struct Ended(Output);
+mod project;
 
-impl Project {
-    fn new() -> Self {
-        Self(TempDir::new().unwrap())
-    }
+/// With a generation of four files.
+fn published() -> Project {
+    let project = Project::new();
+    project.build(&[], "mkdir -p dist/d/e; for f in a b d/c d/e/f; do echo $f > dist/$f; done").is(0);
+    project
+}
 
-    /// With a generation of four files.
-    fn published() -> Self {
-        let project = Self::new();
-        project.run(&[], "mkdir -p dist/d/e; for f in a b d/c d/e/f; do echo $f > dist/$f; done").is(0);
-        project
-    }
+/// What is looked at where the command is captured.
+trait Captured {
+    /// `txfs run dist OPTIONS -- sh -ec SCRIPT`, with all guards.
+    fn build(&self, options: &[&str], script: &str) -> Ended;
 
-    fn at(&self, path: &str) -> PathBuf {
-        self.0.path().canonicalize().unwrap().join(path)
-    }
+    /// Every path of the output with its mode and content.
+    fn tree(&self) -> Vec<String>;
 
-    fn command<'a>(&self, arguments: impl IntoIterator<Item = &'a str>) -> Command {
-        let binary = std::env::var_os("TXFS_BINARY").unwrap_or(env!("CARGO_BIN_EXE_txfs").into());
-        let mut command = Command::new(binary);
-        command.args(arguments).current_dir(self.0.path()).stdin(Stdio::null());
-        command
-    }
+    fn is_clean(&self);
+}
 
-    fn txfs<'a>(&self, arguments: impl IntoIterator<Item = &'a str>) -> Ended {
-        Ended(self.command(arguments).output().unwrap())
-    }
-
-    /// `txfs run dist OPTIONS -- sh -ec SCRIPT`.
-    fn run(&self, options: &[&str], script: &str) -> Ended {
+impl Captured for Project {
+    fn build(&self, options: &[&str], script: &str) -> Ended {
         self.txfs([&["run", "dist"], options, &["--", "sh", "-ec", script]].concat())
     }
 
-    /// Every path of the output with its mode and content.
     fn tree(&self) -> Vec<String> {
         tree(&self.at("dist"))
-    }
-
-    fn generation(&self) -> String {
-        let status = self.txfs(["status", "dist"]).is(0).out();
-        status.lines().find_map(|line| line.strip_prefix("generation:")).unwrap().trim().to_owned()
     }
 
     fn is_clean(&self) {
         let state = self.at(".dist.txfs");
         assert_eq!(fs::read_dir(state.join("tx")).unwrap().count(), 0, "a transaction is left");
         self.txfs(["verify", "dist"]).is(0);
-    }
-}
-
-impl Ended {
-    fn is(self, code: i32) -> Self {
-        let told = String::from_utf8_lossy(&self.0.stderr);
-        assert_eq!(self.0.status.code(), Some(code), "{:?}: {told}", self.0.status);
-        self
-    }
-
-    fn says(self, text: &str) -> Self {
-        let told = String::from_utf8_lossy(&self.0.stderr).into_owned();
-        assert!(told.contains(text), "{told}");
-        self
-    }
-
-    /// Where it says that what was built is kept.
-    fn stage(&self) -> String {
-        let told = String::from_utf8_lossy(&self.0.stderr).into_owned();
-        let kept = told.split_once("the stage is kept at ").and_then(|(_, rest)| rest.split_once(": "));
-        kept.unwrap_or_else(|| panic!("{told}")).0.to_owned()
-    }
-
-    fn out(&self) -> String {
-        String::from_utf8_lossy(&self.0.stdout).into_owned()
     }
 }
 
@@ -107,10 +68,6 @@ fn tree(at: &Path) -> Vec<String> {
         walk(at, ".", &mut lines);
     }
     lines
-}
-
-fn is_root() -> bool {
-    fs::metadata("/proc/self").unwrap().uid() == 0
 }
 
 #[test]
@@ -139,9 +96,11 @@ fn an_ordinary_user_has_the_same() {
 
 #[test]
 fn what_a_command_makes_of_the_output_is_published() {
-    let project = Project::published();
+    let project = published();
     let kept = fs::metadata(project.at("dist/d/e/f")).unwrap().ino();
-    project.run(&[], "cat dist/a >> dist/b; rm dist/d/c; echo new > dist/n; chmod 600 dist/a; chmod 700 dist/d").is(0);
+    project
+        .build(&[], "cat dist/a >> dist/b; rm dist/d/c; echo new > dist/n; chmod 600 dist/a; chmod 700 dist/d")
+        .is(0);
     let tree = project.tree();
     assert_eq!(
         tree[1..],
@@ -173,14 +132,14 @@ fn the_output_may_be_removed_and_made_anew_moved_onto_and_moved_away() {
         "rm -r dist/*; echo 1 > dist/a; echo n > dist/n; echo m > dist/m",
     ] {
         for options in [&[][..], &["--capture", "overlay"], &["--capture", "copy"], &["--from", "copy"]] {
-            let project = Project::published();
-            project.run(options, script).is(0);
+            let project = published();
+            project.build(options, script).is(0);
             assert_eq!(
                 project.tree()[1..],
                 ["./a 644 1", "./m 644 m", "./n 644 n"].map(str::to_owned),
                 "{script} {options:?}"
             );
-            assert_eq!(project.generation(), "2");
+            assert_eq!(project.generation(), 2);
             project.is_clean();
             assert_eq!(fs::read_dir(project.at("")).unwrap().count(), 2, "{script}: the output and its state");
         }
@@ -189,7 +148,7 @@ fn the_output_may_be_removed_and_made_anew_moved_onto_and_moved_away() {
 
 #[test]
 fn nothing_changes_where_the_command_fails_or_changes_nothing() {
-    let project = Project::published();
+    let project = published();
     let before = project.tree();
     for (script, code) in [
         ("rm -rf dist; mkdir dist; echo 1 > dist/n; exit 7", 7),
@@ -203,20 +162,20 @@ fn nothing_changes_where_the_command_fails_or_changes_nothing() {
         assert!(
             Command::new("cp").arg("-r").arg(project.at("dist")).arg(project.at(".keep")).status().unwrap().success()
         );
-        project.run(&[], script).is(code);
+        project.build(&[], script).is(code);
         assert_eq!(project.tree(), before, "{script}");
-        assert_eq!(project.generation(), "1");
+        assert_eq!(project.generation(), 1);
         project.is_clean();
     }
 }
 
 #[test]
 fn readers_outside_see_nothing_until_the_commit_and_the_command_its_own() {
-    let project = Project::published();
+    let project = published();
     let script = "rm -rf dist; mkdir dist; echo new > dist/a; echo 1 > dist/1; echo 2 > dist/2; touch ready; until test -e go || ! test -e ready; do sleep 0.01; done; cat dist/a";
     let before = project.tree();
     let child = project.command(["run", "dist", "--", "sh", "-ec", script]).stdout(Stdio::piped()).spawn().unwrap();
-    wait_for(|| project.at("ready").exists());
+    wait_for("ready", || project.at("ready").exists());
     assert_eq!(project.tree(), before);
     fs::write(project.at("go"), "").unwrap();
     let output = child.wait_with_output().unwrap();
@@ -225,17 +184,9 @@ fn readers_outside_see_nothing_until_the_commit_and_the_command_its_own() {
     assert_eq!(project.tree()[1..], ["./1 644 1", "./2 644 2", "./a 644 new"].map(str::to_owned));
 }
 
-fn wait_for(mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(30);
-    while !condition() {
-        assert!(Instant::now() < deadline, "it does not come");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
-
 #[test]
 fn the_command_finds_the_output_by_its_variables_and_may_begin_with_nothing() {
-    let project = Project::published();
+    let project = published();
     fs::write(
         project.at("build"),
         "#!/bin/sh\nset -e\necho 1 > \"$TXFS_STAGE/n\"\ntest \"$TXFS_STAGE\" = \"$TXFS_OUTPUT\"\n",
@@ -245,69 +196,69 @@ fn the_command_finds_the_output_by_its_variables_and_may_begin_with_nothing() {
     project.txfs(["run", "dist", "--", "./build"]).is(0);
     assert!(project.tree().contains(&"./n 644 1".to_owned()) && project.tree().contains(&"./a 644 a".to_owned()));
     let script = "test -z \"$(ls -A dist)\"; for f in 1 2 3; do echo $f > dist/$f; done";
-    project.run(&["--from", "empty", "--max-removed", "100"], script).is(0);
+    project.build(&["--from", "empty", "--max-removed", "100"], script).is(0);
     assert_eq!(project.tree()[1..], ["./1 644 1", "./2 644 2", "./3 644 3"].map(str::to_owned));
     // A stage is empty, and elsewhere.
     project.txfs(["run", "dist", "--stage", "--max-removed", "100", "--", "./build"]).is(1);
-    project.run(&["--max-removed", "100"], "echo 1 > {stage}/1; test ! -e {stage}/2").is(0);
+    project.build(&["--max-removed", "100"], "echo 1 > {stage}/1; test ! -e {stage}/2").is(0);
     assert_eq!(project.tree()[1..], ["./1 644 1".to_owned()]);
 }
 
 #[test]
 fn a_build_that_lost_its_files_is_refused() {
-    let project = Project::published();
+    let project = published();
     let before = project.tree();
-    project.run(&[], "rm -rf dist/*").is(5).says("the command left no file in the output");
-    project.run(&[], "rm -rf dist").is(5).says("the command left no file in the output");
-    project.run(&[], "rm -rf dist; mkdir dist; echo a > dist/a").is(5).says("--max-removed");
-    project.run(&[], "rm -rf dist/a dist/d").is(5).says("--max-removed");
+    project.build(&[], "rm -rf dist/*").is(5).says("the command left no file in the output");
+    project.build(&[], "rm -rf dist").is(5).says("the command left no file in the output");
+    project.build(&[], "rm -rf dist; mkdir dist; echo a > dist/a").is(5).says("--max-removed");
+    project.build(&[], "rm -rf dist/a dist/d").is(5).says("--max-removed");
     assert_eq!(project.tree(), before);
     project.is_clean();
-    project.run(&["--max-removed", "100"], "rm -rf dist/a dist/d").is(0);
-    project.run(&["--allow-empty"], "rm -rf dist/*").is(0);
+    project.build(&["--max-removed", "100"], "rm -rf dist/a dist/d").is(0);
+    project.build(&["--allow-empty"], "rm -rf dist/*").is(0);
     assert_eq!(project.tree().len(), 1);
 }
 
 #[test]
 fn an_output_that_is_not_there_is_made_by_the_first_commit() {
     let project = Project::new();
-    project.run(&[], "test ! -e dist; exit 3").is(3);
+    project.build(&[], "test ! -e dist; exit 3").is(3);
     assert!(!project.at("dist").exists());
-    project.run(&[], "true").is(5).says("the command left no file in the output");
+    project.build(&[], "true").is(5).says("the command left no file in the output");
     assert!(!project.at("dist").exists());
-    project.run(&[], "mkdir t; echo 1 > t/n; cp -r t dist").is(0);
+    project.build(&[], "mkdir t; echo 1 > t/n; cp -r t dist").is(0);
     assert_eq!(project.tree()[1..], ["./n 644 1".to_owned()]);
     fs::remove_dir_all(project.at("dist")).unwrap();
-    project.run(&[], "test ! -e dist; mkdir dist; echo 1 > dist/n").is(0);
+    project.build(&[], "test ! -e dist; mkdir dist; echo 1 > dist/n").is(0);
     assert_eq!(project.tree()[1..], ["./n 644 1".to_owned()]);
 }
 
 #[test]
 fn checks_see_the_output_as_a_whole() {
-    let project = Project::published();
+    let project = published();
     let check = "test -s a && test -s n && test ! -e b && echo $TXFS_STAGE > checked";
-    project.run(&["--check", check], "echo n > dist/n; rm dist/b").is(0);
+    project.build(&["--check", check], "echo n > dist/n; rm dist/b").is(0);
     assert!(project.tree().iter().any(|line| line.starts_with("./checked 644 ")));
     let before = project.tree();
-    project.run(&["--check", "test -e b", "--check", "true"], "echo m > dist/m").is(5).says("check `test -e b`");
-    project.run(&["--dry-run", "--check", "test -e m"], "echo m > dist/m").is(0).says("would publish");
+    project.build(&["--check", "test -e b", "--check", "true"], "echo m > dist/m").is(5).says("check `test -e b`");
+    project.build(&["--dry-run", "--check", "test -e m"], "echo m > dist/m").is(0).says("would publish");
     assert_eq!(project.tree(), before);
     project.is_clean();
 }
 
 #[test]
 fn what_outlives_the_command_is_ended_or_waited_for() {
-    let project = Project::published();
+    let project = published();
     let script = "(setsid sh -c 'sleep 0.5; echo late > dist/late' > /dev/null 2>&1 &)";
-    project.run(&[], script).is(0).says("ended what outlived `sh`: ");
+    project.build(&[], script).is(0).says("ended what outlived `sh`: ");
     assert!(!project.at("dist/late").exists());
-    project.run(&["--wait-children"], script).is(0);
+    project.build(&["--wait-children"], script).is(0);
     assert!(project.at("dist/late").exists());
 }
 
 #[test]
 fn a_rename_of_a_published_directory_is_served_by_a_copy() {
-    let project = Project::published();
+    let project = published();
     let script = "import os; os.rename('dist/d', 'dist/moved')";
     if project.txfs(["run", "dist", "--", "python3", "-c", script]).0.status.code() == Some(127) {
         return;
@@ -319,9 +270,9 @@ fn a_rename_of_a_published_directory_is_served_by_a_copy() {
 
 #[test]
 fn txfs_inside_the_command_leaves_the_captured_output_alone_and_is_no_second_capture() {
-    let project = Project::published();
+    let project = published();
     let binary = project.command([]).get_program().to_str().unwrap().to_owned();
-    let inner = |words: &str| project.run(&[], &format!("{binary} {words}"));
+    let inner = |words: &str| project.build(&[], &format!("{binary} {words}"));
     let before = project.tree();
     fs::create_dir(project.at("src")).unwrap();
     inner("publish dist src").is(2).says("this command runs in `txfs run");
@@ -337,11 +288,11 @@ fn txfs_inside_the_command_leaves_the_captured_output_alone_and_is_no_second_cap
 
 #[test]
 fn what_makes_no_sense_is_refused_before_anything_runs() {
-    let project = Project::published();
+    let project = published();
     for options in
         [&["--remove", "a"][..], &["--stage", "--capture", "auto"], &["--from", "empty", "--capture", "copy"]]
     {
-        project.run(options, "touch ran").is(125);
+        project.build(options, "touch ran").is(125);
     }
     assert!(!project.at("ran").exists());
     project.txfs(["run", "dist", "--", "/nonexistent/program"]).is(127);
@@ -352,10 +303,10 @@ fn what_makes_no_sense_is_refused_before_anything_runs() {
 #[test]
 fn what_met_a_conflict_is_kept_and_is_published_once_that_is_gone() {
     for options in [&[][..], &["--capture", "copy"]] {
-        let project = Project::published();
+        let project = published();
         fs::write(project.at("dist/n"), "foreign").unwrap();
         let script = "rm -rf dist/d; rm dist/b; mkdir dist/d; echo c > dist/d/c; chmod 711 dist/d; echo n > dist/n";
-        let stage = project.run(options, script).is(4).says("in the way: n").stage();
+        let stage = project.build(options, script).is(4).says("in the way: n").stage();
         let before = project.tree();
         project.txfs(["diff", "dist"]).is(0);
         project.txfs(["commit", &stage]).is(4);
@@ -370,9 +321,9 @@ fn what_met_a_conflict_is_kept_and_is_published_once_that_is_gone() {
 #[test]
 fn what_somebody_else_changed_costs_no_build() {
     for build in ["rm dist/b", "rm -rf dist/*; echo b > dist/b; echo c > dist/c"] {
-        let project = Project::published();
+        let project = published();
         fs::write(project.at("dist/a"), "theirs").unwrap();
-        let stage = project.run(&["--max-removed", "100"], &format!("{build}; echo hour > dist/a")).is(4).stage();
+        let stage = project.build(&["--max-removed", "100"], &format!("{build}; echo hour > dist/a")).is(4).stage();
         project.txfs(["commit", &stage, "--allow-drift", "--max-removed", "100"]).is(0);
         assert!(project.tree().contains(&"./a 644 hour".to_owned()), "{build}");
         project.is_clean();
@@ -381,10 +332,10 @@ fn what_somebody_else_changed_costs_no_build() {
 
 #[test]
 fn what_another_generation_overtook_is_kept() {
-    let project = Project::published();
+    let project = published();
     let script = "rm dist/b; echo hour > dist/a; touch ready; until test -e go; do sleep 0.01; done";
     let run = project.command(["run", "dist", "--", "sh", "-ec", script]).stderr(Stdio::piped()).spawn().unwrap();
-    wait_for(|| project.at("ready").exists());
+    wait_for("ready", || project.at("ready").exists());
     project.txfs(["run", "dist", "--stage", "--from", "current", "--", "sh", "-c", "echo 1 > $TXFS_STAGE/1"]).is(0);
     fs::write(project.at("go"), "").unwrap();
     let stage = Ended(run.wait_with_output().unwrap()).is(4).says("generation 2 was committed since").stage();
@@ -399,7 +350,7 @@ fn what_a_failing_disk_took_back_is_kept() {
         return;
     }
     for which in [1, 2] {
-        let project = Project::published();
+        let project = published();
         let script = "rm dist/b dist/d/c; echo hour > dist/a";
         let inject = format!("inject=renameat2:error=EIO:when={which}");
         // txfs alone is traced: the command has a supervisor of its calls already.
@@ -419,29 +370,30 @@ fn what_a_failing_disk_took_back_is_kept() {
 fn what_failed_is_kept_where_that_was_said() {
     let rest = ["./a 644 hour", "./d 755 ", "./d/c 644 d/c"].map(str::to_owned);
     for options in [&["--keep-failed"][..], &["--keep-failed", "--capture", "copy"]] {
-        let project = Project::published();
+        let project = published();
         let before = project.tree();
         let script = "rm -r dist/b dist/d/e; echo hour > dist/a";
-        let stage = project.run(options, &format!("{script}; exit 7")).is(7).says("publishes it all the same").stage();
+        let stage =
+            project.build(options, &format!("{script}; exit 7")).is(7).says("publishes it all the same").stage();
         assert_eq!(project.tree(), before);
         project.txfs(["commit", &stage]).is(0);
         assert_eq!(project.tree()[1..], rest);
         project.is_clean();
     }
-    let project = Project::published();
+    let project = published();
     let script = "rm -r dist/b dist/d/e; echo hour > dist/a";
-    let checked = project.run(&["--keep-failed", "--check", "test -e b"], script).is(5).says("check `test -e b`");
+    let checked = project.build(&["--keep-failed", "--check", "test -e b"], script).is(5).says("check `test -e b`");
     project.txfs(["commit", &checked.stage()]).is(0);
     assert_eq!(project.tree()[1..], rest);
     // What changed nothing, and what did not run, is nothing to keep.
-    let nothing = project.run(&["--keep-failed"], "exit 3").is(3);
+    let nothing = project.build(&["--keep-failed"], "exit 3").is(3);
     assert!(!String::from_utf8_lossy(&nothing.0.stderr).contains("kept at"));
     project.txfs(["run", "dist", "--keep-failed", "--", "/nonexistent/program"]).is(127);
     project.is_clean();
     // Nor does a file that says it for all builds keep this one from running.
     fs::write(project.at("txfs.toml"), "[output.dist]\nkeep-failed = true\n").unwrap();
-    project.run(&[], "rm dist/d/c; exit 7").is(7).stage();
-    project.run(&[], "rm dist/d/c; echo 1 > dist/d/1").is(0);
+    project.build(&[], "rm dist/d/c; exit 7").is(7).stage();
+    project.build(&[], "rm dist/d/c; echo 1 > dist/d/1").is(0);
 }
 
 /// Killed at any moment, txfs leaves the old generation or the new one, and no process.
@@ -450,7 +402,7 @@ fn a_kill_at_any_moment_leaves_the_old_generation_or_the_new_one() {
     let seconds = std::env::var("TXFS_SECONDS").ok().and_then(|seconds| seconds.parse().ok()).unwrap_or(5);
     let end = Instant::now() + Duration::from_secs(seconds);
     let project = Project::new();
-    project.run(&[], "mkdir -p dist/x; for f in 1 2 3 x/4; do echo > dist/$f; done").is(0);
+    project.build(&[], "mkdir -p dist/x; for f in 1 2 3 x/4; do echo > dist/$f; done").is(0);
     let mut finished = 0_u32;
     for round in 0_u64.. {
         if round >= 30 && Instant::now() > end {
@@ -472,7 +424,7 @@ fn a_kill_at_any_moment_leaves_the_old_generation_or_the_new_one() {
         let status = child.wait().unwrap();
         assert!(status.signal().is_some() || status.success());
         finished += u32::from(status.success());
-        wait_for(|| running_in(&project).is_empty());
+        wait_for("the end", || running_in(&project).is_empty());
         project.txfs(["recover", "dist"]).is(0);
         let new: Vec<_> = ["./1", "./2", "./3", "./x/4"].map(|path| format!("{path} 644 {round}")).into();
         let tree = project.tree();
@@ -497,7 +449,7 @@ fn running_in(project: &Project) -> Vec<String> {
 
 #[test]
 fn status_says_what_can_be_diverted_here_and_why_not() {
-    let project = Project::published();
+    let project = published();
     let names = || {
         let listed = fs::read_dir(project.at(".dist.txfs")).unwrap();
         listed.map(|entry| entry.unwrap().file_name()).collect::<std::collections::BTreeSet<_>>()

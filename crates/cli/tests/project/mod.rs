@@ -98,6 +98,14 @@ impl Ended {
         self
     }
 
+    /// Where it says that what was built is kept.
+    #[track_caller]
+    pub fn stage(&self) -> String {
+        let told = String::from_utf8_lossy(&self.0.stderr).into_owned();
+        let kept = told.split_once("the stage is kept at ").and_then(|(_, rest)| rest.split_once(": "));
+        kept.unwrap_or_else(|| panic!("{told}")).0.to_owned()
+    }
+
     pub fn out(&self) -> String {
         String::from_utf8_lossy(&self.0.stdout).into_owned()
     }
