@@ -8,6 +8,7 @@ use rooms::{Rooms, circle, is_inside, wings};
 use source::{UNIT_TESTS, code, leads_to, leaves_its_module, module, named, sources};
 
 mod rooms;
+mod size;
 mod source;
 
 /// The wings of the library from the bottom up; a wing imports only from the lines above its own.
