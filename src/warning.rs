@@ -90,11 +90,9 @@ impl fmt::Display for Warning {
                 write!(f, "{} {entries}, and no commit removes what is not its own: {paths}", paths.total)
             }
             Warning::NamesStage { .. } => {
-                write!(
-                    f,
-                    "{} that is published names the stage, which is gone after the commit: {paths}",
-                    count(paths.total)
-                )
+                let (is, names) = if paths.total == 1 { ("is", "names") } else { ("are", "name") };
+                let entries = count(paths.total);
+                write!(f, "{entries} that {is} published {names} the stage, which is gone after the commit: {paths}")
             }
             Warning::RelativeToStage { .. } => {
                 write!(

@@ -371,3 +371,21 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_was_written_to_in_place_and_given_its_time_again_is_not_taken_for_what_was_published() {
+    let (_dir, out, store) = scratch(1);
+    publish(&store, &files(&[("a", "good"), ("b", "b")]));
+    let file = fs::OpenOptions::new().write(true).open(out.join("a")).unwrap();
+    let was = file.metadata().unwrap().modified().unwrap();
+    std::io::Write::write_all(&mut &file, b"bad!").unwrap();
+    file.set_modified(was).unwrap();
+    publish(&store, &files(&[("a", "new"), ("b", "b")]));
+    let error = go_back_plainly(&store).unwrap_err();
+    assert!(matches!(error, Error::Corrupt { .. }) && error.to_string().contains("its content was changed"), "{error}");
+    assert_eq!(read(&out), files(&[("a", "new"), ("b", "b")]));
+}
+
+fn go_back_plainly(store: &Store) -> txfs::Result<u64> {
+    store.begin(BeginOptions::default())?.copy_previous()
+}

@@ -49,6 +49,7 @@ use crate::stage::recheck::SecondLook;
 use crate::stage::scan::{self, Means, Reach, States};
 use crate::stage::shared;
 use crate::stage::source_look::{self, SourceLook};
+use crate::store::Store;
 use crate::store::current::Current;
 use crate::store::layout::{name, state_path};
 use crate::store::transaction_dir::{Basis, COPY, STAGE, part};
@@ -74,6 +75,17 @@ pub struct Committed {
     pub warnings: Vec<Error>,
     /// Where entries were moved that txfs found among its own and could not prove to be so.
     pub rescued: Vec<PathBuf>,
+}
+
+impl<F: Fs> Store<F> {
+    /// What was committed is in the directory that was the output when it was begun.
+    fn replaced_meanwhile(&self) -> Error {
+        let output = self.output.path.clone();
+        let what =
+            "it was moved or replaced while it was published, and what was published is in the directory that it was";
+        let source = Error::io("find what was published at", &output)(std::io::Error::other(what));
+        Error::OutcomeUnknown { source: Box::new(source), output }
+    }
 }
 
 impl<F: Fs> Transaction<F> {
@@ -292,6 +304,12 @@ impl<F: Fs> Transaction<F> {
         if !published.exists() {
             new_output::dress(&self.tree, &self.stage_tree()?, &self.store.output)?;
         }
+        let at = self.at();
+        if !at.is_root()
+            && let Some(place) = self.stage_tree()?.find_directory(&at)?
+        {
+            new_output::dress_place(&self.tree, &place, published.inventory().get(&at)?.as_ref())?;
+        }
         let mut planned = self.make_own_plan(&mut published, options, stale)?;
         if self.copy_missing(&planned.intent)? {
             planned = self.make_own_plan(&mut published, options, stale)?;
@@ -380,9 +398,14 @@ impl<F: Fs> Transaction<F> {
         let is_ended = || self.store.is_ended(self.id).unwrap_or(true);
         self.open = matches!(carried_out, Err(Error::RolledBack { .. })) && !is_ended();
         carried_out?;
+        let in_place = applier.is_the_output();
         *self.store.carried_out.lock().unwrap_or_else(PoisonError::into_inner) = Some(self.id);
         let shelved = settle::shelve(&self.store, &journal.begin);
         let (warnings, rescued) = (shelved.err().into_iter().collect(), Vec::new());
+        // Where it cannot be told, nothing says that it is another.
+        if matches!(in_place, Ok(false)) {
+            return Err(self.store.replaced_meanwhile());
+        }
         let head = journal.begin.head;
         Ok(Committed { generation: head.info.generation, changed: true, plan, totals: head.totals, warnings, rescued })
     }

@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::error::{Error, Paths, Result};
+use crate::error::{Error, Paths, Problem, Result};
 use crate::fs::compiled::{compiled, same_ref};
 use crate::fs::tree::Tree;
 use crate::fs::{Fs, Stat};
@@ -179,6 +179,8 @@ impl<F: Fs> Look<'_, F> {
             copy::expect_modes(&stage, entries, &self.made, output.as_ref(), &self.output.holder)?
         };
         shared::expect_modes(&mut staged.entries, self.group);
+        // The copy will be this user's.
+        staged.problems.retain(|problem| !matches!(problem, Problem::NotOurs { .. }));
         let left_out = std::mem::take(&mut staged.left_out);
         let left_out = left_out.iter().map(|path: &RelPath| path.under(self.source)).collect();
         let rules = rules(options, exchange, Stale::Whole, self.group);

@@ -242,6 +242,16 @@ fn is_still<F: Fs>(tree: &Tree<F>, place: &RelPath, old: &Object, stat: &Stat) -
     Err(tree.corrupt(place, "it was changed since it was displaced"))
 }
 
+/// A file that was written to in place before it was displaced, and given its time again, looks as it was published.
+fn has_its_content<F: Fs>(tree: &Tree<F>, place: &RelPath, object: &Object) -> Result<()> {
+    let Some(stat) = tree.stat(place)? else { return Ok(()) };
+    let is_known = object.kind == Kind::File && object.digest != Digest::default() && object.is(&stat);
+    if is_known && !digest::object(tree, place, object.kind, &stat)?.same_content(object) {
+        return Err(tree.corrupt(place, "its content was changed, though its size and time are as they were published"));
+    }
+    Ok(())
+}
+
 /// What came after the generation that is to be put together again, one generation each.
 struct Since<F: Fs> {
     journal: Journal,
@@ -394,7 +404,10 @@ impl<'a, F: Fs> Again<'a, F> {
         *before = path.clone();
         match object.kind {
             Kind::Directory => receiver.dir(path.clone(), object.mode, &from.tree, place.clone()),
-            Kind::File | Kind::Symlink => receiver.entry(path, object, &from.tree, place),
+            Kind::File | Kind::Symlink => {
+                has_its_content(&from.tree, place, object)?;
+                receiver.entry(path, object, &from.tree, place)
+            }
         }
     }
 

@@ -347,3 +347,31 @@ fn an_error_that_says_unchanged_is_not_told_after_recovery_has_changed_the_outpu
         }
     }
 }
+
+/// What was committed is in a directory that is the output no more: that is no success.
+#[test]
+fn an_output_that_is_replaced_while_it_is_published_is_not_reported_as_published() {
+    for replace in [false, true] {
+        let (_dir, out) = scratch();
+        let away = out.with_extension("away");
+        let (from, to) = (out.clone(), away.clone());
+        let (kernel, arm) = armed(move |call| {
+            let is_last = matches!(call, Call::Rename { name, .. } if name == b"z.html");
+            if is_last && !to.exists() {
+                fs::rename(&from, &to).unwrap();
+                if replace {
+                    fs::create_dir(&from).unwrap();
+                }
+            }
+            None
+        });
+        let store = Store::open_with(&OpenOptions::with(kernel), &out).unwrap();
+        publish_old(&store);
+        let mut transaction = begin_new(&store, BeginOptions::default());
+        arm.store(true, Ordering::SeqCst);
+        let error = transaction.commit(&lenient()).unwrap_err();
+        assert_eq!(error.outcome(), Outcome::Unknown, "{error}");
+        assert!(error.to_string().contains("moved or replaced while it was published"), "{error}");
+        assert_eq!(read(&away, "z.html"), "new!");
+    }
+}

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use project::{Ended, Project, signal, wait_for};
@@ -280,4 +280,35 @@ fn what_a_killed_process_left_for_what_it_ran_goes_with_the_next_commit_and_not_
     project.publish(&["--after", &after]).is(0);
     assert!(project.read("told").contains("\"path\":\"c\""), "{}", project.read("told"));
     assert_eq!(handed(), 0);
+}
+
+#[test]
+fn transactions_that_were_begun_and_forgotten_are_counted() {
+    let project = Project::published();
+    let name = project.names("dist").remove(0);
+    project.write(&format!("dist/{name}"), "edited");
+    let begin = || project.txfs(["begin", "dist"]).is(0);
+    for others in 0..4 {
+        let begun = begin();
+        let (stage, warned) = (begun.out(), begun.err().contains("open: `txfs abort --all dist` discards all"));
+        assert_eq!(warned, others >= 3, "{}", begun.err());
+        fs::write(Path::new(stage.trim_end()).join(&name), "another").unwrap();
+        let refused = project.txfs(["commit", stage.trim_end()]).is(4);
+        let counted = format!("{others} other transaction");
+        assert_eq!(refused.err().contains(&counted), others > 0, "{}", refused.err());
+    }
+    project.txfs(["abort", "--all", "dist"]).is(0);
+    assert_eq!(begin().err(), "");
+}
+
+/// What `publish` puts back is a change, too.
+#[test]
+fn what_a_commit_would_put_back_is_a_difference() {
+    let project = Project::new();
+    project.source(&["a", "b"], "one");
+    project.publish(&[]).is(0);
+    fs::remove_file(project.at("dist/a")).unwrap();
+    project.txfs(["diff", "--exit-code", "dist", "src"]).is(8).says("would put back").says("a");
+    project.publish(&[]).is(0);
+    project.txfs(["diff", "--exit-code", "dist", "src"]).is(0);
 }

@@ -156,3 +156,25 @@ fn what_cannot_be_a_path_is_refused_before_anything_runs() {
     project.txfs(["run", "site", "--at", "b", "--", "touch", ran]).is(125).says("--at is for a stage");
     assert!(!touch.exists());
 }
+
+/// A directory for temporary files is nobody's idea of what is published, as for the whole output.
+#[test]
+fn what_comes_from_a_private_directory_gets_the_mode_that_a_directory_has_there() {
+    use std::os::unix::fs::PermissionsExt;
+    let project = with_build(&["page"]);
+    let private = |mode| fs::set_permissions(project.at("build"), fs::Permissions::from_mode(mode)).unwrap();
+    let mode = |path: &str| project.at(path).metadata().unwrap().permissions().mode() & 0o777;
+    private(0o700);
+    project.txfs(["publish", "site", "build", "--at", "p"]).is(0);
+    assert_eq!(mode("site/p"), mode("site"));
+    // One that was chosen is taken, and stays.
+    private(0o750);
+    project.txfs(["publish", "site", "build", "--at", "q"]).is(0);
+    assert_eq!(mode("site/q"), 0o750);
+    private(0o700);
+    project.write("build/page", "another");
+    for at in ["p", "q"] {
+        project.txfs(["publish", "site", "build", "--at", at]).is(0);
+    }
+    assert_eq!((mode("site/p"), mode("site/q")), (mode("site"), 0o750));
+}

@@ -246,3 +246,17 @@ fn an_output_of_another_user_that_is_closed_is_refused_before_the_build() {
     world.paste(&build("other", page, &["--stage"]).expect(125).err);
     build("other", page, &["--stage"]).expect(0);
 }
+
+/// Only a copy of it is published, which is one's own.
+#[test]
+fn what_copying_a_source_of_another_user_would_change_is_said_as_it_would() {
+    let Some(world) = World::new("a source of another user") else { return };
+    fill(&world.at("src/d"));
+    let is_added = |ended: Ended| assert!(ended.out.contains("A d/a"), "{} {}", ended.out, ended.err);
+    is_added(world.txfs(USER, &["publish", "--dry-run", "site", "src"]).expect(0));
+    world.txfs(USER, &["publish", "site", "src"]).expect(0);
+    fs::remove_file(world.at("src/d/a")).unwrap();
+    fs::write(world.at("src/d/b"), "b").unwrap();
+    let differs = world.txfs(USER, &["diff", "site", "src"]).expect(0);
+    assert_eq!((differs.out.as_str(), differs.err.as_str()), ("D d/a\nA d/b\n", ""));
+}

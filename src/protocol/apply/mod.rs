@@ -100,6 +100,14 @@ impl<'a, F: Fs> Applier<'a, F> {
         })
     }
 
+    /// Whether the directory that was changed is the output still: somebody may have put another in its place.
+    pub(crate) fn is_the_output(&self) -> Result<bool> {
+        let Some(changed) = self.tree.get() else { return Ok(true) };
+        let root = RelPath::root();
+        let there = self.output.open()?.map_or(Ok(None), |tree| tree.stat(&root))?;
+        Ok(changed.stat(&root)?.map(|stat| stat.ino) == there.map(|stat| stat.ino))
+    }
+
     /// The applier of a commit that nobody was told of yet: what was changed since it was read is refused.
     pub(crate) fn of_commit(mut self) -> Self {
         self.expects_modes = !left_out(Mutant::ModeBeforeMoving);

@@ -9,12 +9,16 @@ use txfs::{Basis, BeginOptions, Transaction};
 use crate::options::at::AtArgs;
 use crate::options::from;
 use crate::options::wait::WaitArgs;
+use crate::publishing::left;
 use crate::settings::keys::{Given, Settings, take};
 use crate::settings::values::{FromChoice, from_word};
 use crate::store::context::Context;
 use crate::talk::error::{DONE, Failure, usage};
 use crate::talk::json::Object;
 use crate::talk::output::Ui;
+
+/// From so many on transactions that are open, and that no process is at work on, were forgotten rather than kept.
+const MANY: u64 = 3;
 
 /// Begin a transaction and print its stage's path
 ///
@@ -80,6 +84,9 @@ pub(crate) fn run(context: &Context, args: &BeginArgs) -> Result<u8, Failure> {
     context.ui.rescued(&store.take_rescued());
     from::warn_of_drift(&context.ui, &transaction);
     let stage = transaction.stage();
+    if let Some(others) = left::others_open(&context.ui, &store, &stage, MANY) {
+        context.ui.warn(others);
+    }
     let print = || print(&context.ui, store.output(), &transaction, &stage);
     if let Err(failure) = context.signals.expect_none().and_then(|()| print()) {
         // Nobody learned of the transaction, so nobody would end it.

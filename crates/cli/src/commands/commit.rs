@@ -91,7 +91,7 @@ fn keep_open(
     failure: Failure,
     removals: &str,
 ) -> Failure {
-    match failure.source() {
+    let failure = match failure.source() {
         Some(_) if !transaction.is_open() => failure,
         _ if failure.is_stopped() => failure.hint(left::still_open(ui, stage, removals)),
         None | Some(Error::StageLost { .. } | Error::OutcomeUnknown { .. }) => failure,
@@ -101,5 +101,6 @@ fn keep_open(
             failure.hint(left::overtaken(ui, store, transaction.from(), &at, stage, &again))
         }
         Some(_) => failure.hint(left::still_open(ui, stage, removals)),
-    }
+    };
+    left::others_open(ui, store, stage, 1).into_iter().fold(failure, Failure::hint)
 }

@@ -9,7 +9,7 @@ use crate::options::exclude::Excludes;
 use crate::publishing::changes;
 use crate::publishing::report;
 use crate::publishing::source;
-use crate::publishing::summary::Summary;
+use crate::publishing::summary::{Restored, Summary};
 use crate::settings::keys::{Given, Settings, take};
 use crate::store::context::Context;
 use crate::store::generation;
@@ -74,8 +74,14 @@ pub(crate) fn run(context: &Context, args: &DiffArgs) -> Result<u8, Failure> {
     changes::print(&context.ui, store.output(), current, &plan, &notes)?;
     notes.iter().for_each(|note| context.ui.problem(note));
     plan.problems.iter().for_each(|problem| context.ui.problem(problem));
-    context.ui.detail(Summary(&plan));
-    Ok(if args.exit_code && !plan.changes.is_empty() { DIFFERS } else { DONE })
+    let restored = &plan.restored;
+    if restored.is_empty() {
+        context.ui.detail(Summary(&plan));
+    } else {
+        let output = context.ui.name(store.output());
+        context.ui.say(format_args!("a commit would put back {}", Restored(&output, restored)));
+    }
+    Ok(if args.exit_code && !(plan.changes.is_empty() && restored.is_empty()) { DIFFERS } else { DONE })
 }
 
 /// What changed from one generation to another.

@@ -36,16 +36,21 @@ pub(crate) fn kept(ui: &Ui, failure: &Failure, stage: &Path, options: &str) -> S
 
 /// What is kept besides a stage that was left just now; `None` where that is nothing, and was nothing before.
 pub(crate) fn kept_besides(ui: &Ui, store: &Store, left: &Left) -> Option<String> {
-    let open = store.transactions().unwrap_or_default();
-    let others = open.iter().filter(|open| !open.live && open.stage != left.stage).count() as u64;
     let replaced = (left.replaced > 0).then(|| "it replaces the one that was kept before".to_owned());
-    let others = (others > 0).then(|| {
+    let others = others_open(ui, store, &left.stage, 1);
+    let said: Vec<_> = replaced.into_iter().chain(others).collect();
+    (!said.is_empty()).then(|| said.join("; "))
+}
+
+/// That other transactions are open that no process is at work on, if there are at least so many: each is a whole stage.
+pub(crate) fn others_open(ui: &Ui, store: &Store, stage: &Path, least: u64) -> Option<String> {
+    let open = store.transactions().unwrap_or_default();
+    let others = open.iter().filter(|open| !open.live && open.stage != stage).count() as u64;
+    (others >= least).then(|| {
         let (open, output) = (count(others, "other transaction"), ui.word(store.output()));
         let are = if others == 1 { "is" } else { "are" };
         format!("{open} of {output} {are} open: `txfs abort --all {output}` discards all")
-    });
-    let said: Vec<_> = replaced.into_iter().chain(others).collect();
-    (!said.is_empty()).then(|| said.join("; "))
+    })
 }
 
 /// What to do with a transaction that stays open because its commit was refused; `options` as in [`kept`].

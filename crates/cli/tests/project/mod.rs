@@ -110,6 +110,10 @@ impl Ended {
         String::from_utf8_lossy(&self.0.stdout).into_owned()
     }
 
+    pub fn err(&self) -> String {
+        String::from_utf8_lossy(&self.0.stderr).into_owned()
+    }
+
     pub fn json(&self) -> Vec<Value> {
         self.out().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
