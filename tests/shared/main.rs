@@ -163,48 +163,53 @@ fn scenes() {
         None
     });
     let options = OpenOptions::with(fs).shared(None);
-    match &*scene {
-        "one" => put(&open(&options, &out), ONE),
-        "two" => put(&open(&options, &out), TWO),
-        "private" => put(&Store::open_with(&OpenOptions::default(), &out).unwrap(), ONE),
+    play(&scene, &options, &out);
+}
+
+/// What a member does.
+fn play(scene: &str, options: &OpenOptions<Faulty>, out: &Path) {
+    match scene {
+        "one" => put(&open(options, out), ONE),
+        "two" => put(&open(options, out), TWO),
+        "private" => put(&Store::open_with(&OpenOptions::default(), out).unwrap(), ONE),
         "keep" => {
-            let store = open(&options, &out);
+            let store = open(options, out);
             let transaction = store.begin(BeginOptions::default()).unwrap();
             fill(&transaction.stage(), TWO);
             transaction.keep().unwrap();
         }
         "rollback" => {
-            let store = open(&options, &out);
+            let store = open(options, out);
             let mut transaction = store.begin(BeginOptions::default()).unwrap();
             transaction.copy_previous().unwrap();
             transaction.commit(&lenient()).unwrap();
         }
         "copy" => {
-            let store = open(&options, &out);
+            let store = open(options, out);
             let mut transaction = store.begin(BeginOptions::default().from(txfs::Basis::Copy)).unwrap();
             transaction.write("copied", "3").unwrap();
             transaction.commit(&lenient()).unwrap();
             assert!(store.sweep().unwrap().warnings.is_empty());
         }
-        "prune" => drop(open(&options, &out).prune(Retention::generations(0)).unwrap()),
+        "prune" => drop(open(options, out).prune(Retention::generations(0)).unwrap()),
         "recover" => {
-            let store = open(&options, &out);
+            let store = open(options, out);
             let recovered = store.recover(RecoverOptions::default()).unwrap();
             assert!(recovered.warnings.is_empty(), "{recovered:?}");
             assert!(store.transactions().unwrap().is_empty());
             assert!(store.verify().unwrap().is_empty());
         }
         "share" => {
-            let store = open(&options, &out).share(Some(GROUP)).unwrap();
+            let store = open(options, out).share(Some(GROUP)).unwrap();
             assert_eq!(store.shared_with(), Some(GROUP));
         }
         "unshare" => {
-            let store = open(&options, &out).unshare().unwrap();
+            let store = open(options, out).unshare().unwrap();
             assert_eq!(store.shared_with(), None);
             put(&store, TWO);
         }
         "abort" => {
-            let store = open(&options, &out);
+            let store = open(options, out);
             for open in store.transactions().unwrap() {
                 store.resume(open.id).unwrap().abort().unwrap();
             }
@@ -212,13 +217,20 @@ fn scenes() {
             assert!(store.sweep().unwrap().warnings.is_empty());
         }
         "commit" => {
-            let store = open(&options, &out);
+            let store = open(options, out);
             let open = store.transactions().unwrap().pop().unwrap();
             let mut transaction = store.resume(open.id).unwrap();
             transaction.commit(&lenient()).unwrap();
         }
+        scene => play_refused(scene, options, out),
+    }
+}
+
+/// What is refused, and how.
+fn play_refused(scene: &str, options: &OpenOptions<Faulty>, out: &Path) {
+    match scene {
         "commit closed" => {
-            let store = open(&options, &out);
+            let store = open(options, out);
             let open = store.transactions().unwrap().pop().unwrap();
             let mut transaction = store.resume(open.id).unwrap();
             let error = transaction.commit(&lenient()).unwrap_err();
@@ -227,30 +239,30 @@ fn scenes() {
             assert!(["d", "d/secret"].contains(&&*paths.first[0].to_string()), "{error}");
         }
         "into a closed directory" => {
-            let store = open(&options, &out);
+            let store = open(options, out);
             let error = publish(&store, &[("foreign/x", "1")]).unwrap_err();
             let Error::Refused { problems, .. } = &error else { panic!("{error}") };
             let [Problem::NotShared { staged: false, group: GROUP, paths }] = &problems[..] else { panic!("{error}") };
             assert_eq!(paths.first[0].to_string(), "foreign");
         }
         "refused" => {
-            let error = Store::open_with(&options, &out).unwrap_err();
+            let error = Store::open_with(options, out).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
             println!("{error}");
         }
         "refused unless shared" => {
-            let error = Store::open(&out).unwrap_err();
+            let error = Store::open(out).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
             assert!(error.to_string().contains("`OpenOptions::shared`"), "{error}");
         }
         "refused of another group" => {
-            let error = Store::open_with(&OpenOptions::default().shared(Some(61_900)), &out).unwrap_err();
+            let error = Store::open_with(&OpenOptions::default().shared(Some(61_900)), out).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
         }
         "group of others" => {
-            let error = Store::open_with(&OpenOptions::default().shared(Some(GROUP)), &out).unwrap_err();
+            let error = Store::open_with(&OpenOptions::default().shared(Some(GROUP)), out).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Usage, "{error}");
-            assert!(!out.exists() && !state_of(&out).exists());
+            assert!(!out.exists() && !state_of(out).exists());
         }
         other => panic!("no such scene: {other}"),
     }
