@@ -100,69 +100,24 @@ impl Worlds {
 
     /// The smallest worlds in which bugs were found, or in which a step that is left out shows.
     pub fn telling(&self) -> Vec<World> {
-        let (x, y) = (FILES[0], FILES[1]);
-        let world = |weakness: Weakness, old: Option<&[(&'static str, Node)]>, new: &[(&'static str, Node)]| {
-            let mut config = Config::new(weakness);
-            (config.uid, config.max_calls) = (1000, 100_000);
-            let old = old.map(|old| old.iter().copied().collect());
-            World::plain(config, old, new.iter().copied().collect())
-        };
-        let lacking = |mut world: World, exchange: bool, no_replace: bool| {
-            world.config.without = Without { exchange, no_replace, ..Without::default() };
-            world
-        };
-        let crowded = |mut world: World| {
-            world.config.dirty = CROWDED;
-            world
-        };
-        let in_turn = |mut world: World| {
-            world.config.in_turn = true;
-            world
-        };
-        let (open, closed) = (Node::Dir(0o755), Node::Dir(0o555));
-        let closing = || {
-            let old = [("a", x), ("d", open), ("d/x", x)];
-            world(Weakness::Posix, Some(&old), &[("a", y), ("d", closed), ("d/x", y)])
-        };
-        let mut came_back = world(Weakness::Btrfs, Some(&[("a", x)]), &[("a", y)]);
-        came_back.settled = false;
-        let few_of_many = |weakness| {
-            let old = ["a", "b", "c", "d", "e", "f", "g"].map(|name| (name, x));
-            let mut new = old;
-            new[2].1 = y;
-            world(weakness, Some(&old), &new)
-        };
-        let removed = |weakness| {
-            let mut world = world(
-                weakness,
-                Some(&[("a", x), ("d", open), ("d/x", x), ("d/y", x)]),
-                &[("a", y), ("d", open), ("d/x", y), ("d/y", x)],
-            );
-            (world.from, world.lost) = (Basis::Current, Some("d"));
-            world
-        };
-        let linked = |mut world: World| {
-            world.linked = true;
-            world
-        };
         let mut telling = vec![
             // The store's own names.
-            world(Weakness::Posix, None, &[("a", x)]),
-            world(Weakness::Btrfs, None, &[("a", x)]),
+            world(Weakness::Posix, None, &[("a", X)]),
+            world(Weakness::Btrfs, None, &[("a", X)]),
             // A link that was lost, and a directory that was closed too early.
             lacking(closing(), true, false),
             lacking(closing(), true, true),
             closing(),
             // Directories that come, go and change places, and their modes.
-            world(Weakness::Btrfs, Some(&[("a", x), ("d", closed), ("d/x", x)]), &[("a", open), ("d", Node::Link(0))]),
-            world(Weakness::Btrfs, Some(&[("a", x)]), &[("a", y), ("d", closed), ("d/x", x)]),
+            world(Weakness::Btrfs, Some(&[("a", X), ("d", CLOSED), ("d/x", X)]), &[("a", OPEN), ("d", Node::Link(0))]),
+            world(Weakness::Btrfs, Some(&[("a", X)]), &[("a", Y), ("d", CLOSED), ("d/x", X)]),
             // A removal that is a link and an unlinking.
-            lacking(world(Weakness::Btrfs, Some(&[("a", x), ("b", x)]), &[("b", y)]), false, true),
+            lacking(world(Weakness::Btrfs, Some(&[("a", X), ("b", X)]), &[("b", Y)]), false, true),
             // A journal that comes back.
-            came_back,
+            came_back(),
             // What has to be durable is synced one by one: a mode, and a link that is to be kept.
-            crowded(world(Weakness::Posix, Some(&[("d", open), ("d/x", x)]), &[("d", closed), ("d/x", x)])),
-            crowded(lacking(world(Weakness::Btrfs, Some(&[("a", x)]), &[("a", y)]), true, false)),
+            crowded(world(Weakness::Posix, Some(&[("d", OPEN), ("d/x", X)]), &[("d", CLOSED), ("d/x", X)])),
+            crowded(lacking(world(Weakness::Btrfs, Some(&[("a", X)]), &[("a", Y)]), true, false)),
             // A manifest that is appended to.
             few_of_many(Weakness::Posix),
             crowded(few_of_many(Weakness::Btrfs)),
@@ -171,24 +126,13 @@ impl Worlds {
             removed(Weakness::Ordered),
             removed(Weakness::Btrfs),
             // Files with other names in a directory that moves along, and that their owner may not write to.
-            linked(world(Weakness::Ordered, Some(&[("a", x)]), &[("d", open), ("d/d", closed), ("d/d/x", x)])),
-            linked(world(Weakness::Posix, Some(&[("a", x)]), &[("d", open), ("d/d", closed), ("d/d/x", x)])),
+            linked(world(Weakness::Ordered, Some(&[("a", X)]), &[("d", OPEN), ("d/d", CLOSED), ("d/d/x", X)])),
+            linked(world(Weakness::Posix, Some(&[("a", X)]), &[("d", OPEN), ("d/d", CLOSED), ("d/d/x", X)])),
             // A directory below the one that moves, whose mode was lost.
-            world(Weakness::Btrfs, None, &[("d", closed), ("d/x", x)]),
+            world(Weakness::Btrfs, None, &[("d", CLOSED), ("d/x", X)]),
         ];
-        telling.extend([
-            // What one member of a group left another goes on with.
-            world(Weakness::Btrfs, Some(&[("a", x), ("d", open), ("d/x", x)]), &[("a", y), ("d", closed), ("d/y", x)])
-                .shared(),
-            crowded(
-                world(Weakness::Posix, Some(&[("a", x), ("d", open), ("d/x", x)]), &[("d", x), ("e", open)]).shared(),
-            ),
-        ]);
-        // Two commits without a begin between them, and what the one before displaced.
-        let mut overtaken =
-            world(Weakness::Posix, Some(&[("a", x), ("d", closed), ("d/x", x)]), &[("a", x), ("d", closed)]);
-        overtaken.replace_one_path(true);
-        telling.push(overtaken);
+        telling.extend(of_a_group());
+        telling.push(overtaken());
         for (number, world) in telling.iter_mut().enumerate() {
             world.number = number as u64;
             world.config.seed = self.seed ^ world.number;
@@ -243,4 +187,75 @@ impl Worlds {
         }
         if number % 8 == 5 { world.shared() } else { world }
     }
+}
+
+const X: Node = FILES[0];
+const Y: Node = FILES[1];
+const OPEN: Node = Node::Dir(0o755);
+const CLOSED: Node = Node::Dir(0o555);
+
+fn world(weakness: Weakness, old: Option<&[(&'static str, Node)]>, new: &[(&'static str, Node)]) -> World {
+    let mut config = Config::new(weakness);
+    (config.uid, config.max_calls) = (1000, 100_000);
+    let old = old.map(|old| old.iter().copied().collect());
+    World::plain(config, old, new.iter().copied().collect())
+}
+
+fn lacking(mut world: World, exchange: bool, no_replace: bool) -> World {
+    world.config.without = Without { exchange, no_replace, ..Without::default() };
+    world
+}
+
+fn crowded(mut world: World) -> World {
+    world.config.dirty = CROWDED;
+    world
+}
+
+fn in_turn(mut world: World) -> World {
+    world.config.in_turn = true;
+    world
+}
+
+fn linked(mut world: World) -> World {
+    world.linked = true;
+    world
+}
+
+fn closing() -> World {
+    let old = [("a", X), ("d", OPEN), ("d/x", X)];
+    world(Weakness::Posix, Some(&old), &[("a", Y), ("d", CLOSED), ("d/x", Y)])
+}
+
+fn came_back() -> World {
+    World { settled: false, ..world(Weakness::Btrfs, Some(&[("a", X)]), &[("a", Y)]) }
+}
+
+fn few_of_many(weakness: Weakness) -> World {
+    let old = ["a", "b", "c", "d", "e", "f", "g"].map(|name| (name, X));
+    let mut new = old;
+    new[2].1 = Y;
+    world(weakness, Some(&old), &new)
+}
+
+fn removed(weakness: Weakness) -> World {
+    let old = [("a", X), ("d", OPEN), ("d/x", X), ("d/y", X)];
+    let new = [("a", Y), ("d", OPEN), ("d/x", Y), ("d/y", X)];
+    World { from: Basis::Current, lost: Some("d"), ..world(weakness, Some(&old), &new) }
+}
+
+/// What one member of a group left another goes on with.
+fn of_a_group() -> [World; 2] {
+    [
+        world(Weakness::Btrfs, Some(&[("a", X), ("d", OPEN), ("d/x", X)]), &[("a", Y), ("d", CLOSED), ("d/y", X)])
+            .shared(),
+        crowded(world(Weakness::Posix, Some(&[("a", X), ("d", OPEN), ("d/x", X)]), &[("d", X), ("e", OPEN)]).shared()),
+    ]
+}
+
+/// Two commits without a begin between them, and what the one before displaced.
+fn overtaken() -> World {
+    let mut overtaken =
+        world(Weakness::Posix, Some(&[("a", X), ("d", CLOSED), ("d/x", X)]), &[("a", X), ("d", CLOSED)]);
+    overtaken.replace_one_path(true);
+    overtaken
 }
