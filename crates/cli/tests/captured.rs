@@ -289,12 +289,22 @@ fn txfs_inside_the_command_leaves_the_captured_output_alone_and_is_no_second_cap
 #[test]
 fn what_makes_no_sense_is_refused_before_anything_runs() {
     let project = published();
-    for options in
-        [&["--remove", "a"][..], &["--stage", "--capture", "auto"], &["--from", "empty", "--capture", "copy"]]
-    {
+    for options in [
+        &["--remove", "a"][..],
+        &["--stage", "--capture", "auto"],
+        &["--from", "empty", "--capture", "copy"],
+        &["--adopt-all", "--capture", "overlay"],
+        &["--adopt-all", "--from", "current"],
+        &["--stage", "--adopt-all", "--from", "current"],
+        &["--stage", "--remove", "a"],
+        &["--stage", "--from", "copy", "--remove", "a"],
+        &["--stage", "--from", "current", "--remove", "../a"],
+        &["--stage", "--from", "current", "--remove", "."],
+        &["--stage", "--from", "current", "--at", "d", "--remove", "."],
+    ] {
         project.build(options, "touch ran").is(125);
+        assert!(!project.at("ran").exists(), "{options:?}");
     }
-    assert!(!project.at("ran").exists());
     project.txfs(["run", "dist", "--", "/nonexistent/program"]).is(127);
     project.is_clean();
 }

@@ -113,6 +113,23 @@ fn a_file_system_without_attributes_gets_no_overlay() {
     }
 }
 
+/// A change says nothing of the rest: the command has to have the whole.
+#[test]
+fn what_lies_in_the_output_is_taken_over_with_what_a_command_leaves_in_a_copy() {
+    let project = Project::published();
+    for path in ["dist/foreign", "dist/old/page"] {
+        project.write(path, "x");
+    }
+    project.run(&["--adopt"], "echo c > dist/c").is(0).says("--adopt-all takes over all that lies in the output");
+    project.run(&["--adopt-all"], "test -e dist/a; rm dist/b; echo d > dist/d").is(0);
+    assert_eq!(project.names("dist"), ["a", "c", "d"]);
+    assert_eq!(project.read("dist/c"), "c\n");
+    // Without a state all of it is foreign.
+    fs::remove_dir_all(project.at(".dist.txfs")).unwrap();
+    project.run(&["--adopt-all"], "for f in a b c; do echo $f > dist/$f; done").is(0);
+    assert_eq!(project.names("dist"), ["a", "b", "c"]);
+}
+
 struct Mounted(std::path::PathBuf);
 
 impl Drop for Mounted {

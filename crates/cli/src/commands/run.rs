@@ -54,7 +54,8 @@ pub(crate) struct RunArgs {
     #[arg(long, conflicts_with_all = ["capture", "wait_children"])]
     stage: bool,
     /// How to divert what the command writes: by an overlay, which costs what changes, or by a copy, which costs the tree. Without it:
-    /// by an overlay, and where there is none by a copy; so for what another user or another group has in OUT, but not for root
+    /// by an overlay, and where there is none by a copy; so for what another user or another group has in OUT, but not for root;
+    /// and with --adopt-all: what CMD leaves of it is the whole then
     #[arg(long, value_name = "HOW", hide_possible_values = true)]
     capture: Option<CaptureChoice>,
     /// Wait for processes that outlive the command, instead of ending them
@@ -84,6 +85,9 @@ pub(crate) fn run(context: &Context, args: &RunArgs) -> Result<u8, Failure> {
     attempt(context, args).map_err(Failure::of_run)
 }
 
+/// Why all that lies in the output cannot be taken over.
+const A_PART: &str = "--adopt-all is for a whole generation, and a change says nothing of what lies in OUT besides: leave out `--from current` and `--capture overlay`, or say `--from copy` or `--from empty`";
+
 /// What a command made, ready to be committed.
 struct Built {
     transaction: Transaction,
@@ -94,7 +98,10 @@ fn attempt(context: &Context, args: &RunArgs) -> Result<u8, Failure> {
     if args.has_no_command() {
         return Err(usage("there is no command to run: say it after `--`, or by `command` in txfs.toml"));
     }
-    let ways = if args.is_captured() { Some(args.ways()?) } else { None };
+    let ways = match args.is_captured() {
+        true => Some(args.ways()?),
+        false => args.check_stage().map(|()| None)?,
+    };
     let (store, is_made) = context.make_for(&args.out, args.publish.is_dry_run())?;
     let done = build_and_commit(context, args, &store, ways);
     if is_made {
@@ -161,6 +168,19 @@ impl RunArgs {
         !self.stage && (self.capture.is_some() || self.wait_children || !names_stage(&self.command))
     }
 
+    /// What its stage stands for, where it gets one.
+    fn basis(&self) -> Basis {
+        self.from.unwrap_or(FromChoice::Empty).basis()
+    }
+
+    /// What makes no sense for a stage: it is told before the command runs, which may take hours.
+    fn check_stage(&self) -> Result<(), Failure> {
+        if self.publish.adopts_all() && self.basis() == Basis::Current {
+            return Err(usage(A_PART));
+        }
+        self.removals.parse(self.basis(), self.at.is_given()).map(drop)
+    }
+
     /// The ways to capture the command that are tried, in this order.
     fn ways(&self) -> Result<Vec<Way>, Failure> {
         if self.at.is_given() {
@@ -170,7 +190,14 @@ impl RunArgs {
         if !self.removals.is_empty() {
             return Err(usage("--remove is for a stage: have the command remove it, or give it a stage by --stage"));
         }
-        Ok(match (self.from, self.capture.unwrap_or(CaptureChoice::Auto)) {
+        let capture = self.capture.unwrap_or(CaptureChoice::Auto);
+        let is_change = self.from == Some(FromChoice::Current) || capture == CaptureChoice::Overlay;
+        if self.publish.adopts_all() && is_change {
+            return Err(usage(A_PART));
+        }
+        Ok(match (self.from, capture) {
+            // What an overlay tells of is a change, and says nothing of the rest.
+            (None, CaptureChoice::Auto) if self.publish.adopts_all() => vec![Way::Copy],
             (Some(FromChoice::Empty), CaptureChoice::Auto) => vec![Way::Empty],
             (Some(FromChoice::Copy), CaptureChoice::Auto | CaptureChoice::Copy) => vec![Way::Copy],
             (None | Some(FromChoice::Current), CaptureChoice::Auto) => vec![Way::Overlay, Way::Copy],
@@ -192,8 +219,7 @@ fn names_stage(words: &[OsString]) -> bool {
 
 /// Has the command fill a stage.
 fn build(context: &Context, store: &Store, args: &RunArgs) -> Result<Built, Failure> {
-    let from = args.from.unwrap_or(FromChoice::Empty).basis();
-    let transaction = begin_from(context, store, args, from)?;
+    let transaction = begin_from(context, store, args, args.basis())?;
     let stage = transaction.stage();
     context.ui.detail(format_args!("the stage is {}", context.ui.name(&stage)));
     let build = || {

@@ -1,7 +1,7 @@
 //! The options of all that publish: how to commit, what goes, and what becomes of what is not published.
 
 use std::ffi::{OsStr, OsString};
-use std::path::{Component, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use clap::Args;
 use txfs::{Basis, CommitOptions, Exclude, RelPath, Shown, Store, Transaction};
@@ -130,6 +130,10 @@ impl PublishOptions {
         self.kept.remember(store)
     }
 
+    pub(crate) fn adopts_all(&self) -> bool {
+        self.adopt_all
+    }
+
     pub(crate) fn allows_drift(&self) -> bool {
         self.allow_drift
     }
@@ -187,35 +191,43 @@ impl Removals {
         self.remove.iter().map(|path| format!(" --remove {}", ui.word(path))).collect()
     }
 
+    /// Their paths, of a transaction from `from`, which is about a path if `is_at`; an error says which makes no sense there.
+    pub(crate) fn parse(&self, from: Basis, is_at: bool) -> Result<Vec<RelPath>, Failure> {
+        self.remove.iter().map(|given| parse(given, from, is_at)).collect()
+    }
+
     /// Takes away what was said from what is to be published, and returns its paths in the output.
     pub(crate) fn apply(&self, transaction: &mut Transaction) -> Result<Vec<RelPath>, Failure> {
+        let at = transaction.at();
         let mut removals = Vec::new();
-        for given in &self.remove {
-            let said = |what: &str| usage(format!("--remove {}: {what}", Shown(given)));
-            if transaction.from() != Basis::Current {
-                return Err(said(
-                    "this transaction is the whole new generation: what is not in its stage is removed anyway",
-                ));
-            }
-            let at = transaction.at();
-            let path: PathBuf = given.components().filter(|part| *part != Component::CurDir).collect();
-            if path.as_os_str().is_empty() && !at.is_root() {
-                let output = "`txfs publish OUT --at PATH --remove` takes it away";
-                return Err(said(&format!("that is all that this transaction is about: {output}")));
-            }
-            if path.as_os_str().is_empty() {
-                return Err(said("that is all of the output: publish an empty stage with --allow-empty instead"));
-            }
-            let path = RelPath::from_path(&path).map_err(|error| {
-                said(&format!("{error}; say it relative to {}", if at.is_root() { "the output" } else { "the stage" }))
-            })?;
+        for (path, given) in self.parse(transaction.from(), !at.is_root())?.iter().zip(&self.remove) {
             // Otherwise it would go from the stage, even for a dry run.
             if path.under(&transaction.stage()).symlink_metadata().is_ok() {
-                return Err(said("it is in the stage: what is staged is published, so remove it there"));
+                return Err(of_removal(given, "it is in the stage: what is staged is published, so remove it there"));
             }
             transaction.remove(path.as_path())?;
             removals.extend(RelPath::from_path(path.under(at.as_path())));
         }
         Ok(removals)
     }
+}
+
+fn parse(given: &Path, from: Basis, is_at: bool) -> Result<RelPath, Failure> {
+    let said = |what: &str| of_removal(given, what);
+    if from != Basis::Current {
+        return Err(said("this transaction is the whole new generation: what is not in its stage is removed anyway"));
+    }
+    let path: PathBuf = given.components().filter(|part| *part != Component::CurDir).collect();
+    if path.as_os_str().is_empty() {
+        return Err(said(match is_at {
+            true => "that is all that this transaction is about: `txfs publish OUT --at PATH --remove` takes it away",
+            false => "that is all of the output: publish an empty stage with --allow-empty instead",
+        }));
+    }
+    let relative = if is_at { "the stage" } else { "the output" };
+    RelPath::from_path(&path).map_err(|error| said(&format!("{error}; say it relative to {relative}")))
+}
+
+fn of_removal(given: &Path, what: &str) -> Failure {
+    usage(format!("--remove {}: {what}", Shown(given)))
 }
