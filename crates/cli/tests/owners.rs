@@ -159,12 +159,10 @@ fn a_directory_of_another_user_in_the_output_is_named_when_a_commit_fails_at_it(
     build("2").expect(0);
 }
 
-/// As a container does that `run` starts: the build may have taken hours.
-#[test]
-fn a_build_that_made_directories_of_another_user_is_kept() {
-    let Some(world) = World::new("a build by another user") else { return };
+/// What `run` says of a build that makes directories of root's, as a container does, and ends as `exit` says; and its stage.
+fn build_by_root(world: &World, exit: i32) -> (Ended, PathBuf) {
     let mut build = Command::new(world.binary());
-    build.args(["run", "site", "--", "sh", "-c", "echo \"$TXFS_STAGE\"; read line; exit 0"]);
+    build.args(["run", "site", "--", "sh", "-c", &format!("echo \"$TXFS_STAGE\"; read line; exit {exit}")]);
     build.current_dir(world.at("")).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut build = build.uid(USER).gid(USER).spawn().unwrap();
     let mut line = String::new();
@@ -173,10 +171,28 @@ fn a_build_that_made_directories_of_another_user_is_kept() {
     fill(&stage.join("assets"));
     drop(build.stdin.take());
     let output = build.wait_with_output().unwrap();
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert!(output.status.code() == Some(5) && said.contains("the stage is kept at"), "{said}");
-    world.paste(&said);
+    let code = output.status.code().unwrap();
+    (Ended { code, out: String::new(), err: String::from_utf8(output.stderr).unwrap() }, stage)
+}
+
+/// It may have taken hours.
+#[test]
+fn a_build_that_made_directories_of_another_user_is_kept() {
+    let Some(world) = World::new("a build by another user") else { return };
+    let (refused, stage) = build_by_root(&world, 0);
+    let refused = refused.expect(5).says("the stage is kept at");
+    world.paste(&refused.err);
     world.txfs(USER, &["commit", stage.to_str().unwrap()]).expect(0);
+}
+
+#[test]
+fn a_failed_build_that_made_directories_of_another_user_says_how_they_go() {
+    let Some(world) = World::new("a failed build by another user") else { return };
+    let (failed, stage) = build_by_root(&world, 7);
+    let failed = failed.expect(7).says("could not be discarded").says("belongs to user 0");
+    world.paste(&failed.err);
+    world.txfs(USER, &["recover", "site"]).expect(0);
+    assert!(!stage.exists());
 }
 
 /// And nobody else's: what of the output is a third user's stays theirs.

@@ -26,6 +26,7 @@ use crate::settings::placeholder::find_placeholder;
 use crate::settings::values::{CaptureChoice, FromChoice};
 use crate::store::context::Context;
 use crate::talk::error::{DONE, Failure, failed, usage};
+use crate::talk::ways_out;
 
 /// Run a command and publish what it makes of OUT, if it succeeds
 ///
@@ -368,6 +369,7 @@ fn discard(context: &Context, transaction: Transaction) -> bool {
     let discarded = transaction.abort();
     if let Err(error) = &discarded {
         context.ui.warn(format_args!("the stage could not be discarded, the next txfs command tries again: {error}"));
+        ways_out::of_error(error).iter().for_each(|hint| context.ui.advise(hint));
     }
     discarded.is_ok()
 }
