@@ -14,7 +14,7 @@ use crate::format::identity::Object;
 use crate::format::manifest::Entry;
 use crate::format::manifest::inventory::Cursor;
 use crate::fs::tree::{Tree, Walked, is_absent};
-use crate::fs::{Fs, Kind, Stat, is_unsupported};
+use crate::fs::{Fs, Kind, Stat, Timestamp, is_unsupported};
 use crate::options::Exclude;
 use crate::path::RelPath;
 use crate::progress::Meter;
@@ -32,6 +32,32 @@ const TOGETHER: usize = 4096;
 
 /// Files of one directory that one thread copies before it takes others.
 const AT_ONCE: usize = 64;
+
+/// What a copy of a file is to be like.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Looks {
+    pub(crate) mode: u32,
+    pub(crate) mtime: Timestamp,
+}
+
+impl Looks {
+    pub(crate) fn of(stat: &Stat) -> Self {
+        Self { mode: stat.mode, mtime: stat.mtime }
+    }
+}
+
+/// Whose an entry is, or will be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Owner {
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+}
+
+impl Owner {
+    pub(crate) fn of(stat: &Stat) -> Self {
+        Self { uid: stat.uid, gid: stat.gid }
+    }
+}
 
 /// Where copies are made from.
 pub(crate) struct Source<'a, F: Fs> {
@@ -60,7 +86,7 @@ impl<'a, F: Fs> Source<'a, F> {
     }
 
     /// Copies a file with its mode, time and extended attributes; a larger one shares blocks where the file system can.
-    pub(crate) fn copy_file(self, path: &RelPath, stat: &Stat, to: &Tree<F>, new: &RelPath) -> Result<()> {
+    pub(crate) fn copy_file(self, path: &RelPath, looks: Looks, to: &Tree<F>, new: &RelPath) -> Result<()> {
         to.check_interrupt(new)?;
         let fs = &to.fs;
         // The owner is that of what is read: another file may have got the name since it was looked at.
@@ -71,10 +97,11 @@ impl<'a, F: Fs> Source<'a, F> {
         let likened = fs.stat_file(&copy).and_then(|made| {
             let give = |owner, group| fs.set_owner(&copy, owner, group);
             // Before the rest, some of which a file loses with its owner.
-            let owned = self.give(&opened, made, give)?;
+            let (original_owner, owner) = (Owner::of(&opened), Owner::of(&made));
+            let owned = self.give(original_owner, owner, give)?;
             fs.copy_attributes(&original, &copy)?;
-            fs.set_mode(&copy, mode_of_copy(stat.mode, &opened, &owned))?;
-            fs.set_mtime(&copy, stat.mtime)
+            fs.set_mode(&copy, mode_of_copy(looks.mode, original_owner, owned))?;
+            fs.set_mtime(&copy, looks.mtime)
         });
         likened.map_err(to.io("copy a file to", new))
     }
@@ -100,7 +127,7 @@ impl<'a, F: Fs> Source<'a, F> {
             fs.make_symlink(&dir, new.name(), &target)?;
             let Some(stat) = stat else { return Ok(()) };
             let give = |owner, group| fs.set_link_owner(&dir, new.name(), owner, group);
-            self.give(&stat, fs.stat(&dir, new.name())?, give).map(drop)
+            self.give(Owner::of(&stat), Owner::of(&fs.stat(&dir, new.name())?), give).map(drop)
         });
         made.map_err(to.io("make the link", new))
     }
@@ -114,7 +141,7 @@ impl<'a, F: Fs> Source<'a, F> {
         };
         let likened = to.dir(new).and_then(|dir| {
             let give = |owner, group| fs.set_dir_owner(&dir, owner, group);
-            self.give(&fs.stat_dir(&original)?, fs.stat_dir(&dir)?, give)?;
+            self.give(Owner::of(&fs.stat_dir(&original)?), Owner::of(&fs.stat_dir(&dir)?), give)?;
             fs.copy_dir_attributes(&original, &dir)
         });
         likened.map_err(to.io("copy a directory to", new))
@@ -124,18 +151,18 @@ impl<'a, F: Fs> Source<'a, F> {
     /// now.
     fn give(
         self,
-        original: &Stat,
-        copy: Stat,
+        original: Owner,
+        copy: Owner,
         set_owner: impl Fn(Option<u32>, u32) -> io::Result<()>,
-    ) -> io::Result<Stat> {
-        let (uid, gid) = (original.uid, original.gid);
-        if !self.keeps_owner || (copy.uid, copy.gid) == (uid, gid) {
+    ) -> io::Result<Owner> {
+        let Owner { uid, gid } = original;
+        if !self.keeps_owner || copy == original {
             return Ok(copy);
         }
         for owner in [Some(uid), None] {
             match set_owner(owner, gid) {
                 Err(error) if is_unsupported(&error) => {}
-                given => return given.map(|()| Stat { uid: owner.unwrap_or(copy.uid), gid, ..copy }),
+                given => return given.map(|()| Owner { uid: owner.unwrap_or(copy.uid), gid }),
             }
         }
         Ok(copy)
@@ -143,18 +170,18 @@ impl<'a, F: Fs> Source<'a, F> {
 }
 
 /// The mode of a copy: a set-id bit goes where it would lend the rights of somebody else than in the original.
-fn mode_of_copy(mode: u32, original: &Stat, copy: &Stat) -> u32 {
+fn mode_of_copy(mode: u32, original: Owner, copy: Owner) -> u32 {
     let set_uid = if copy.uid == original.uid { 0 } else { 0o4000 };
     let set_gid = if copy.gid == original.gid { 0 } else { 0o2000 };
     mode & !(set_uid | set_gid)
 }
 
-/// Gives what was found in `from` the modes that the copies will have, which belong to whom `copy` belongs to, and are made in what
+/// Gives what was found in `from` the modes that the copies will have, which belong to `owner`, and are made in what
 /// gives as `output` does, or the directory that will hold it. Returns the files that lose a set-id bit.
 pub(crate) fn expect_modes<F: Fs>(
     from: &Tree<F>,
     entries: &mut [Entry],
-    copy: &Stat,
+    owner: Owner,
     output: Option<&Tree<F>>,
     holder: &Tree<F>,
 ) -> Result<Paths> {
@@ -162,7 +189,7 @@ pub(crate) fn expect_modes<F: Fs>(
     let mut without_set_id = Paths::default();
     for Entry { path, object } in entries.iter_mut().filter(|entry| has_set_id(entry.object.kind, entry.object.mode)) {
         let Some(original) = from.stat(path)? else { continue };
-        let mode = mode_of_copy(object.mode, &original, copy);
+        let mode = mode_of_copy(object.mode, Owner::of(&original), owner);
         if mode != object.mode {
             object.mode = mode;
             without_set_id.push(path.clone());
@@ -434,7 +461,7 @@ impl<'a, F: Fs> Copier<'a, F> {
             // The directory used last is of one thread alone.
             let (tree, to) = (from.tree.clone(), self.to.clone());
             let from = Source { tree: &tree, ..from };
-            files.iter().try_for_each(|(path, stat)| from.copy_file(path, stat, &to, path))
+            files.iter().try_for_each(|(path, stat)| from.copy_file(path, Looks::of(stat), &to, path))
         })?;
         self.note_set_ids(files)
     }

@@ -10,7 +10,7 @@
 use std::collections::HashMap;
 
 use crate::error::{Owned, Paths, Problem, Result};
-use crate::format::identity::{Digest, Object};
+use crate::format::identity::Object;
 use crate::format::manifest::Entry;
 use crate::format::manifest::inventory::Inventory;
 use crate::fs::background_sync::EarlySync;
@@ -20,7 +20,7 @@ use crate::mutant::{Mutant, left_out};
 use crate::options::Exclude;
 use crate::path::RelPath;
 use crate::progress::{Listener, Meter, Phase};
-use crate::stage::copy::{Source, looks_same};
+use crate::stage::copy::{Looks, Source, looks_same};
 use crate::stage::digest::{self, Found, Pool};
 use crate::stage::exclude;
 use crate::stage::sources::Sources;
@@ -104,6 +104,7 @@ pub(crate) fn scan<F: Fs>(
             pool: Pool::new(scope, stage, early, traces),
             traces,
             traced: Vec::new(),
+            found: Vec::new(),
             staged: Staged::default(),
             unsupported: Paths::default(),
             reserved: Paths::default(),
@@ -143,6 +144,8 @@ struct Scan<'a, 'scope, 'env, F: Fs> {
     /// What is known of the files, where what is published is taken for that.
     sources: Option<Sources>,
     pool: Pool<'scope, 'env, F>,
+    /// What is in the stage; without an object what is still being digested.
+    found: Vec<(RelPath, Option<Object>)>,
     staged: Staged,
     unsupported: Paths,
     reserved: Paths,
@@ -171,7 +174,7 @@ impl<'scope, F: Fs + 'scope> Scan<'_, 'scope, '_, F> {
             Kind::File if self.sources.is_some() => self.known_as_published(&path)?,
             Kind::File | Kind::Symlink => self.known(&path)?,
         };
-        let index = self.staged.entries.len();
+        let index = self.found.len();
         let trace = self.known.get(&path).map(|(_, trace)| *trace).filter(|_| object.is_some());
         if kind != Kind::Directory {
             let published = self.published.get(&path)?.map(|object| object.digest);
@@ -184,7 +187,7 @@ impl<'scope, F: Fs + 'scope> Scan<'_, 'scope, '_, F> {
                 Some(_) => {}
             }
         }
-        self.staged.entries.push(Entry { path, object: object.unwrap_or(to_come(kind)) });
+        self.found.push((path, object));
         Ok(())
     }
 
@@ -213,7 +216,7 @@ impl<'scope, F: Fs + 'scope> Scan<'_, 'scope, '_, F> {
         if !path.is_root() {
             self.staged.note_change(stat.ctime);
         }
-        Ok(Object::new(Kind::Directory, &stat, Digest::default()))
+        Ok(Object::directory(&stat))
     }
 
     /// A directory that is published and that nothing can be taken out of would be in the way of every commit from the next one on.
@@ -261,6 +264,7 @@ impl<'scope, F: Fs + 'scope> Scan<'_, 'scope, '_, F> {
         let Self {
             stage,
             pool,
+            found: mut entries,
             mut staged,
             unsupported,
             reserved,
@@ -274,7 +278,7 @@ impl<'scope, F: Fs + 'scope> Scan<'_, 'scope, '_, F> {
         } = self;
         let published = |path: &RelPath| Ok(published.get(path)?.map(|object| object.digest));
         for (index, found) in pool.finish()? {
-            let path = &staged.entries[index].path;
+            let path = &entries[index].0;
             let (object, last_change, trace) = match (found, means) {
                 (Found::Digested(object, last_change, trace), _) => (object, last_change, trace),
                 (Found::Linked(stat), Some(means)) => {
@@ -285,9 +289,14 @@ impl<'scope, F: Fs + 'scope> Scan<'_, 'scope, '_, F> {
                 (Found::Linked(_), None) => digest::staged_file(stage, path, published(path)?, traces)?,
             };
             traced.extend((!trace.is_none()).then_some((index, trace)));
-            staged.entries[index].object = object;
+            entries[index].1 = Some(object);
             staged.note_change(last_change);
         }
+        let digested = |(path, object): (RelPath, Option<Object>)| Entry {
+            path,
+            object: object.expect("the pool digests whatever it was given"),
+        };
+        staged.entries = entries.into_iter().map(digested).collect();
         if let Some(traces) = traces {
             staged.note_traces(traces, traced);
         }
@@ -302,11 +311,6 @@ impl<'scope, F: Fs + 'scope> Scan<'_, 'scope, '_, F> {
         staged.problems.extend(first.map(|first| Problem::NotOurs { paths: not_ours, first }));
         Ok(staged)
     }
-}
-
-/// Stands for what is still being digested.
-fn to_come(kind: Kind) -> Object {
-    Object { kind, mode: 0, size: 0, digest: Digest::default(), ino: 0, mtime: Timestamp::default() }
 }
 
 impl Staged {
@@ -363,7 +367,7 @@ impl Staged {
 fn separate<F: Fs>(stage: &Tree<F>, means: &Means<'_, F>, path: &RelPath, stat: &Stat) -> Result<Timestamp> {
     let Means { tree, copy, .. } = *means;
     tree.remove_entry(copy, Kind::File)?;
-    Source::foreign(stage).copy_file(path, stat, tree, copy)?;
+    Source::foreign(stage).copy_file(path, Looks::of(stat), tree, copy)?;
     let dir = path.parent();
     // The scan has noted it with its mode, which is the one to be published.
     let closed = stage.make_writable(&dir)?;

@@ -18,7 +18,7 @@ use crate::fs::tree::{Tree, Walked};
 use crate::fs::{Fs, RenameMode};
 use crate::path::RelPath;
 use crate::progress::Phase;
-use crate::stage::copy::{self, Source};
+use crate::stage::copy::{self, Looks, Source};
 use crate::store::transaction_dir::{self, GONE, LEFT, Meta, REMOVED, STAGE, TRIED, TURN, part};
 use crate::transaction::Transaction;
 
@@ -96,7 +96,7 @@ impl<F: Fs> Transaction<F> {
 
     fn copy_mark(&self, copy: &Tree<F>, mark: &str) -> Result<()> {
         match self.tree.stat(&part(mark))? {
-            Some(stat) => Source::published(&self.tree).copy_file(&part(mark), &stat, copy, &part(mark)),
+            Some(stat) => Source::published(&self.tree).copy_file(&part(mark), Looks::of(&stat), copy, &part(mark)),
             None => Ok(()),
         }
     }

@@ -6,14 +6,14 @@
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Paths, Problem, Result};
+use crate::fs::Fs;
 use crate::fs::compiled::{compiled, same_ref};
 use crate::fs::tree::Tree;
-use crate::fs::{Fs, Stat};
 use crate::options::CommitOptions;
 use crate::path::RelPath;
 use crate::plan::live::Published;
 use crate::plan::{Plan, Scope, Stale};
-use crate::stage::copy;
+use crate::stage::copy::{self, Owner};
 use crate::stage::scan::{self, Known, Reach, States};
 use crate::stage::shared;
 use crate::stage::sources::Sources;
@@ -134,17 +134,17 @@ impl<F: Fs> Store<F> {
         let beside = open.fs.stat_dir(output.holder.root());
         let beside = beside.map_err(Error::io("read the attributes of", output.holder.at()))?;
         let gid = if beside.mode & 0o2000 != 0 { beside.gid } else { open.fs.group() };
-        let made = Stat { uid: open.fs.user(), gid, ..beside };
+        let made = Owner { uid: open.fs.user(), gid };
         let group = open.sharing.map(|sharing| shared_state::group_for(&output, sharing)).transpose()?;
         let look = Look { store: None, source, quick: false, made, group, output: &output };
         look.examine(&open.fs, &Published::nothing(&output)?, options, true)
     }
 
-    /// What a file of this user's is like in the state directory, in which stages are.
-    fn made_here(&self) -> Result<Stat> {
+    /// Whose a file is that this user makes in the state directory, in which stages are.
+    fn made_here(&self) -> Result<Owner> {
         let lock = state_path(name::LOCK);
         let missing = || self.state.io("read the attributes of", &lock)(std::io::ErrorKind::NotFound.into());
-        Ok(Stat { uid: self.fs.user(), ..self.state.stat(&lock)?.ok_or_else(missing)? })
+        Ok(Owner { uid: self.fs.user(), gid: self.state.stat(&lock)?.ok_or_else(missing)?.gid })
     }
 }
 
@@ -155,8 +155,8 @@ struct Look<'a, F: Fs> {
     source: &'a Path,
     /// Whether what is known to be as published is not read.
     quick: bool,
-    /// What a file of the copy is like.
-    made: Stat,
+    /// Whose a file of the copy is.
+    made: Owner,
     /// The group that shares the store, or will.
     group: Option<u32>,
     output: &'a Output<F>,
@@ -176,7 +176,7 @@ impl<F: Fs> Look<'_, F> {
             scan::scan(&stage, &Known::new(), published.inventory(), None, reach, traces.as_ref(), sources)?;
         let without_set_id = {
             let (entries, output) = (&mut staged.entries, self.output.open()?);
-            copy::expect_modes(&stage, entries, &self.made, output.as_ref(), &self.output.holder)?
+            copy::expect_modes(&stage, entries, self.made, output.as_ref(), &self.output.holder)?
         };
         shared::expect_modes(&mut staged.entries, self.group);
         // The copy will be this user's.

@@ -10,7 +10,7 @@ use crate::format::manifest::Entry;
 use crate::fs::tree::Tree;
 use crate::fs::{Fs, Kind, Stat};
 use crate::path::RelPath;
-use crate::stage::copy::{NewDirs, Source};
+use crate::stage::copy::{Looks, NewDirs, Source};
 use crate::stage::digest;
 
 /// What is told where each entry comes from.
@@ -47,8 +47,8 @@ impl<'a, F: Fs> Receiver<'a, F> for Staging<'a, F> {
         if old.kind == Kind::Symlink {
             return Source::published(from).copy_symlink(place, self.stage, path);
         }
-        let stat = Stat { mode: old.mode, ..look(from, place)? };
-        Source::published(from).copy_file(place, &stat, self.stage, path)
+        let looks = Looks { mode: old.mode, ..Looks::of(&look(from, place)?) };
+        Source::published(from).copy_file(place, looks, self.stage, path)
     }
 }
 
@@ -75,7 +75,7 @@ impl Noting {
 
 impl<'a, F: Fs> Receiver<'a, F> for Noting {
     fn dir(&mut self, path: RelPath, mode: u32, _: &'a Tree<F>, _: RelPath) -> Result<()> {
-        self.note(path, Object { mode, ..directory() });
+        self.note(path, directory(mode));
         Ok(())
     }
 
@@ -87,9 +87,10 @@ impl<'a, F: Fs> Receiver<'a, F> for Noting {
     }
 }
 
-fn directory() -> Object {
+/// A directory that a stage would have: it has no inode yet. Nobody asks for that where a plan is only told.
+fn directory(mode: u32) -> Object {
     let (size, digest, ino, mtime) = Default::default();
-    Object { kind: Kind::Directory, mode: 0, size, digest, ino, mtime }
+    Object { kind: Kind::Directory, mode, size, digest, ino, mtime }
 }
 
 fn look<F: Fs>(tree: &Tree<F>, path: &RelPath) -> Result<Stat> {

@@ -16,7 +16,7 @@ use crate::options::CommitOptions;
 use crate::path::RelPath;
 use crate::protocol::recover::Manner;
 use crate::protocol::settle;
-use crate::stage::copy::{NewDirs, Source};
+use crate::stage::copy::{Looks, NewDirs, Source};
 use crate::store::current::Current;
 use crate::store::probe::check_shareable;
 use crate::store::sharing::{content_mode, is_readable_by};
@@ -152,7 +152,7 @@ impl<F: Fs> Opening<'_, F> {
         }
         match object.kind {
             Kind::Directory => self.made.make(path.clone(), mode, live, path.clone()),
-            Kind::File => live.copy_file(path, &Stat { mode, ..stat }, self.stage, path),
+            Kind::File => live.copy_file(path, Looks { mode, ..Looks::of(&stat) }, self.stage, path),
             Kind::Symlink => Ok(()),
         }
     }

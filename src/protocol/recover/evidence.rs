@@ -209,12 +209,10 @@ struct Moves<'a, F: Fs> {
 impl<F: Fs> Moves<'_, F> {
     /// Whether what an operation moves is in the stage, with everything that moves along. What lies there besides is noted.
     fn is_whole(&self, stage: &Tree<F>, path: &RelPath, new: &Object, unlisted: &mut Vec<RelPath>) -> Result<bool> {
-        let Some(mut stat) = stage.stat(path)? else { return Ok(false) };
-        if stat.mode == new.mode | 0o700 && new.kind == Kind::Directory {
-            // It is opened for its owner before it moves, and closed by an operation of its own.
-            stat.mode = new.mode;
-        }
-        if !self.is_entry(stage, path, new, &stat)? {
+        let Some(stat) = stage.stat(path)? else { return Ok(false) };
+        // A directory is opened for its owner before it moves, and closed by an operation of its own.
+        let is_opened = stat.mode == new.mode | 0o700 && new.kind == Kind::Directory;
+        if !self.is_entry(stage, path, new, &stat, is_opened || stat.mode == new.mode)? {
             return Ok(false);
         }
         Ok(new.kind != Kind::Directory || self.holds_all(stage, path, unlisted)?)
@@ -235,7 +233,9 @@ impl<F: Fs> Moves<'_, F> {
                     return Ok(());
                 };
                 match listed {
-                    Some(entry) => whole = self.is_entry(stage, &path, &entry.object, &stat)?,
+                    Some(Entry { object, .. }) => {
+                        whole = self.is_entry(stage, &path, &object, &stat, stat.mode == object.mode)?;
+                    }
                     None if unlisted.last().is_some_and(|above| path.is_below(above)) => {}
                     None => unlisted.push(path),
                 }
@@ -265,13 +265,20 @@ impl<F: Fs> Moves<'_, F> {
         Ok(self.base.get_or_init(|| base))
     }
 
-    fn is_entry(&self, stage: &Tree<F>, path: &RelPath, object: &Object, stat: &Stat) -> Result<bool> {
+    fn is_entry(
+        &self,
+        stage: &Tree<F>,
+        path: &RelPath,
+        object: &Object,
+        stat: &Stat,
+        has_its_mode: bool,
+    ) -> Result<bool> {
         let was_changed = was_changed(self.begin, stat);
         if !object.is(stat) {
             return Ok(was_changed && object.kind != Kind::Directory && is_of_later(stage, path, object, stat)?);
         }
-        let is_mode = was_changed || object.is_untouched(stat);
-        Ok(is_mode && (object.kind == Kind::Directory || digest::is_on_medium(stage, path, object)?))
+        Ok((was_changed || has_its_mode)
+            && (object.kind == Kind::Directory || digest::is_on_medium(stage, path, object)?))
     }
 }
 
