@@ -231,7 +231,8 @@ impl<F: Fs> Probe<'_, F> {
 
     /// A file system that keeps no modes at all, and shows one for everything, shows none that differs from what is recorded.
     fn sets_mode(&self, name: &str, asked: u32, set: impl Fn(u32) -> io::Result<()>) -> Result<()> {
-        let shown = || self.look(name).map(|stat| stat.map_or(0, |stat| stat.mode));
+        // The kernel takes the set-id bits of a group that this user is not in.
+        let shown = || self.look(name).map(|stat| stat.map_or(0, |stat| stat.mode & 0o777));
         let made = shown()?;
         for mode in [made & !0o222, made] {
             match set(mode) {
