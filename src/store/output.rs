@@ -79,18 +79,19 @@ impl<F: Fs> Output<F> {
                 false => return Err(output.has_state(&state)),
             },
             (Found::Nothing, None) if exists && (is_long || output.is_mounted()?) => output.inside(),
-            (Found::Nothing, None) if is_long => {
-                return Err(refused(
-                    "its name is too long for a state directory beside it, `.NAME.txfs`: make the directory first, so that its \
-                     state can be inside it, or give it a shorter name",
-                ));
-            }
             (Found::Nothing, None) => (Place::Beside, output.sibling()),
             (Found::OutOfReach(state), None) => return Err(output.out_of_reach(&state)),
             (Found::Gone(state), Some(chosen)) => output.follow_move(state, chosen)?,
             (Found::Gone(state), None) => return Err(output.gone(state)),
             (Found::Nothing | Found::OutOfReach(_), Some(chosen)) => output.choose(chosen)?,
         };
+        // Nor could one that is elsewhere be found again from here.
+        if is_long && output.place != Place::Inside {
+            return Err(refused(
+                "its name is too long for a state directory beside it, `.NAME.txfs`: make the directory first, so that its \
+                 state can be inside it, or give it a shorter name",
+            ));
+        }
         Ok(output)
     }
 

@@ -369,3 +369,20 @@ fn a_state_that_was_moved_is_taken_where_the_user_says_that_it_is() {
     done(&txfs(&root, &["abort", &stage]));
     assert_eq!((generation(&root, "in"), root.join(".in.txfs").exists()), (2, false));
 }
+
+#[test]
+fn a_name_that_is_too_long_for_a_state_is_told_so_whichever_place_is_chosen() {
+    let dir = Scratch::new();
+    let out = "x".repeat(255);
+    for options in [&[][..], &["--state", "."], &["--state", "elsewhere"], &["--state", "elsewhere/.x.txfs"]] {
+        let refused = publish(dir.path(), &out, "one", options);
+        assert_eq!(refused.status.code(), Some(125), "{options:?}: {}", err(&refused));
+        assert!(err(&refused).contains("too long for a state directory"), "{options:?}: {}", err(&refused));
+        assert!(!err(&refused).contains("generations"), "{options:?}: {}", err(&refused));
+    }
+    assert_eq!(names(dir.path()), [] as [&str; 0]);
+    fs::create_dir(dir.path().join(&out)).unwrap();
+    done(&publish(dir.path(), &out, "one", &[]));
+    done(&publish(dir.path(), &out, "two", &["--state", &format!("{out}/.txfs")]));
+    assert_eq!(generation(dir.path(), &out), 2);
+}
