@@ -486,7 +486,11 @@ impl Error {
                 "what the disk has of the stage cannot be trusted any more, so it is not kept: begin a new transaction and build again"
                     .into(),
             ),
-            Error::Io { whose: Some(owned), .. } => Some(format!("`{}` gives it to you", owned.take_over())),
+            Error::Io { whose: Some(owned), .. } => Some(owned.way_in()),
+            Error::Io { action: MAKE_STATE, source, .. } if source.kind() == io::ErrorKind::PermissionDenied => Some(
+                "choose a place for the state where this user may write; or have the output made for this user, so that its state can be inside it"
+                    .into(),
+            ),
             Error::Io { source, .. } => way_out(source).map(Into::into),
             _ => None,
         }
@@ -664,7 +668,7 @@ pub enum NothingBefore {
     },
 }
 
-/// What belongs to another user than the one that txfs runs as.
+/// What belongs to another user than the one that txfs runs as, or to him, and is closed by its mode.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Owned {
@@ -701,6 +705,19 @@ impl Owned {
         ways
     }
 
+    /// Whether its mode alone is what closes it.
+    fn is_own(&self) -> bool {
+        self.owner == self.user.0
+    }
+
+    /// The command by which this user comes to use it, and what that does.
+    fn way_in(&self) -> String {
+        match self.is_own() {
+            true => format!("`chmod u+rwX {}` opens it", Word(&self.path)),
+            false => format!("`{}` gives it to you", self.take_over()),
+        }
+    }
+
     /// The command that gives it to this user, for a shell: what belongs to anybody else in the trees stays theirs.
     pub fn take_over(&self) -> String {
         let (Self { owner, trees, .. }, (user, group)) = (self, self.user);
@@ -715,6 +732,7 @@ struct Whose<'a>(&'a Option<Box<Owned>>);
 impl fmt::Display for Whose<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
+            Some(owned) if owned.is_own() => write!(f, " ({} is closed to its owner by its mode)", Shown(&owned.path)),
             Some(owned) => write!(
                 f,
                 " ({} belongs to user {}, and this is user {})",
@@ -756,14 +774,18 @@ fn away(path: &Path) -> PathBuf {
 }
 
 /// How what cannot be looked at, or changed, is made accessible; nothing where that is not the cause.
-fn access(source: &Error) -> &'static str {
+fn access(source: &Error) -> String {
     match source {
+        Error::Io { whose: Some(owned), .. } => format!("{}; ", owned.way_in()),
         Error::Io { source, .. } if source.raw_os_error() == Some(errno::EACCES) => {
-            "give its owner access to the directory that holds it (`chmod u+rwx`); "
+            "give its owner access to the directory that holds it (`chmod u+rwx`); ".into()
         }
-        _ => "",
+        _ => String::new(),
     }
 }
+
+/// What is being done when a state directory cannot be made.
+pub(crate) const MAKE_STATE: &str = "make the state directory";
 
 /// The numbers of errors that have no [`io::ErrorKind`] of their own; every Linux has the same.
 mod errno {

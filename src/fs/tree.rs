@@ -23,6 +23,19 @@ pub(crate) const ROOT: u32 = 0;
 /// Two threads are not started to remove fewer files than this.
 const MANY: usize = 512;
 
+/// What is done to an entry itself. Anything else changes the directory that holds it.
+const OF_ENTRY: [&str; 9] = [
+    "change the group of",
+    "change the mode of",
+    "copy",
+    "list",
+    "list the directory",
+    "make durable",
+    "open the directory",
+    "read",
+    "share",
+];
+
 /// An open root directory and where the user knows it.
 pub(crate) struct Tree<F: Fs> {
     pub(crate) fs: F,
@@ -130,10 +143,9 @@ impl<F: Fs> Tree<F> {
 
     /// Whatever is in the place of one of txfs' own directories was not put there by txfs.
     fn not_opened(&self, path: &RelPath) -> impl FnOnce(io::Error) -> Error {
-        let at = path.under(&self.at);
         |error| match is_not_directory(&error) {
-            true => Error::not_a_directory(at),
-            false => Error::io("open the directory", at)(error),
+            true => Error::not_a_directory(path.under(&self.at)),
+            false => self.io("open the directory", path)(error),
         }
     }
 
@@ -149,26 +161,41 @@ impl<F: Fs> Tree<F> {
     pub(crate) fn io(&self, action: &'static str, path: &RelPath) -> impl FnOnce(io::Error) -> Error {
         move |source| {
             let denied = source.kind() == io::ErrorKind::PermissionDenied;
-            let whose = if denied { self.owned(path) } else { None };
+            let whose = if denied { self.closed(action, path) } else { None };
             Error::Io { action, path: path.under(&self.at), source, whose: whose.map(Box::new) }
         }
     }
 
-    /// Whose the directory is that holds the entry at `path`, or the entry, where that is another user than this.
-    fn owned(&self, path: &RelPath) -> Option<Owned> {
-        let user = self.fs.user();
-        let places = [path.parent(), path.clone()];
-        // Not by [`Tree::stat`]: what is not permitted either would ask the same again, without end.
-        let look = |path: &RelPath| match path.is_root() {
-            true => self.fs.stat_dir(&self.root).ok(),
-            false => self.parent(path).and_then(|dir| self.fs.stat(&dir, path.name())).ok(),
+    /// What is closed where `action` is not permitted at `path`: to this user, because it is another's, or by its mode to its owner.
+    /// `None` where neither is the cause.
+    fn closed(&self, action: &str, path: &RelPath) -> Option<Owned> {
+        if self.fs.user() == ROOT {
+            return None;
+        }
+        let (at, stat) = match self.glance(path) {
+            Some(stat) if OF_ENTRY.contains(&action) || self.may_change(&path.parent()) => (path.clone(), stat),
+            // The directory; or the nearest that can be looked at, which cannot be searched.
+            _ => path
+                .parents()
+                .chain([RelPath::root()])
+                .find_map(|above| self.glance(&above).map(|stat| (above, stat)))?,
         };
-        let looks = places.into_iter().filter(|_| user != ROOT).map(|path| (look(&path), path));
-        let (stat, path) = looks.filter_map(|(stat, path)| Some((stat?, path))).find(|(stat, _)| stat.uid != user)?;
-        Some(self.owned_by(&path, stat.uid))
+        (stat.uid != self.fs.user() || is_closed(&stat)).then(|| self.owned_by(&at, stat.uid))
     }
 
-    /// What belongs to another user in this tree, which is to be given to this one.
+    /// Not by [`Tree::stat`]: what is not permitted either would ask the same again, without end.
+    fn glance(&self, path: &RelPath) -> Option<Stat> {
+        match path.is_root() {
+            true => self.fs.stat_dir(self.root()).ok(),
+            false => self.parent(path).and_then(|dir| self.fs.stat(&dir, path.name())).ok(),
+        }
+    }
+
+    fn may_change(&self, path: &RelPath) -> bool {
+        self.dir(path).and_then(|dir| self.fs.may_change(&dir)).unwrap_or(false)
+    }
+
+    /// What belongs to this user or another in this tree, and is closed to this one.
     pub(crate) fn owned_by(&self, path: &RelPath, owner: u32) -> Owned {
         let user = (self.fs.user(), self.group.unwrap_or_else(|| self.fs.group()));
         Owned { path: path.under(&self.at), owner, user, trees: vec![self.at.clone()] }
@@ -415,4 +442,10 @@ impl<F: Fs> Tree<F> {
 /// Whether the error says that nothing is at the path: nothing can be below a file or a link either.
 pub(crate) fn is_absent(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound || is_not_directory(error)
+}
+
+/// Whether its owner has to open it first.
+fn is_closed(stat: &Stat) -> bool {
+    let needed = if stat.kind == Some(Kind::Directory) { 0o700 } else { 0o400 };
+    stat.mode & needed != needed
 }

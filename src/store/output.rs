@@ -8,7 +8,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use crate::error::{Error, Misplaced, Result};
+use crate::error::{Error, MAKE_STATE, Misplaced, Result};
 use crate::fs::tree::Tree;
 use crate::fs::{Attribute, Fs, Kind, Stat, found, is_not_directory};
 use crate::path::{NAME_MAX, RESERVED, RelPath, Shown};
@@ -398,7 +398,7 @@ impl<F: Fs> Output<F> {
                 return self.make_state();
             }
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                return Err(Error::io("make the state directory", &self.state_path)(error));
+                return Err(Error::io(MAKE_STATE, &self.state_path)(error));
             }
             _ => {}
         }

@@ -399,7 +399,7 @@ impl<F: Fs> Store<F> {
             let Some(parent) = whole.parent() else { continue };
             let directory = match fs.resolve(parent) {
                 Err(error) if is_absent(&error) => continue,
-                Err(error) => return Err(Error::io("find the transaction of", stage)(error)),
+                Err(error) => return Err(not_found(fs, parent, stage)(error)),
                 Ok(directory) => directory,
             };
             let Some(found) = Self::parse_directory(fs, &directory) else { continue };
@@ -428,6 +428,18 @@ impl<F: Fs> Store<F> {
         }
         let output = state_name.strip_prefix(b".")?.strip_suffix(b".txfs")?;
         (!output.is_empty()).then(|| (holder.join(OsStr::from_bytes(output)), id))
+    }
+}
+
+/// Why the directory of a transaction cannot be found: something in the state that it would be in is closed, as a rule.
+fn not_found<F: Fs>(fs: &F, directory: &Path, stage: &Path) -> impl FnOnce(std::io::Error) -> Error {
+    move |source| {
+        let state = directory.ancestors().nth(2);
+        let found = state.and_then(|state| Some((Tree::open(fs, state).ok()?, directory.strip_prefix(state).ok()?)));
+        match found.and_then(|(state, path)| Some((state, RelPath::from_path(path).ok()?))) {
+            Some((state, path)) => state.io("open the directory", &path)(source),
+            None => Error::io("find the transaction of", stage)(source),
+        }
     }
 }
 

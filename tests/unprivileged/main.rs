@@ -92,6 +92,7 @@ fn scenes() {
         "program back" => user::program_back(&out),
         "written into" => user::written_into(&out),
         "written anew" => user::written_anew(&out),
+        "closed meanwhile" => user::closed_meanwhile(&out),
         other => panic!("no such scene: {other}"),
     }
 }
@@ -101,6 +102,14 @@ fn what_is_missing_is_put_back_where_the_source_is_read_only() {
     if needs_root("what is missing is put back") {
         let (_dir, ground) = ground();
         as_user("put back", &ground);
+    }
+}
+
+#[test]
+fn an_output_that_is_closed_while_a_commit_is_undone_is_what_is_to_be_opened() {
+    if needs_root("an output that is closed meanwhile") {
+        let (_dir, ground) = ground();
+        as_user("closed meanwhile", &ground);
     }
 }
 

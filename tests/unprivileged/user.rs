@@ -361,3 +361,33 @@ pub(super) fn unlisted(out: &Path) {
     assert_eq!((read(out, "new/closed/late"), mode(&out.join("new/closed"))), ("late".into(), 0o555));
     set_mode(&out.join("new/closed"), 0o755);
 }
+
+/// The output is closed while a commit is undone: what it held is to be taken out of it again, and that is what the user is told.
+pub(super) fn closed_meanwhile(out: &Path) {
+    publish(&Store::open(out).unwrap(), &[("a", "1")]).unwrap();
+    let (armed, at) = (Arc::new(AtomicBool::new(false)), out.to_path_buf());
+    let is_armed = armed.clone();
+    let kernel = Faulty::new(move |call| {
+        let fails = is_armed.load(Ordering::SeqCst) && matches!(call, Call::Rename { name, .. } if name == b"z");
+        if fails {
+            set_mode(&at, 0o555);
+        }
+        fails.then_some(Errno::EIO)
+    });
+    let store = Store::open_with(&OpenOptions::with(kernel), out).unwrap();
+    let mut transaction = store.begin(BeginOptions::default()).unwrap();
+    for path in ["a", "new", "z"] {
+        transaction.write(path, "1").unwrap();
+    }
+    armed.store(true, Ordering::SeqCst);
+    assert_eq!(transaction.commit(&lenient()).unwrap_err().outcome(), Outcome::Unknown);
+    drop((transaction, store));
+    let error = Store::open(out).unwrap_err();
+    let (told, hint) = (error.to_string(), error.hint().unwrap());
+    assert_eq!(error.outcome(), Outcome::Unknown, "{told}");
+    assert!(told.contains("cannot remove") && told.contains("dist/new") && !told.contains("stage"), "{told}");
+    assert!(told.contains("dist is closed to its owner by its mode"), "{told}");
+    assert!(hint.contains(&format!("chmod u+rwX {}", out.display())), "{hint}");
+    set_mode(out, 0o755);
+    assert!(Store::open(out).unwrap().verify().unwrap().is_empty() && !out.join("new").exists());
+}

@@ -9,8 +9,12 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::Scratch;
+use common::faulty::{Call, Faulty};
+use nix::errno::Errno;
+use txfs::{OpenOptions, Store};
 
 const USER: u32 = 65534;
 
@@ -275,4 +279,81 @@ fn what_copying_a_source_of_another_user_would_change_is_said_as_it_would() {
     fs::write(world.at("src/d/b"), "b").unwrap();
     let differs = world.txfs(USER, &["diff", "site", "src"]).expect(0);
     assert_eq!((differs.out.as_str(), differs.err.as_str()), ("D d/a\nA d/b\n", ""));
+}
+
+/// Where the state cannot be looked into, and where an interrupted commit cannot go on.
+#[test]
+fn a_part_of_the_state_that_is_another_users_is_named_with_the_way_out() {
+    let Some(world) = World::new("a part of the state of another user") else { return };
+    let stage = world.begin();
+    let name = stage.to_str().unwrap();
+    fs::write(stage.join("a"), "1").unwrap();
+    let transactions = world.at(".site.txfs/tx");
+    fs::set_permissions(&transactions, fs::Permissions::from_mode(0o700)).unwrap();
+    chown(&transactions, Some(0), Some(0)).unwrap();
+    for args in [&["commit", name][..], &["begin", "site"], &["status", "site"], &["abort", "--all", "site"]] {
+        world.txfs(USER, args).says("tx belongs to user 0").says("sudo chown");
+    }
+    let refused = world.txfs(USER, &["commit", name]);
+    world.paste(&refused.err);
+    world.txfs(USER, &["commit", name]).expect(0);
+}
+
+/// What lies in a directory of another user's is closed by its own mode, which no `chown` of that directory opens.
+#[test]
+fn what_is_closed_by_its_mode_is_named_and_not_the_directory_that_holds_it() {
+    let Some(world) = World::new("what is closed by its mode") else { return };
+    fs::create_dir(world.at("src")).unwrap();
+    fs::write(world.at("src/a"), "a").unwrap();
+    for (name, mode) in [("file", 0o000), ("dir", 0o311)] {
+        let at = world.at("src").join(name);
+        if name == "dir" { fs::create_dir(&at) } else { fs::write(&at, "1") }.unwrap();
+        chown(&at, Some(USER), Some(USER)).unwrap();
+        fs::set_permissions(&at, fs::Permissions::from_mode(mode)).unwrap();
+        let refused = world.txfs(USER, &["publish", "site", "src"]).expect(1).says("closed to its owner by its mode");
+        assert!(!refused.err.contains("chown"), "{}", refused.err);
+        let given = refused.err.split('`').find(|part| part.starts_with("chmod ")).expect(&refused.err);
+        let mut open = Command::new("sh");
+        open.args(["-c", given]);
+        world.run(open, USER).expect(0);
+        world.txfs(USER, &["publish", "site", "src", "--max-removed", "100"]).expect(0);
+    }
+}
+
+#[test]
+fn a_state_that_cannot_be_made_comes_with_the_way_out() {
+    let Some(world) = World::new("a state that cannot be made") else { return };
+    fs::create_dir(world.at("closed")).unwrap();
+    world.txfs(USER, &["begin", "closed/site"]).expect(1).says("hint: ").says("have the output made for this user");
+    // As it says.
+    fs::create_dir(world.at("closed/site")).unwrap();
+    chown(world.at("closed/site"), Some(USER), Some(USER)).unwrap();
+    world.txfs(USER, &["begin", "closed/site"]).expect(0);
+}
+
+#[test]
+fn what_of_another_users_an_unfinished_commit_meets_comes_with_the_same_way_out_as_elsewhere() {
+    let Some(world) = World::new("an unfinished commit and another user") else { return };
+    let give = |path: &str, user: u32| {
+        let path = world.at(path);
+        assert!(Command::new("chown").arg("-R").arg(format!("{user}:{user}")).arg(path).status().unwrap().success());
+    };
+    let dead = AtomicBool::new(false);
+    let kernel = Faulty::new(move |call| {
+        dead.fetch_or(matches!(call, Call::Rename { name, .. } if name == b"x"), Ordering::SeqCst);
+        dead.load(Ordering::SeqCst).then_some(Errno::EIO)
+    });
+    let out = world.at("site");
+    let store = Store::open_with(&OpenOptions::with(kernel), &out).unwrap();
+    common::publish(&store, &[("d/a", "1")]).unwrap();
+    assert!(common::publish(&store, &[("d/a", "1"), ("d/x", "1")]).is_err());
+    drop(store);
+    give(".site.txfs", USER);
+    give("site", USER);
+    give("site/d", 0);
+    let refused = world.txfs(USER, &["recover", "site"]).expect(7).says("d belongs to user 0");
+    assert!(!refused.err.contains("chmod"), "{}", refused.err);
+    world.paste(&refused.err);
+    world.txfs(USER, &["recover", "site"]).expect(0);
+    assert!(world.at("site/d/x").exists());
 }

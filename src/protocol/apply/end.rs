@@ -9,7 +9,6 @@ use crate::fs::{Fs, Kind, RenameMode, Stat};
 use crate::mutant::{Mutant, left_out};
 use crate::path::RelPath;
 use crate::stage::digest;
-use crate::store::transaction_dir::{REMOVED, part};
 
 /// Whether an inode that disagrees is given a second chance by its content: a file system may give inodes other numbers, and a
 /// store may have been restored from a copy.
@@ -23,6 +22,8 @@ pub(super) enum Doubt {
 pub(super) struct End<'a, F: Fs> {
     pub(super) tree: &'a Tree<F>,
     pub(super) path: RelPath,
+    /// Whether it is an entry of the output.
+    pub(super) published: bool,
 }
 
 impl<F: Fs> End<'_, F> {
@@ -68,17 +69,18 @@ pub(super) fn rename<F: Fs>(source: &End<'_, F>, target: &End<'_, F>, mode: Rena
     result.map_err(target_or_source(source, target, mode))
 }
 
-/// A failed move is reported at the end that the user knows: the one in the output.
+/// A failed move is reported at the end that the user knows, the one in the output, whichever way it goes.
 fn target_or_source<'a, F: Fs>(
     source: &'a End<'_, F>,
     target: &'a End<'_, F>,
     mode: RenameMode,
 ) -> impl FnOnce(io::Error) -> Error + 'a {
-    let removing = target.path.parent() == part(REMOVED);
-    move |error| match (removing, mode) {
-        (true, _) => source.io("remove")(error),
-        (false, RenameMode::NoReplace) => target.io("add")(error),
-        (false, _) => target.io("replace")(error),
+    let end = if source.published { source } else { target };
+    move |error| match mode {
+        RenameMode::Exchange => end.io("replace")(error),
+        _ if source.published => end.io("remove")(error),
+        RenameMode::NoReplace => end.io("add")(error),
+        RenameMode::Replace => end.io("replace")(error),
     }
 }
 

@@ -477,30 +477,30 @@ impl<'a, F: Fs> Applier<'a, F> {
     /// An entry of the output; `None` when the output is not there.
     fn published(&self, path: &RelPath) -> Result<Option<End<'_, F>>> {
         if path.is_root() {
-            return Ok(Some(End { tree: &self.output.holder, path: self.output.name.clone() }));
+            return Ok(Some(End { tree: &self.output.holder, path: self.output.name.clone(), published: true }));
         }
-        Ok(self.output_tree()?.map(|tree| End { tree, path: path.clone() }))
+        Ok(self.output_tree()?.map(|tree| End { tree, path: path.clone(), published: true }))
     }
 
     /// An entry of the stage; `None` when the stage is not there.
     fn staged(&self, path: &RelPath) -> Result<Option<End<'_, F>>> {
         if path.is_root() {
-            return Ok(self.transaction.as_ref().map(|tree| End { tree, path: part(STAGE) }));
+            return Ok(self.transaction.as_ref().map(|tree| End { tree, path: part(STAGE), published: false }));
         }
-        Ok(self.stage.as_ref().map(|tree| End { tree, path: path.clone() }))
+        Ok(self.stage.as_ref().map(|tree| End { tree, path: path.clone(), published: false }))
     }
 
     /// Where the entry that operation `index` takes out of the output goes.
     fn removed(&self, index: usize) -> Option<End<'_, F>> {
         let path = part(REMOVED).join(index.to_string().as_bytes()).expect("numbers are valid names");
-        self.transaction.as_ref().map(|tree| End { tree, path })
+        self.transaction.as_ref().map(|tree| End { tree, path, published: false })
     }
 
     fn need_published(&self, path: &RelPath) -> Result<End<'_, F>> {
         if path.is_root() {
             return self.published(path)?.ok_or_else(|| self.gone());
         }
-        self.need_output().map(|tree| End { tree, path: path.clone() })
+        self.need_output().map(|tree| End { tree, path: path.clone(), published: true })
     }
 
     fn need_staged(&self, path: &RelPath) -> Result<End<'_, F>> {

@@ -170,12 +170,13 @@ pub(crate) fn of_warning(warning: &Warning) -> String {
 }
 
 /// How what cannot be looked at, or changed, is made accessible; nothing where that is not the cause.
-fn access(source: &Error) -> &'static str {
+fn access(source: &Error) -> String {
     match source {
+        Error::Io { whose: Some(_), .. } => source.hint().map(|hint| format!("{hint}; ")).unwrap_or_default(),
         Error::Io { source, .. } if source.raw_os_error() == Some(Errno::EACCES as i32) => {
-            "give its owner access to the directory that holds it (`chmod u+rwx`); "
+            "give its owner access to the directory that holds it (`chmod u+rwx`); ".into()
         }
-        _ => "",
+        _ => String::new(),
     }
 }
 
@@ -236,6 +237,7 @@ mod tests {
             Problem::NotShared { paths: Paths::default(), group: 1, staged: false },
             Problem::Unfinished(Paths::default()),
             Problem::NeedsExchange(Paths::default()),
+            Problem::Apart(Paths::default()),
         ];
         let errors = [
             Error::OutOfReach { path: path.clone(), output: output.clone() },
