@@ -138,6 +138,7 @@ mod threads;
 mod transaction;
 mod verify;
 mod warning;
+mod watch;
 
 pub use error::{
     AnotherUser, Ended, Error, ErrorKind, Misplaced, NothingBefore, Outcome, Owned, Paths, Problem, Result,
@@ -169,3 +170,4 @@ pub use transaction::staged_file::StagedFile;
 pub use transaction::{BeginOptions, Left, OpenTransaction, Transaction};
 pub use verify::{Finding, FindingKind, JournalDump};
 pub use warning::Warning;
+pub use watch::Watch;

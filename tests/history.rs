@@ -14,7 +14,7 @@ use std::time::Duration;
 use common::tree::snapshot;
 use common::{Scratch, fast_scratch};
 use proptest::prelude::*;
-use txfs::{BeginOptions, CommitOptions, Error, Kind, Retention, Snapshot, Store};
+use txfs::{BeginOptions, CommitOptions, Error, Kind, OpenOptions, Retention, Snapshot, Store, Watch};
 
 /// What a generation publishes: files by content, and directories, which have none.
 type Tree = BTreeMap<String, Option<String>>;
@@ -388,4 +388,35 @@ fn what_was_written_to_in_place_and_given_its_time_again_is_not_taken_for_what_w
 
 fn go_back_plainly(store: &Store) -> txfs::Result<u64> {
     store.begin(BeginOptions::default())?.copy_previous()
+}
+
+#[test]
+fn every_generation_is_told_of_once_while_others_are_committed() {
+    let (_dir, out, store) = scratch(1);
+    let mut watch = Watch::new(&OpenOptions::default(), &out, None).unwrap();
+    let publishing = std::thread::spawn(move || {
+        for n in 1..=60_usize {
+            let transaction = store.begin(BeginOptions::default()).unwrap();
+            write(&transaction.stage(), &files(&[("a", &"x".repeat(n))]));
+            let mut transaction = transaction;
+            // One in three is not committed.
+            if n % 3 > 0 {
+                transaction.commit(&options()).unwrap();
+            }
+        }
+        store
+    });
+    let mut told = Vec::new();
+    while told.len() < 40 {
+        let generation = watch.next_within(Duration::from_secs(20)).unwrap().expect("there are more to come");
+        told.push(generation.number);
+    }
+    let store = publishing.join().unwrap();
+    assert_eq!(told, (1..=40).collect::<Vec<_>>());
+    assert_eq!(watch.next_within(Duration::from_millis(300)).unwrap(), None);
+    // The state is gone, and another begins to count anew.
+    fs::remove_dir_all(store.state()).unwrap();
+    fs::remove_dir_all(&out).unwrap();
+    publish(&Store::open(&out).unwrap(), &files(&[("a", "anew")]));
+    assert_eq!(watch.next().unwrap().unwrap().number, 1);
 }

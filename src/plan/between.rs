@@ -47,9 +47,14 @@ impl<F: Fs> Snapshot<F> {
 
     fn changes_between(&self, before: Option<&Self>) -> Result<Vec<Change>> {
         let nothing = Inventory::nothing();
-        let [now, before] = self.inventory().apart_from(before.map_or(&nothing, Self::inventory))?;
-        Ok(merge(before, now))
+        between(before.map_or(&nothing, Self::inventory), self.inventory())
     }
+}
+
+/// What readers see change from one inventory to another.
+pub(crate) fn between<F: Fs>(before: &Inventory<F>, now: &Inventory<F>) -> Result<Vec<Change>> {
+    let [now, before] = now.apart_from(before)?;
+    Ok(merge(before, now))
 }
 
 fn merge(before: Vec<Entry>, now: Vec<Entry>) -> Vec<Change> {

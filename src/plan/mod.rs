@@ -13,7 +13,7 @@
 //!
 //! What comes out is [`Planned`]: the [`Plan`], which says to the user what changes, and the [`Intent`], which the protocol carries out.
 
-mod between;
+pub(crate) mod between;
 mod foreign;
 mod guards;
 pub(crate) mod live;

@@ -9,6 +9,8 @@ use crate::format::journal::record::Operation;
 use crate::format::manifest::{Head, Totals};
 use crate::fs::compiled::{compiled, same_ref};
 use crate::fs::{Fs, Timestamp};
+use crate::plan::Change;
+use crate::plan::between::between;
 use crate::protocol::settle;
 use crate::store::Store;
 use crate::store::current::Current;
@@ -61,6 +63,10 @@ impl Changes {
 }
 
 impl Generation {
+    fn unknown(number: u64) -> Self {
+        Self { number, committed: None, message: None, totals: None, changes: None, held: 0 }
+    }
+
     fn of(head: &Head, journal: Option<&Journal>) -> Self {
         Self {
             number: head.info.generation,
@@ -106,10 +112,7 @@ impl<F: Fs> Store<F> {
             displacing = self.journal_of(base)?;
             told.push(match &displacing {
                 Some(before) => Generation::of(&before.begin.head, Some(before)),
-                None => {
-                    let (committed, message, totals, changes) = (None, None, None, None);
-                    Generation { number: base, committed, message, totals, changes, held: 0 }
-                }
+                None => Generation::unknown(base),
             });
         }
         Ok(told)
@@ -170,6 +173,39 @@ impl<F: Fs> Store<F> {
         };
         let inventory = self.base_inventory(&first.begin)?;
         Ok(now.before(Current::then(own.begin.head, inventory), since))
+    }
+
+    /// What the commit of a generation changed for readers, path for path; `None` where that is not known any more. It needs the manifests, which
+    /// are kept as long as the generation before can be gone back to, and nothing of the content.
+    ///
+    /// # Errors
+    /// A journal cannot be read.
+    pub fn changes_of(&self, generation: u64) -> Result<Option<Vec<Change>>> {
+        compiled!(F, (this: &Store = same_ref(self), generation: u64 = generation) -> Result<Option<Vec<Change>>> {
+            this.changes_of_any(generation)
+        });
+        self.changes_of_any(generation)
+    }
+
+    fn changes_of_any(&self, generation: u64) -> Result<Option<Vec<Change>>> {
+        let Some(journal) = self.journal_of(generation)? else { return Ok(None) };
+        let before = self.base_inventory(&journal.begin);
+        let now = self.inventory(&journal.begin.head);
+        // Commits meanwhile may have removed them.
+        Ok(before.and_then(|before| between(&before, &now?)).ok())
+    }
+
+    /// What is known of a generation, whether it can be gone back to or not.
+    pub(crate) fn told_of(&self, number: u64) -> Result<Generation> {
+        let journal = self.journal_of(number)?;
+        let head = match &journal {
+            Some(journal) => Some(journal.begin.head.clone()),
+            None => self.head()?.filter(|head| head.info.generation == number),
+        };
+        Ok(match head {
+            Some(head) => Generation::of(&head, journal.as_ref()),
+            None => Generation::unknown(number),
+        })
     }
 
     /// Bytes of what a generation displaced.

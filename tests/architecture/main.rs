@@ -24,7 +24,7 @@ const WINGS: &[&[&str]] = &[
     &["plan"],
     &["protocol"],
     &["transaction"],
-    &["fuzzing", "verify"],
+    &["fuzzing", "verify", "watch"],
 ];
 
 /// Where the code of the packages lies that ship or prove.

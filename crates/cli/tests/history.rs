@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
+use std::process::Stdio;
+use std::time::Duration;
 
 mod project;
 
@@ -133,4 +135,43 @@ fn damage_to_what_was_said_keeps_the_past_and_is_mended_by_saying_it_again() {
     project.txfs(["status", "dist"]).is(0).says("what is to be kept of the past cannot be made out");
     project.publish(&["--keep", "5"]).is(0);
     assert_eq!(numbers(&project), [3, 2, 1]);
+}
+
+#[test]
+fn each_generation_is_told_of_once_and_nothing_else_is() {
+    let project = Project::new();
+    let watching = project.command(["watch", "dist", "-n", "4", "--json"]).stdout(Stdio::piped()).spawn().unwrap();
+    let late = project.command(["wait", "dist", "--after", "3"]).stdout(Stdio::piped()).spawn().unwrap();
+    // Both look before anything is published.
+    std::thread::sleep(Duration::from_millis(500));
+    for n in 1..=4 {
+        project.source(&["a", "same"], "same");
+        project.write("src/a", &"x".repeat(n));
+        project.publish(&["-m", &format!("build {n}")]).is(0);
+        // A build that fails, and one that changes nothing.
+        project.run(&[], "exit 1").is(1);
+        project.publish(&[]).is(0);
+    }
+    let output = watching.wait_with_output().unwrap();
+    assert!(output.status.success());
+    let told: Vec<serde_json::Value> =
+        String::from_utf8(output.stdout).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let numbers: Vec<_> = told.iter().map(|object| object["generation"].as_u64().unwrap()).collect();
+    assert_eq!(numbers, [1, 2, 3, 4]);
+    assert_eq!(told[3]["message"], "build 4");
+    assert_eq!(told[3]["changes"].as_array().unwrap().len(), 1);
+    assert_eq!(told[3]["changes"][0]["path"], "a");
+    assert_eq!(String::from_utf8(late.wait_with_output().unwrap().stdout).unwrap(), "4\n");
+    // What came before is told of when it is asked for.
+    let again = project.txfs(["watch", "dist", "-n", "2", "--after", "2"]).is(0);
+    let lines: Vec<_> = again.out().lines().map(|line| line.trim_start()[..1].to_owned()).collect();
+    assert_eq!(lines, ["3", "4"]);
+}
+
+#[test]
+fn waiting_ends_with_the_generation_or_the_time() {
+    let project = published(2, &[]);
+    assert_eq!(project.txfs(["wait", "dist", "--after", "1"]).is(0).out(), "2\n");
+    project.txfs(["wait", "dist", "--timeout", "0.2"]).is(3).says("no generation after 2 was committed within 0.2 s");
+    project.txfs(["wait", "elsewhere", "--timeout", "0"]).is(3);
 }

@@ -13,6 +13,7 @@ mod content;
 mod lock;
 mod machine;
 mod mounts;
+pub(crate) mod notice;
 
 use std::fs::File;
 use std::io::{self, Read, Write};

@@ -31,6 +31,8 @@ mod run;
 mod share;
 mod status;
 mod verify;
+mod wait;
+mod watch;
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
@@ -51,6 +53,8 @@ pub(crate) enum Command {
     Diff(diff::DiffArgs),
     Journal(journal::JournalArgs),
     Verify(verify::VerifyArgs),
+    Watch(watch::WatchArgs),
+    Wait(wait::WaitArgs),
 }
 
 impl Command {
@@ -115,6 +119,8 @@ impl Command {
             Self::Diff(args) => diff::run(context, args),
             Self::Journal(args) => journal::run(context, args),
             Self::Verify(args) => verify::run(context, args),
+            Self::Watch(args) => watch::run(context, args),
+            Self::Wait(args) => wait::run(context, args),
         }
     }
 
@@ -140,7 +146,9 @@ impl Command {
             | Self::Log(_)
             | Self::Cat(_)
             | Self::Export(_)
-            | Self::Verify(_) => Signals::handle(true),
+            | Self::Verify(_)
+            | Self::Watch(_)
+            | Self::Wait(_) => Signals::handle(true),
         }
     }
 }

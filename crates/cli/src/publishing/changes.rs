@@ -59,8 +59,17 @@ fn print_each(ui: &Ui, data: &mut Data, changes: &[Change]) -> Result<(), Failur
 }
 
 /// A path that changes, for programs.
-pub(crate) fn change_object(Change { kind, path, entry, .. }: &Change) -> Object {
-    let object = Object::new().field("change", word(*kind)).field("letter", kind.letter().to_string());
+pub(crate) fn change_object(change: &Change) -> Object {
+    described(Object::new(), change)
+}
+
+/// As [`change_object`], within another object.
+pub(crate) fn change_part(change: &Change) -> Object {
+    described(Object::part(), change)
+}
+
+fn described(object: Object, Change { kind, path, entry, .. }: &Change) -> Object {
+    let object = object.field("change", word(*kind)).field("letter", kind.letter().to_string());
     object.relative("path", path).field("kind", entry.word())
 }
 

@@ -1,10 +1,12 @@
-//! What it costs to keep the past.
+//! The past: how a generation is told of, and what it costs to keep them.
 
-use txfs::{Retention, Store};
+use std::path::Path;
+
+use txfs::{Changes, Generation, Retention, Shown, Store};
 
 use crate::talk::json::Object;
 use crate::talk::output::Ui;
-use crate::talk::text::{count, size};
+use crate::talk::text::{count, size, time};
 
 /// What the past costs.
 pub(crate) struct Past {
@@ -33,4 +35,33 @@ impl Past {
     pub(crate) fn object(&self) -> Object {
         Object::part().field("generations", self.generations).field("held_bytes", self.bytes)
     }
+}
+
+/// A generation, for people.
+pub(crate) fn line(generation: &Generation) -> String {
+    let committed = generation.committed.map_or_else(|| "?".to_owned(), |committed| time(committed.seconds));
+    let Changes { added, modified, removed, .. } = generation.changes.unwrap_or_default();
+    let changes = match generation.changes {
+        Some(_) => format!("+{added} ~{modified} -{removed}"),
+        None => "?".to_owned(),
+    };
+    let message = generation.message.as_ref().map(|message| format!("  {}", Shown(Path::new(message))));
+    let held = if generation.held > 0 { format!("  holds {}", size(generation.held)) } else { String::new() };
+    format!("{:>6}  {committed:<20}  {changes:<14}{}{held}", generation.number, message.unwrap_or_default())
+        .trim_end()
+        .to_owned()
+}
+
+/// A generation, for programs.
+pub(crate) fn object(output: &Path, generation: &Generation) -> Object {
+    let totals = generation.totals;
+    let object = Object::new().output(output).field("generation", generation.number);
+    let object = object.field("committed", generation.committed.map(|committed| time(committed.seconds)));
+    let object = object.field("message", generation.message.clone());
+    let object =
+        object.field("files", totals.map(|totals| totals.files)).field("bytes", totals.map(|totals| totals.bytes));
+    let changes = generation.changes;
+    let object = object.field("added_entries", changes.map(|changes| changes.added));
+    let object = object.field("modified_entries", changes.map(|changes| changes.modified));
+    object.field("removed_entries", changes.map(|changes| changes.removed)).field("held_bytes", generation.held)
 }

@@ -11,6 +11,7 @@ use crate::talk::ways_out;
 
 pub(crate) const DONE: u8 = 0;
 pub(crate) const USAGE: u8 = 2;
+pub(crate) const BUSY: u8 = 3;
 pub(crate) const CONFLICT: u8 = 4;
 pub(crate) const CORRUPT: u8 = 6;
 /// `diff --exit-code` found changes.
@@ -33,7 +34,7 @@ fn classify(kind: ErrorKind) -> (u8, &'static str) {
     match kind {
         ErrorKind::Failed => (1, "failed"),
         ErrorKind::Usage => (USAGE, "usage"),
-        ErrorKind::Busy => (3, "busy"),
+        ErrorKind::Busy => (BUSY, "busy"),
         ErrorKind::Conflict => (CONFLICT, "conflict"),
         ErrorKind::Refused => (5, "refused"),
         ErrorKind::Corrupt => (CORRUPT, "corrupt"),
