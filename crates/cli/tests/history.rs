@@ -140,9 +140,10 @@ fn damage_to_what_was_said_keeps_the_past_and_is_mended_by_saying_it_again() {
 #[test]
 fn each_generation_is_told_of_once_and_nothing_else_is() {
     let project = Project::new();
-    let watching = project.command(["watch", "dist", "-n", "4", "--json"]).stdout(Stdio::piped()).spawn().unwrap();
+    let watching =
+        project.command(["watch", "dist", "-n", "4", "--json", "--after", "0"]).stdout(Stdio::piped()).spawn().unwrap();
     let late = project.command(["wait", "dist", "--after", "3"]).stdout(Stdio::piped()).spawn().unwrap();
-    // Both look before anything is published.
+    // As a rule both look before anything is published.
     std::thread::sleep(Duration::from_millis(500));
     for n in 1..=4 {
         project.source(&["a", "same"], "same");
