@@ -388,3 +388,27 @@ fn a_file_of_a_stage_that_is_a_mount_is_not_published() {
         assert_eq!(read(dir.path(), "elsewhere"), "elsewhere");
     }
 }
+
+/// What a change removes lies beside its stage, and comes along.
+#[test]
+fn a_change_of_a_lower_layer_is_whole_when_its_commit_is_refused_in_this_one() {
+    let mut id = None;
+    let mount = mounts::overlay(|lower| {
+        let store = Store::open(lower.join("dist")).unwrap();
+        publish(&store, &[("a", "1"), ("b", "1")]).unwrap();
+        let mut transaction = store.begin(BeginOptions::default().from(Basis::Current)).unwrap();
+        transaction.write("a", "2!").unwrap();
+        transaction.remove("b").unwrap();
+        id = Some(transaction.id());
+        transaction.keep().unwrap();
+    });
+    let mount = match mount {
+        Ok(mount) => mount,
+        Err(why) => return skip("overlayfs lower layer", &why),
+    };
+    let store = Store::open(mount.path().join("dist")).unwrap();
+    let checked = CommitOptions::default().check("it is wanted", |_| Err("it is not".into()));
+    store.resume(id.unwrap()).unwrap().commit(&checked).unwrap_err();
+    store.resume(id.unwrap()).unwrap().commit(&lenient()).unwrap();
+    assert_eq!((read(store.output(), "a"), store.output().join("b").exists()), ("2!".into(), false));
+}

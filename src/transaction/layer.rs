@@ -91,12 +91,13 @@ impl<F: Fs> Transaction<F> {
             to.set_dir_mode(&root, stat.mode)?;
         }
         meter.end();
-        [TURN, LEFT, GONE].into_iter().try_for_each(|mark| self.copy_mark(copy, mark))
+        [TURN, LEFT, GONE].into_iter().try_for_each(|name| self.copy_beside(copy, name))
     }
 
-    fn copy_mark(&self, copy: &Tree<F>, mark: &str) -> Result<()> {
-        match self.tree.stat(&part(mark))? {
-            Some(stat) => Source::published(&self.tree).copy_file(&part(mark), Looks::of(&stat), copy, &part(mark)),
+    /// Copies what lies beside the stage, if it is there.
+    fn copy_beside(&self, copy: &Tree<F>, name: &str) -> Result<()> {
+        match self.tree.stat(&part(name))? {
+            Some(stat) => Source::published(&self.tree).copy_file(&part(name), Looks::of(&stat), copy, &part(name)),
             None => Ok(()),
         }
     }

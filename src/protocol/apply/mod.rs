@@ -105,7 +105,7 @@ impl<'a, F: Fs> Applier<'a, F> {
         let Some(changed) = self.tree.get() else { return Ok(true) };
         let root = RelPath::root();
         let there = self.output.open()?.map_or(Ok(None), |tree| tree.stat(&root))?;
-        Ok(changed.stat(&root)?.map(|stat| stat.ino) == there.map(|stat| stat.ino))
+        Ok(changed.stat(&root)?.zip(there).is_some_and(|(changed, there)| changed.is_same_entry(&there)))
     }
 
     /// The applier of a commit that nobody was told of yet: what was changed since it was read is refused.

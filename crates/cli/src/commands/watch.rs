@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use serde_json::Value;
 use txfs::{Change, Generation, Store, Watch};
 
 use crate::publishing::changes::change_part;
@@ -23,7 +24,7 @@ pub(crate) struct WatchArgs {
     after: Option<u64>,
     /// Exit after so many lines
     #[arg(short = 'n', value_name = "COUNT")]
-    count: Option<u64>,
+    count: Option<usize>,
 }
 
 pub(crate) fn run(context: &Context, args: &WatchArgs) -> Result<u8, Failure> {
@@ -31,16 +32,8 @@ pub(crate) fn run(context: &Context, args: &WatchArgs) -> Result<u8, Failure> {
     context.find(&args.out)?;
     let watch = Watch::new(&context.options(), &args.out, args.after)?;
     let output = watch.output().to_path_buf();
-    let mut printed = 0;
-    for generation in watch {
-        if args.count.is_some_and(|count| printed >= count) {
-            break;
-        }
+    for generation in watch.take(args.count.unwrap_or(usize::MAX)) {
         print(context, &output, &generation?)?;
-        printed += 1;
-        if args.count == Some(printed) {
-            break;
-        }
     }
     Ok(DONE)
 }
@@ -53,7 +46,7 @@ fn print(context: &Context, output: &Path, generation: &Generation) -> Result<()
         let object = past::object(output, generation);
         let object = match changed {
             Some(changes) => object.parts("changes", changes.iter().map(change_part)),
-            None => object.field("changes", None::<bool>),
+            None => object.field("changes", Value::Null),
         };
         data.object(object)?;
     } else {
