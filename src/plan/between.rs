@@ -39,7 +39,10 @@ impl<F: Fs> Snapshot<F> {
     /// # Errors
     /// A manifest cannot be read, or is damaged.
     pub fn changes_since(&self, before: Option<&Self>) -> Result<Vec<Change>> {
-        compiled!(F, (now: &Snapshot = same_ref(self), before: Option<&Snapshot> = before.map(same_ref)) -> Result<Vec<Change>> {
+        compiled!(F, (
+            now: &Snapshot = same_ref(self),
+            before: Option<&Snapshot> = before.map(same_ref)
+        ) -> Result<Vec<Change>> {
             now.changes_between(before)
         });
         self.changes_between(before)

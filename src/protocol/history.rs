@@ -143,7 +143,9 @@ impl<F: Fs> Store<F> {
     /// # Errors
     /// [`Error::NothingBefore`] when it is not kept, or never was; those of [`Store::snapshot`].
     pub fn at(&self, generation: u64) -> Result<Snapshot<F>> {
-        compiled!(F, (this: &Store = same_ref(self), generation: u64 = generation) -> Result<Snapshot> { this.at_any(generation) });
+        compiled!(F, (this: &Store = same_ref(self), generation: u64 = generation) -> Result<Snapshot> {
+            this.at_any(generation)
+        });
         self.at_any(generation)
     }
 

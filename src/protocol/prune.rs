@@ -71,7 +71,9 @@ impl<F: Fs> Store<F> {
     /// [`Error::Busy`] while another process commits; those of [`Store::recover`]; something cannot be removed. The output and the
     /// current generation are not concerned.
     pub fn prune(&self, keep: Retention) -> Result<Pruned> {
-        compiled!(F, (this: &Store = same_ref(self), keep: Retention = keep) -> Result<Pruned> { this.prune_any(keep) });
+        compiled!(F, (this: &Store = same_ref(self), keep: Retention = keep) -> Result<Pruned> {
+            this.prune_any(keep)
+        });
         self.prune_any(keep)
     }
 

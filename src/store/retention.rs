@@ -92,7 +92,9 @@ impl<F: Fs> Store<F> {
     /// # Errors
     /// [`Error::Busy`] while another process commits; the state directory cannot be written.
     pub fn set_retention(&self, retention: Retention) -> Result<()> {
-        compiled!(F, (this: &Store = same_ref(self), retention: Retention = retention) -> Result<()> { this.set_retention_any(retention) });
+        compiled!(F, (this: &Store = same_ref(self), retention: Retention = retention) -> Result<()> {
+            this.set_retention_any(retention)
+        });
         self.set_retention_any(retention)
     }
 

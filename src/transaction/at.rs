@@ -79,7 +79,9 @@ impl<F: Fs> Store<F> {
     /// # Errors
     /// The state directory cannot be read.
     pub fn is_overtaken(&self, id: TransactionId) -> Result<bool> {
-        compiled!(F, (this: &Store = same_ref(self), id: TransactionId = id) -> Result<bool> { this.is_overtaken_any(id) });
+        compiled!(F, (this: &Store = same_ref(self), id: TransactionId = id) -> Result<bool> {
+            this.is_overtaken_any(id)
+        });
         self.is_overtaken_any(id)
     }
 

@@ -97,7 +97,11 @@ impl<F: Fs> Transaction<F> {
     }
 
     fn create_any(&mut self, path: &Path, mode: Option<u32>) -> Result<StagedFile<F>> {
-        compiled!(F, (this: &mut Transaction = same_mut(self), path: &Path = path, mode: Option<u32> = mode) -> Result<StagedFile> {
+        compiled!(F, (
+            this: &mut Transaction = same_mut(self),
+            path: &Path = path,
+            mode: Option<u32> = mode
+        ) -> Result<StagedFile> {
             this.create_file(path, mode)
         });
         self.create_file(path, mode)
@@ -187,7 +191,9 @@ impl<F: Fs> Transaction<F> {
     /// As [`Transaction::write`].
     pub fn remove(&mut self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
-        compiled!(F, (this: &mut Transaction = same_mut(self), path: &Path = path) -> Result<()> { this.remove_any(path) });
+        compiled!(F, (this: &mut Transaction = same_mut(self), path: &Path = path) -> Result<()> {
+            this.remove_any(path)
+        });
         self.remove_any(path)
     }
 
@@ -208,7 +214,9 @@ impl<F: Fs> Transaction<F> {
     /// # Errors
     /// A path is no confined relative path; [`Error::TransactionOver`]; [`Error::Usage`] when it stands for the whole and gets `removed`.
     pub fn set_captured(&mut self, removed: Option<&[PathBuf]>) -> Result<()> {
-        compiled!(F, (this: &mut Transaction = same_mut(self), removed: Option<&[PathBuf]> = removed) -> Result<()> { this.set_captured_any(removed) });
+        compiled!(F, (this: &mut Transaction = same_mut(self), removed: Option<&[PathBuf]> = removed) -> Result<()> {
+            this.set_captured_any(removed)
+        });
         self.set_captured_any(removed)
     }
 

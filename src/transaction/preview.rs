@@ -57,7 +57,13 @@ impl<F: Fs> Store<F> {
     /// # Errors
     /// The directory, or the output, cannot be read.
     pub fn preview(&self, source: &Path, options: &CommitOptions<'_>) -> Result<Plan> {
-        compiled!(F, (this: &Store = same_ref(self), source: &Path = source, options: &CommitOptions<'_> = options) -> Result<Plan> { this.preview_any(source, options) });
+        compiled!(F, (
+            this: &Store = same_ref(self),
+            source: &Path = source,
+            options: &CommitOptions<'_> = options
+        ) -> Result<Plan> {
+            this.preview_any(source, options)
+        });
         self.preview_any(source, options)
     }
 
@@ -86,7 +92,14 @@ impl<F: Fs> Store<F> {
     /// # Errors
     /// As [`Store::preview`].
     pub fn preview_copy(&self, source: &Path, checksum: bool, options: &CommitOptions<'_>) -> Result<Preview> {
-        compiled!(F, (this: &Store = same_ref(self), source: &Path = source, checksum: bool = checksum, options: &CommitOptions<'_> = options) -> Result<Preview> { this.preview_copy_any(source, checksum, options) });
+        compiled!(F, (
+            this: &Store = same_ref(self),
+            source: &Path = source,
+            checksum: bool = checksum,
+            options: &CommitOptions<'_> = options
+        ) -> Result<Preview> {
+            this.preview_copy_any(source, checksum, options)
+        });
         self.preview_copy_any(source, checksum, options)
     }
 
@@ -118,7 +131,12 @@ impl<F: Fs> Store<F> {
         source: &Path,
         options: &CommitOptions<'_>,
     ) -> Result<Preview> {
-        compiled!(F, (open: &OpenOptions = same_ref(open), out: &Path = out, source: &Path = source, options: &CommitOptions<'_> = options) -> Result<Preview> {
+        compiled!(F, (
+            open: &OpenOptions = same_ref(open),
+            out: &Path = out,
+            source: &Path = source,
+            options: &CommitOptions<'_> = options
+        ) -> Result<Preview> {
             Store::preview_unpublished(open, out, source, options)
         });
         Self::preview_unpublished(open, out, source, options)

@@ -149,7 +149,11 @@ impl<F: Fs> Store<F> {
     }
 
     fn preview_of(&self, target: Target, options: &CommitOptions<'_>) -> Result<Plan> {
-        compiled!(F, (this: &Store = same_ref(self), target: Target = target, options: &CommitOptions<'_> = options) -> Result<Plan> {
+        compiled!(F, (
+            this: &Store = same_ref(self),
+            target: Target = target,
+            options: &CommitOptions<'_> = options
+        ) -> Result<Plan> {
             this.preview_of_any(target, options)
         });
         self.preview_of_any(target, options)
